@@ -1,0 +1,1 @@
+//! thrifty-p2p.
