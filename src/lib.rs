@@ -1,5 +1,7 @@
 //! thrifty-p2p.
+pub mod diststore;
 pub mod location;
+pub mod locator;
 pub mod net;
 pub mod ring;
 pub mod service;
