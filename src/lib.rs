@@ -3,4 +3,6 @@ pub mod location;
 pub mod net;
 pub mod ring;
 pub mod service;
+#[cfg(unix)]
+pub mod signal;
 pub mod thrift;
