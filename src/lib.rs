@@ -2,6 +2,7 @@
 pub mod location;
 pub mod net;
 pub mod ring;
+pub mod server;
 pub mod service;
 #[cfg(unix)]
 pub mod signal;
