@@ -7,10 +7,10 @@
 //!
 //! Invariants:
 //!
-//! * The lock guards [`Membership`] and is never held while another node is called.
+//! * The lock guards its members and is never held while another node is called.
 //! * Nothing is waited for without a limit. Limits are counted in *ticks*, see below.
 //! * A node is dropped when a fresh connection to it is refused, when it has been silent for
-//!   [`SILENCE_TICKS`], or when it says goodbye; never on somebody else's word alone.
+//!   8 ticks, or when it says goodbye; never on somebody else's word alone.
 
 mod calls;
 mod join;
