@@ -164,7 +164,7 @@ fn plain_header(
     Ok(Some(Header {
         kind: MessageKind::from_byte(buffer[kind_at])?,
         name,
-        sequence: sequence.cast_signed(),
+        sequence: sequence as i32,
         body: sequence_at + 4,
         frame_end,
     }))
@@ -190,7 +190,7 @@ pub fn begin_message(
     if framed {
         out.write_i32(0);
     }
-    out.write_i32((VERSION | kind as u32).cast_signed());
+    out.write_i32((VERSION | kind as u32) as i32);
     out.write_bytes(name);
     out.write_i32(sequence);
     start
