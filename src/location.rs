@@ -174,6 +174,13 @@ mod tests {
     }
 
     #[test]
+    fn must_enforce_the_limit_of_addresses() {
+        let address = |length| "a".repeat(length);
+        assert!(Location::new(&address(ADDRESS_BYTES_MAX), 1).is_ok());
+        assert!(Location::new(&address(ADDRESS_BYTES_MAX + 1), 1).is_err());
+    }
+
+    #[test]
     fn must_order_as_text() {
         let [low, high] = ["a:10000", "a:9900"].map(|text| text.parse::<Location>().unwrap());
         assert!(low < high);
