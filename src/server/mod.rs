@@ -32,6 +32,7 @@
 //! ```
 
 mod connection;
+mod threads;
 mod turn;
 
 use std::collections::HashMap;
@@ -46,10 +47,8 @@ use std::time::{Duration, Instant};
 use crate::service::Service;
 use crate::thrift::Limits;
 use connection::{Connection, Phase};
+use threads::Threads;
 use turn::Turns;
-
-/// What a connection's thread may use of a stack; only what it touches takes memory.
-const STACK_BYTES: usize = 256 << 10;
 
 /// How long the accepting thread leaves a trouble (no descriptors, no threads, no room) alone.
 const BACK_OFF: Duration = Duration::from_millis(20);
@@ -116,6 +115,7 @@ struct Shared {
     options: Options,
     started: Instant,
     turns: Arc<Turns>,
+    threads: Arc<Threads>,
     /// Guards the connections and whether the server goes on.
     table: Mutex<Table>,
     /// Notified when a connection or the accepting thread has ended.
@@ -149,6 +149,7 @@ impl Server {
             options,
             started: Instant::now(),
             turns: Arc::default(),
+            threads: Arc::default(),
             table: Mutex::new(Table {
                 open: HashMap::new(),
                 accepted: 0,
@@ -299,11 +300,8 @@ impl Shared {
             shared: Arc::clone(self),
             number,
         };
-        let thread = thread::Builder::new()
-            .name("connection".to_owned())
-            .stack_size(STACK_BYTES);
         let serve = move || connection::serve(&place.shared, &connection, turn);
-        thread.spawn(serve).map(drop)
+        self.threads.run(Box::new(serve))
     }
 
     /// The watching thread: ends the connections that take too long.
