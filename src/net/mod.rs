@@ -5,6 +5,7 @@
 //! simulation they are a scheduler's.
 
 pub mod clock;
+mod dial;
 pub(crate) mod incoming;
 pub mod tcp;
 

@@ -53,6 +53,9 @@ use turn::Turns;
 /// How long the accepting thread leaves a trouble (no descriptors, no threads, no room) alone.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
+/// Trouble is reported once in this time, however often it comes.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
 /// How often a stopping server looks which connections have become idle.
 const STOP_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -242,7 +245,7 @@ impl Shared {
 
     /// The accepting thread.
     fn accept(self: Arc<Self>, listener: TcpListener) {
-        let mut in_trouble = false;
+        let mut reported: Option<Instant> = None;
         loop {
             let accepted = listener.accept();
             let table = self.make_room();
@@ -251,13 +254,13 @@ impl Shared {
             }
             drop(table);
             let outcome = accepted.and_then(|(stream, peer)| self.admit(stream, peer));
-            if let Err(error) = &outcome {
-                if !in_trouble {
+            if let Err(error) = outcome {
+                if reported.is_none_or(|reported| reported.elapsed() > REPORT_INTERVAL) {
                     (self.options.log)(&format!("can't accept a connection: {error}"));
+                    reported = Some(Instant::now());
                 }
                 wait(&self.stopping, self.table(), BACK_OFF);
             }
-            in_trouble = outcome.is_err();
         }
         drop(listener);
         self.table().accepting = false;

@@ -1,7 +1,7 @@
 //! A served little store, and clients that visit it.
 
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -181,7 +181,7 @@ impl Client {
         self.answer().expect("an answer")
     }
 
-    /// The next answer; `None` if the connection has been ended instead.
+    /// The next answer; `None` if the connection has been closed (not reset) instead.
     pub fn answer(&mut self) -> Option<Answer> {
         let limits = Limits::default();
         let mut splitter = Splitter::default();
@@ -201,8 +201,7 @@ impl Client {
             match self.stream.read(&mut more) {
                 Ok(0) => return None,
                 Ok(count) => self.bytes.extend_from_slice(&more[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no answer"),
-                Err(_) => return None,
+                Err(error) => panic!("neither answered nor closed in order: {error}"),
             }
         }
     }
