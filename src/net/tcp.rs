@@ -160,10 +160,7 @@ impl TcpNetwork {
             None => self.connect(group, deadline).map_err(Failure::Final)?,
         };
         let bytes = group.encode(link.sequence);
-        let written = link
-            .wait_until(deadline)
-            .and_then(|()| (&*link.stream).write_all(&bytes));
-        match written {
+        match link.write_all(&bytes, deadline) {
             Ok(()) => Ok(link),
             Err(error) => Err(self.fail(group, &link, failure_of(&error))),
         }
@@ -212,13 +209,9 @@ impl TcpNetwork {
                 Ok(None) => {}
                 Err(error) => return Err(CallError::Broken(error.to_string())),
             }
-            let read = link
-                .wait_until(deadline)
-                .and_then(|()| incoming.read_from(&mut &*link.stream));
-            match read {
+            match link.read(incoming, deadline) {
                 Ok(0) => return Err(broken("closed before the answer")),
                 Ok(_) => link.doubtful = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(failure_of(&error)),
             }
         }
@@ -311,6 +304,30 @@ impl Pools {
 }
 
 impl Link {
+    fn write_all(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+        // Not `write_all` of the stream: a peer that reads now and then would get the time anew.
+        while !bytes.is_empty() {
+            self.wait_until(deadline)?;
+            match (&*self.stream).write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes have come, 0 at the end of the stream.
+    fn read(&mut self, incoming: &mut Incoming, deadline: Instant) -> io::Result<usize> {
+        loop {
+            self.wait_until(deadline)?;
+            match incoming.read_from(&mut &*self.stream) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Lets the next read or write wait until then, or not at all if that is past.
     fn wait_until(&mut self, deadline: Instant) -> io::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
