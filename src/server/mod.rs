@@ -317,11 +317,16 @@ impl Shared {
         ];
         let shortest = limits.into_iter().min().expect("BUG: three limits");
         let interval = (shortest / 4).clamp(STOP_INTERVAL, Duration::from_secs(1));
-        let limit = |phase| match phase {
-            Phase::Idle => options.idle_limit,
-            Phase::Receiving => options.message_limit,
-            Phase::Answering => options.write_limit,
-            Phase::Serving => Duration::MAX,
+        let overdue = |connection: &Connection| {
+            let (phase, since) = connection.phase();
+            let limit = match phase {
+                Phase::Idle => options.idle_limit,
+                Phase::Receiving => options.message_limit,
+                Phase::Answering => options.write_limit,
+                Phase::Serving => return None,
+            };
+            let lasted = Duration::from_micros(self.now().saturating_sub(since));
+            (lasted > limit).then_some(phase)
         };
         loop {
             let table = self.table();
@@ -329,15 +334,11 @@ impl Shared {
                 return;
             }
             wait(&self.stopping, table, interval);
-            let now = self.now();
-            let overdue = self.chosen(|connection| {
-                let (phase, since) = connection.phase();
-                Duration::from_micros(now.saturating_sub(since)) > limit(phase)
-            });
-            for connection in overdue {
-                match connection.phase().0 {
-                    Phase::Idle => connection.hang_up(),
-                    _ => connection.cut(),
+            for connection in self.chosen(|connection| overdue(connection).is_some()) {
+                match overdue(&connection) {
+                    None => {} // It has just gone on.
+                    Some(Phase::Idle) => connection.hang_up(),
+                    Some(_) => connection.cut(),
                 }
             }
         }

@@ -129,3 +129,20 @@ fn must_outlive_a_lack_of_descriptors() {
     assert_eq!(errors.filter(complaint).count(), 0, "said once");
     assert!(child.wait().unwrap().success());
 }
+
+/// The write limit went on for the request behind an answer that had been written early.
+#[test]
+fn regression_must_not_count_serving_as_writing() {
+    let limit = Duration::from_millis(50);
+    let house = house(|options| options.write_limit = limit);
+    let mut client = house.visit();
+    client.call("put", &[b"k", &[b'x'; 300_000]]);
+    let get = message(MessageKind::Call, "get", 1, &[b"k"]);
+    let wait = message(MessageKind::Call, "wait", 2, &[]);
+    client.send(&[get, wait].concat());
+    assert_eq!(client.answer().unwrap().sequence, 1);
+    house.service.wait_for("wait", 1);
+    thread::sleep(4 * limit); // Past the limit, and the interval at which it is looked at.
+    house.service.open_the_gate();
+    assert_eq!(client.answer().unwrap().sequence, 2);
+}
