@@ -141,7 +141,7 @@ service Holder extends Peer {
    *  absent. */
   Answer forward(1: binary key, 2: binary value)
 
-  /** Digests of the items that both the caller and the answerer should hold, one for each range of keys; equal
-   *  digests, equal items. */
-  list<i64> digests(1: locator.Location me)
+  /** Digests of the items that both the caller, who is at `location`, and the answerer should hold, one for each range
+   *  of keys; equal digests, equal items. */
+  list<i64> digests(1: locator.Location location)
 }
