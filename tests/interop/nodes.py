@@ -145,4 +145,4 @@ class Network:
         running = [node for node in self.nodes if node.running()]
         expected = sorted(node.name for node in running)
         for node in running:
-            until(f"{node.name} has {expected} in its ring", lambda: names_in_ring(node.name) == expected)
+            until(f"{node.name} has {expected} in its ring", lambda node=node: names_in_ring(node.name) == expected)

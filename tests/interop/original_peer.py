@@ -2,13 +2,14 @@
 
     python tests/interop/original_peer.py -p PORT [-h PEER] [-a ADDRESS] [--locator]
 
-PEER is `host:port`. Without it the node starts a network of its own; the original would look for a peer on localhost first.
--a stands for what the own host's name resolved to. A store node unless --locator is given.
+PEER is `host:port`. Without it the node starts a network of its own; the original would look for a peer on localhost
+first. -a stands for what the own host's name resolved to. A store node unless --locator is given.
 
-As the original: one thread, one connection at a time until its client closes it, no time limits; a connection for each
-call, closed at once; one-way calls sent with the message type CALL and their answers never read; news of nodes passed on
-in a chain; an unreachable node forgotten here and nobody told; a missing key read as "" and stored so; keys handed over
-on SIGINT or `die` with `remove`, `ping` and `put`; it joins first and listens afterwards. No file of the original was used.
+As the original: one thread, one connection at a time until its client closes it, no time limits; a connection for
+each call, closed at once; one-way calls sent with the message type CALL and their answers never read; news of nodes
+passed on in a chain; an unreachable node forgotten here and nobody told; a missing key read as "" and stored so; keys
+handed over on SIGINT or `die` with `remove`, `ping` and `put`; it joins first and listens afterwards. Written from a
+description of its behaviour; no file of the original was used.
 """
 
 import argparse

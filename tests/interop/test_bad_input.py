@@ -69,8 +69,8 @@ def test_garbage_is_answered_or_cut_off(node, case):
             connection.socket.sendall(CUT_OFF[case])
             check_served(node)
             connection.socket.shutdown(1)
-        except (BrokenPipeError, ConnectionResetError, OSError):
-            pass
+        except OSError:
+            pass  # it was cut off while it spoke
         assert connection.closed_by_node()
     check_served(node)
     assert node.resident_bytes() < before + MEMORY_MARGIN
@@ -93,7 +93,7 @@ def test_random_bytes(node):
                 connection.socket.sendall(data)
                 connection.socket.shutdown(1)
             except OSError:
-                pass
+                pass  # it was cut off while it spoke
             assert connection.closed_by_node(), data.hex()
     check_served(node)
     assert node.resident_bytes() < before + MEMORY_MARGIN
@@ -170,7 +170,7 @@ def test_reader_that_never_reads(node):
         try:
             greedy.socket.sendall(message(CALL, "get", 1, fields) * 20_000)
         except OSError:
-            pass
+            pass  # it was cut off, or nothing more fits into the buffers
         check_served(node)
         assert node.resident_bytes() < before + MEMORY_MARGIN
     until("the memory is given back", lambda: node.resident_bytes() < before + MEMORY_MARGIN)

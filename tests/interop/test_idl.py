@@ -1,4 +1,5 @@
-"""The IDL against what the nodes really serve: each of its methods is answered with the type that it declares, and any other is unknown.
+"""The IDL against what the nodes really serve: each of its methods is answered with the type that it declares, and any
+other is unknown.
 
 Arguments and results are written and read by thriftpy2 from the IDL. A result that has been decoded by the IDL and
 encoded again must give the node's own bytes: so it has no field more, and none of another type.
@@ -12,6 +13,7 @@ from thriftpy2.protocol import TBinaryProtocol
 from thriftpy2.transport import TMemoryBuffer
 
 from clients import host_and_port
+from generated import compile_idl
 from paths import IDL
 from wire import CALL, EXCEPTION, REPLY, UNKNOWN_METHOD, Connection, message
 
@@ -53,6 +55,13 @@ def call_message(service, method, values):
     for _, name, *_ in call.thrift_spec.values():
         setattr(call, name, values[name])
     return message(CALL, method, 3, encode(call))
+
+
+@pytest.mark.parametrize("language", ["py", "cpp"])
+@pytest.mark.parametrize("source", sorted(IDL.glob("*.thrift")), ids=lambda source: source.stem)
+def test_compiler_accepts(source, language, tmp_path):
+    compile_idl(source, language, tmp_path)
+    assert list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("program, service, method", METHODS, ids=lambda value: getattr(value, "__name__", value))

@@ -109,7 +109,8 @@ def test_bytes_that_are_no_text(network, tmp_path, monkeypatch):
             client.get("text")
 
     (tmp_path / "locator.thrift").write_text((IDL / "locator.thrift").read_text())
-    text = (IDL / "diststore.thrift").read_text().replace("string ", "binary ").replace("* diststore", "py bytestore")
+    text = (IDL / "diststore.thrift").read_text()
+    text = text.replace("string ", "binary ").replace("* diststore", "py bytestore")
     (tmp_path / "bytestore.thrift").write_text(text)
     compile_idl(tmp_path / "bytestore.thrift", "py", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

@@ -5,6 +5,8 @@ Values are put and read as programs of 2009 do. After a change of the ring there
 right and every key reads right; from then on every read must be right.
 """
 
+import threading
+
 import pytest
 
 from clients import apache, get_2009, ping_2009, put_2009
@@ -14,35 +16,40 @@ REPLICAS = pytest.mark.parametrize("options", [["--replicas", "1"], []], ids=["o
 KEYS = [b"k%d" % number for number in range(60)] + [b"", b"\xff\xfe", b"d41d8cd98f00b204e9800998ecf8427e"]
 
 
-def value_of(key):
-    return b"value of " + key
+class Load:
+    """What the ring should hold: a new value with every put, so that an old one is seen when it comes back."""
+
+    def __init__(self, network):
+        self.network = network
+        self.values = {}
+        self.round = 0
+
+    def put(self, *nodes):
+        """Every key once, through the nodes in turn. Done when this returns: of ours the answer to the ping comes after
+        the put's effect, and so does an original's, for it does one thing at a time."""
+        self.round += 1
+        for number, key in enumerate(KEYS):
+            self.values[key] = b"%d of %s" % (self.round, key)
+            put_2009(nodes[number % len(nodes)].name, key, self.values[key])
+        for node in nodes:
+            ping_2009(node.name)
+
+    def misread(self, node):
+        return [key for key, value in self.values.items() if get_2009(node.name, key) != value]
+
+    def await_settled(self):
+        """The ring is right everywhere, and so is every key; then they are read once more, through every node."""
+        self.network.await_agreement()
+        running = [node for node in self.network.nodes if node.running()]
+        for node in running:
+            until(f"all keys read right through {node.name}", lambda node=node: not self.misread(node))
+        for node in running:
+            assert not self.misread(node), node.name
 
 
-def put_through(node, keys):
-    """Done when this returns: of ours the answer was awaited, an original answers a ping only after its puts."""
-    for key in keys:
-        put_2009(node.name, key, value_of(key))
-    ping_2009(node.name)
-
-
-def put_through_each(nodes):
-    for number, node in enumerate(nodes):
-        put_through(node, KEYS[number :: len(nodes)])
-
-
-def misread(node):
-    return [key for key in KEYS if get_2009(node.name, key) != value_of(key)]
-
-
-def await_settled(network):
-    """The ring is right everywhere, and so is every key; then they are read once more, through every node."""
-    network.await_agreement()
-    running = [node for node in network.nodes if node.running()]
-    for node in running:
-        until(f"all keys read right through {node.name}", lambda: not misread(node))
-    for node in running:
-        assert not misread(node), node.name
-    return running
+@pytest.fixture
+def load(network):
+    return Load(network)
 
 
 def die(node):
@@ -57,75 +64,101 @@ LEAVE = pytest.mark.parametrize("leave", [lambda node: node.interrupt(), die], i
 @REPLICAS
 @LEAVE
 @pytest.mark.parametrize("count", [1, 3])
-def test_original_joins_ours_and_leaves(network, count, options, leave):
+def test_original_joins_ours_and_leaves(network, load, count, options, leave):
     first = network.ours(options=options)
     ours = [first] + [network.ours(first, options=options) for _ in range(count - 1)]
     network.await_agreement()
-    put_through_each(ours)
+    load.put(*ours)
     original = network.original(ours[-1])
-    await_settled(network)
-    put_through(original, KEYS)
-    await_settled(network)
+    load.await_settled()
+    load.put(original)
+    load.await_settled()
     leave(original)
-    await_settled(network)
+    load.await_settled()
 
 
 @REPLICAS
 @LEAVE
 @pytest.mark.parametrize("count", [1, 3])
-def test_ours_join_an_original_and_leave(network, count, options, leave):
+def test_ours_join_an_original_and_leave(network, load, count, options, leave):
     original = network.original()
-    put_through(original, KEYS)
+    load.put(original)
     ours = [network.ours(original, options=options) for _ in range(count)]
-    await_settled(network)
-    put_through_each(ours)
-    await_settled(network)
+    load.await_settled()
+    load.put(*ours)
+    load.await_settled()
     for node in ours:
         leave(node)
-        await_settled(network)
+        load.await_settled()
 
 
 @REPLICAS
-def test_original_leaves_the_ring_that_it_started(network, options):
+def test_original_leaves_the_ring_that_it_started(network, load, options):
     original = network.original()
-    put_through(original, KEYS)
+    load.put(original)
     first = network.ours(original, options=options)
     network.ours(first, options=options)
-    await_settled(network)
+    load.await_settled()
     original.interrupt()
-    await_settled(network)
+    load.await_settled()
 
 
 @REPLICAS
-def test_two_originals_and_two_of_ours(network, options):
+def test_two_originals_and_two_of_ours(network, load, options):
     """They come and go in turn, through different contacts."""
     oldest = network.original()
     ours = network.ours(oldest, options=options)
-    put_through_each([oldest, ours])
-    await_settled(network)
+    network.await_agreement()
+    load.put(oldest, ours)
     original = network.original(ours)
-    await_settled(network)
+    load.await_settled()
     youngest = network.ours(original, options=options)
-    await_settled(network)
-    put_through_each([youngest, original, ours, oldest])
-    await_settled(network)
+    load.await_settled()
+    load.put(youngest, original, ours, oldest)
+    load.await_settled()
     for node in [oldest, ours, original]:
         node.interrupt()
-        await_settled(network)
-    assert not misread(youngest)
+        load.await_settled()
 
 
-def test_killed_original_is_dropped_by_all_of_ours(network):
+def test_killed_original_is_dropped_by_all_of_ours(network, load):
     """What it held has shadow copies with ours."""
     first = network.ours()
     second = network.ours(first)
     original = network.original(second)
     network.await_agreement()
-    put_through_each([first, second])
-    await_settled(network)
+    load.put(first, second)
+    load.await_settled()
     original.process.kill()
     original.process.wait()
-    await_settled(network)
+    load.await_settled()
+
+
+def test_many_clients_at_once(network):
+    """Through ours and the original, which never wait for each other in a circle."""
+    first = network.ours()
+    original = network.original(first)
+    second = network.ours(first)
+    network.await_agreement()
+    failures = []
+
+    def work(thread, node):
+        try:
+            for number in range(40):
+                key = b"%d-%d" % (thread, number)
+                put_2009(node.name, key, key)
+                ping_2009(node.name)
+                assert get_2009(node.name, key) == key
+        except Exception as error:
+            failures.append((node.name, error))
+
+    threads = [threading.Thread(target=work, args=[thread, [first, original, second][thread % 3]])
+               for thread in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
 
 
 @REPLICAS

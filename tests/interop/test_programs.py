@@ -1,4 +1,4 @@
-"""Our client programs with nodes of either kind; the originals never answer a put, and serve one connection at a time."""
+"""Our client programs with nodes of either kind. Originals never answer a put, and serve one connection at a time."""
 
 import subprocess
 
@@ -6,8 +6,8 @@ import pytest
 
 from nodes import binary
 
-NATO = ("Alpha Bravo Charlie Delta Echo Foxtrot Golf Hotel India Juliet Kilo Lima Mike November Oscar Papa Quebec Romeo "
-        "Sierra Tango Uniform Victor Whiskey X-ray Yankee Zulu").split()
+NATO = ("Alpha Bravo Charlie Delta Echo Foxtrot Golf Hotel India Juliet Kilo Lima Mike November Oscar Papa Quebec "
+        "Romeo Sierra Tango Uniform Victor Whiskey X-ray Yankee Zulu").split()
 KINDS = pytest.mark.parametrize("kind", ["ours", "original", "mixed"])
 
 

@@ -1,4 +1,4 @@
-"""Every request of wire.jsonl, sent to real nodes byte for byte: by plain and framed clients, to store and location nodes.
+"""Every request of wire.jsonl, sent to real nodes byte for byte, plain and framed, to store and location nodes.
 
 A CALL is answered under its name and sequence number with the strict header, a ONEWAY is not answered, and after
 either the connection goes on.
