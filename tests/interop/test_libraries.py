@@ -98,7 +98,7 @@ def test_threads_with_a_client_each(network, library):
 
 
 def test_bytes_that_are_no_text(network, tmp_path, monkeypatch):
-    """As the IDL's comment says: thriftpy2 hands over bytes, Apache Thrift's reader raises unless the IDL says binary."""
+    """As the IDL says: thriftpy2 hands over bytes, Apache Thrift's reader raises unless the IDL has binary."""
     node = network.ours()
     with thriftpy(node.name) as client:
         client.put(b"\xff\xfe", b"\x00\x80")
