@@ -1,0 +1,181 @@
+//! Where a node is: `host:port`, which is its name as well.
+//!
+//! Two names for one machine are two nodes (`localhost:9900` is not `127.0.0.1:9900`): every
+//! comparison and every hash uses the text. The text is ordered as text: `a:10000` < `a:9900`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::thrift::{Error, Reader, Write, wire};
+
+/// The longest host name that DNS knows.
+const ADDRESS_BYTES_MAX: usize = 255;
+
+/// A node's name, cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Location {
+    name: Arc<str>,
+    port: u16,
+}
+
+impl Location {
+    /// # Errors
+    /// The address is empty, too long, or holds white space or control characters.
+    pub fn new(address: &str, port: u16) -> Result<Self, InvalidLocation> {
+        let fits = !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX;
+        if !fits || address.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(InvalidLocation(format!("{address}:{port}")));
+        }
+        let name = format!("{address}:{port}").into();
+        Ok(Location { name, port })
+    }
+
+    /// `address:port`.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub fn address(&self) -> &str {
+        self.name
+            .rsplit_once(':')
+            .map_or("", |(address, _)| address)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The struct `{1: string address, 2: i16 port}`. A port above 32767 travels as the negative
+    /// number with the same bits.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.write_bytes_field(1, self.address().as_bytes());
+        out.write_i16_field(2, self.port.cast_signed());
+        out.write_stop();
+    }
+
+    pub fn write_list<'a>(out: &mut Vec<u8>, locations: impl ExactSizeIterator<Item = &'a Self>) {
+        out.write_list(wire::STRUCT, locations.len());
+        for location in locations {
+            location.write(out);
+        }
+    }
+
+    /// `None` for a struct that is none of a node: without address or port, or with an address
+    /// that can't be one.
+    pub fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, Error> {
+        let (mut address, mut port) = (None, None);
+        while let Some((kind, id)) = reader.field()? {
+            match (id, kind) {
+                (1, wire::STRING) => address = std::str::from_utf8(reader.bytes()?).ok(),
+                (2, wire::I16) => port = Some(reader.i16()?.cast_unsigned()),
+                _ => reader.skip(kind)?,
+            }
+        }
+        let both = address.zip(port);
+        Ok(both.and_then(|(address, port)| Location::new(address, port).ok()))
+    }
+
+    /// The nodes of a list; what is no node's location is left out.
+    pub fn read_list(reader: &mut Reader<'_>) -> Result<Vec<Self>, Error> {
+        let mut locations = Vec::new();
+        for _ in 0..reader.list(wire::STRUCT)? {
+            locations.extend(Location::read(reader)?);
+        }
+        Ok(locations)
+    }
+}
+
+impl FromStr for Location {
+    type Err = InvalidLocation;
+
+    /// Splits at the last colon.
+    fn from_str(text: &str) -> Result<Self, InvalidLocation> {
+        let invalid = || InvalidLocation(text.to_owned());
+        let (address, port) = text.rsplit_once(':').ok_or_else(invalid)?;
+        Location::new(address, port.parse().map_err(|_| invalid())?)
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// The text of something that is no `host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidLocation(String);
+
+impl fmt::Display for InvalidLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not a location (host:port): {}", self.0.escape_debug())
+    }
+}
+
+impl std::error::Error for InvalidLocation {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::thrift::Limits;
+
+    fn round_trip(location: &Location) -> Option<Location> {
+        let mut bytes = Vec::new();
+        location.write(&mut bytes);
+        Location::read(&mut Reader::new(&bytes, &Limits::default())).unwrap()
+    }
+
+    #[test]
+    fn must_carry_every_port() {
+        for port in [0, 9900, 32767, 32768, 40000, 65535] {
+            let location = Location::new("127.0.0.1", port).unwrap();
+            assert_eq!(round_trip(&location), Some(location));
+        }
+    }
+
+    #[test]
+    fn must_write_high_ports_in_twos_complement() {
+        let mut bytes = Vec::new();
+        Location::new("h", 40000).unwrap().write(&mut bytes);
+        let port = (-25536_i16).to_be_bytes();
+        assert_eq!(
+            bytes,
+            [11, 0, 1, 0, 0, 0, 1, b'h', 6, 0, 2, port[0], port[1], 0]
+        );
+    }
+
+    #[test]
+    fn must_split_at_the_last_colon() {
+        let location: Location = "::1:9900".parse().unwrap();
+        assert_eq!((location.address(), location.port()), ("::1", 9900));
+    }
+
+    #[test]
+    fn must_refuse_what_is_no_location() {
+        for text in [
+            "",
+            "9900",
+            ":9900",
+            "host:",
+            "host:port",
+            "host:65536",
+            "a b:1",
+            "h\n:1",
+        ] {
+            assert!(text.parse::<Location>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn must_order_as_text() {
+        let [low, high] = ["a:10000", "a:9900"].map(|text| text.parse::<Location>().unwrap());
+        assert!(low < high);
+    }
+}

@@ -1,0 +1,130 @@
+//! The seam that everything rests on: how a node calls other nodes, and what time it is.
+//!
+//! Node logic takes an [`Environment`] and never touches a socket, a clock or a source of
+//! randomness by itself. Here these are TCP and the machine's clocks; in the
+//! simulation they are a scheduler's.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::location::Location;
+use crate::thrift::Exception;
+
+/// How the connection for a call is come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// A kept one if there is one, and kept afterwards: between our own nodes.
+    Kept,
+    /// One for this call alone, closed at once: an original node serves nobody else meanwhile.
+    Single,
+}
+
+/// A call to make.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: &'static str,
+    /// One struct. Shared, as the same request often goes to many.
+    pub arguments: Arc<Vec<u8>>,
+    pub connection: Connection,
+    /// Sent as ONEWAY: the answer is an empty one, given as soon as the bytes have been written.
+    pub oneway: bool,
+}
+
+/// Why a call brought no result. Each variant is another decision for the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallError {
+    /// A fresh connection was refused: nobody is there. The call has not been carried out.
+    Refused,
+    /// No answer within the time limit, or no way there. The call may be carried out yet.
+    Silent,
+    /// The connection ended before the answer, or something that is no answer came. The call may
+    /// have been carried out.
+    Broken(String),
+    /// Out of ports, of descriptors, no such host: says nothing about the peer. The call has not
+    /// been carried out.
+    Local(String),
+    /// The peer's own answer.
+    Exception(Exception),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Refused => write!(f, "connection refused"),
+            CallError::Silent => write!(f, "no answer"),
+            CallError::Broken(cause) => write!(f, "connection broken: {cause}"),
+            CallError::Local(cause) => write!(f, "{cause}"),
+            CallError::Exception(exception) => write!(f, "{exception}"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            CallError::Exception(exception) => Some(exception),
+            _ => None,
+        }
+    }
+}
+
+/// The bytes of a result (one struct), or why there are none.
+pub type Answer = Result<Vec<u8>, CallError>;
+
+/// Carries calls to locations.
+pub trait Network: Send + Sync {
+    /// Writes all requests, then reads all answers, which come in the order of the calls. Several
+    /// to one location travel on one connection, one behind the other. Blocks for at most about
+    /// `limit` in all.
+    fn call_all(&self, calls: &[(Location, Request)], limit: Duration) -> Vec<Answer>;
+
+    fn call(&self, to: &Location, request: &Request, limit: Duration) -> Answer {
+        let mut answers = self.call_all(&[(to.clone(), request.clone())], limit);
+        answers.pop().expect("BUG: an answer for each call")
+    }
+
+    /// Closes the connections kept to a location; calls on them that wait fail as broken.
+    fn forget(&self, location: &Location);
+}
+
+/// What time it is.
+pub trait Clock: Send + Sync {
+    /// Since some moment in the past; never goes backwards, goes on while the process is stopped.
+    fn now(&self) -> Duration;
+
+    /// Microseconds since 1970, as the machine believes.
+    fn wall(&self) -> i64;
+
+    /// Waits.
+    fn pause(&self, time: Duration);
+}
+
+/// A seeded source of numbers: splitmix64 (Steele, Lea and Flood, 2014).
+#[derive(Debug)]
+pub struct Random(AtomicU64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(AtomicU64::new(seed))
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub fn below(&self, bound: usize) -> usize {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+}
+
+/// All that a node knows of the world.
+pub struct Environment {
+    pub network: Arc<dyn Network>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Random,
+    /// Takes the lines that a node says of itself.
+    pub log: Box<dyn Fn(&str) + Send + Sync>,
+}

@@ -1,0 +1,222 @@
+//! Who owns a key: the consistent-hash ring of the 2009 original, bit for bit.
+//!
+//! Pure data: no socket, thread, clock or lock, and no notion of what a node is but its name. Each
+//! name has 30 digests, `md5("name-0")` to `md5("name-29")`. The first four bytes of a digest, as a
+//! number v, give four points: v, v·2⁴, v·2⁸ and v·2¹². (So points go up to 44 bits, while keys
+//! hash to 32: about 32 points of a node lie where keys are.) A key belongs to the owner of the
+//! first point greater than its hash.
+//!
+//! Invariants: names are sorted; points are sorted; of equal points the smaller name's comes first
+//! and owns. The order in which nodes came and went can't be seen.
+
+use std::sync::{Arc, OnceLock};
+
+use md5::{Digest, Md5};
+
+/// Digests of a node; each gives four points.
+const DIGESTS: usize = 30;
+
+/// A point is kept as `value << OWNER_BITS | owner`: one word, whose order is that of the values
+/// and then of the owners' names.
+const OWNER_BITS: u32 = 20;
+
+const OWNER_MASK: u64 = (1 << OWNER_BITS) - 1;
+
+/// The most nodes that a ring can hold.
+pub const NODES_MAX: usize = 1 << OWNER_BITS;
+
+/// A key's position: the first four bytes of its md5, big-endian. A key of 32 hex digits, in
+/// either case, is its own digest.
+///
+/// ```
+/// assert_eq!(thrifty_p2p::ring::hash(b"a"), 0x0cc1_75b9);
+/// assert_eq!(thrifty_p2p::ring::hash(b"5f4dcc3b5aa765d61d8327deb882cf99"), 0x5f4d_cc3b);
+/// ```
+pub fn hash(key: &[u8]) -> u32 {
+    if key.len() == 32 && key.iter().all(u8::is_ascii_hexdigit) {
+        let digits = std::str::from_utf8(&key[..8]).expect("BUG: hex digits are ASCII");
+        return u32::from_str_radix(digits, 16).expect("BUG: eight hex digits");
+    }
+    first_word(key)
+}
+
+fn first_word(bytes: &[u8]) -> u32 {
+    let digest = Md5::digest(bytes);
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+}
+
+/// The nodes and their points.
+#[derive(Debug, Clone, Default)]
+pub struct Ring {
+    names: Vec<Arc<str>>,
+    /// Made at the first look-up: who only wants to know the members pays for no points.
+    points: OnceLock<Vec<u64>>,
+}
+
+impl Ring {
+    pub fn new(names: impl IntoIterator<Item = Arc<str>>) -> Self {
+        let mut names: Vec<_> = names.into_iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        assert!(
+            names.len() <= NODES_MAX,
+            "BUG: a ring of over a million nodes"
+        );
+        Ring {
+            names,
+            points: OnceLock::new(),
+        }
+    }
+
+    /// Sorted.
+    pub fn names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+
+    /// The place of `name` among the names; or, as an error, where it would be.
+    pub fn position(&self, name: &str) -> Result<usize, usize> {
+        self.names
+            .binary_search_by(|known| known.as_ref().cmp(name))
+    }
+
+    /// Merges a node's points in. The answer is its place among the names, as [`Ring::position`].
+    ///
+    /// # Errors
+    /// It is there already, at that place.
+    pub fn insert(&mut self, name: &Arc<str>) -> Result<usize, usize> {
+        let owner = match self.position(name) {
+            Ok(owner) => return Err(owner),
+            Err(owner) => owner,
+        };
+        assert!(
+            self.names.len() < NODES_MAX,
+            "BUG: a ring of over a million nodes"
+        );
+        self.names.insert(owner, name.clone());
+        if let Some(points) = self.points.get_mut() {
+            merge(points, &own_points(name, owner), owner as u64);
+        }
+        Ok(owner)
+    }
+
+    /// Filters a node's points out. The answer is the place it had, if it was there.
+    pub fn remove(&mut self, name: &str) -> Option<usize> {
+        let owner = self.position(name).ok()?;
+        self.names.remove(owner);
+        if let Some(points) = self.points.get_mut() {
+            let gone = owner as u64;
+            points.retain_mut(|point| {
+                let owner = *point & OWNER_MASK;
+                *point -= u64::from(owner > gone);
+                owner != gone
+            });
+        }
+        Some(owner)
+    }
+
+    /// The place of the owner of keys that hash to `hash`; `None` in an empty ring. Nothing is
+    /// allocated but the points, once.
+    pub fn owner(&self, hash: u32) -> Option<usize> {
+        let points = self.points();
+        let start = self.start(hash);
+        // Past the last point comes the first.
+        let point = points.get(start).or(points.first())?;
+        Some((point & OWNER_MASK) as usize)
+    }
+
+    /// The places of all nodes, in the order in which their points are first met from `hash`
+    /// upwards: the owner, the node that owns when the owner has gone, and so on.
+    pub fn walk(&self, hash: u32) -> Walk<'_> {
+        let (below, from) = self.points().split_at(self.start(hash));
+        Walk {
+            points: from.iter().chain(below),
+            met: Vec::new(),
+            left: self.names.len(),
+        }
+    }
+
+    /// Every point with its owner's place, in order.
+    pub fn all_points(&self) -> impl Iterator<Item = (u64, usize)> {
+        let split = |point: &u64| (point >> OWNER_BITS, (point & OWNER_MASK) as usize);
+        self.points().iter().map(split)
+    }
+
+    /// Index of the first point greater than `hash`.
+    fn start(&self, hash: u32) -> usize {
+        let last = u64::from(hash) << OWNER_BITS | OWNER_MASK;
+        self.points().partition_point(|point| *point <= last)
+    }
+
+    fn points(&self) -> &Vec<u64> {
+        self.points.get_or_init(|| {
+            let owners = self.names.iter().enumerate();
+            let mut points: Vec<_> = owners
+                .flat_map(|(owner, name)| own_points(name, owner))
+                .collect();
+            points.sort_unstable();
+            points
+        })
+    }
+}
+
+/// See [`Ring::walk`].
+#[derive(Debug)]
+pub struct Walk<'a> {
+    points: std::iter::Chain<std::slice::Iter<'a, u64>, std::slice::Iter<'a, u64>>,
+    met: Vec<u32>,
+    left: usize,
+}
+
+impl Iterator for Walk<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        if self.met.len() == self.left {
+            return None;
+        }
+        for point in self.points.by_ref() {
+            let owner = (point & OWNER_MASK) as u32;
+            if !self.met.contains(&owner) {
+                self.met.push(owner);
+                return Some(owner as usize);
+            }
+        }
+        None
+    }
+}
+
+fn own_points(name: &str, owner: usize) -> [u64; 4 * DIGESTS] {
+    let mut points = [0; 4 * DIGESTS];
+    for (number, four) in points.chunks_exact_mut(4).enumerate() {
+        let value = u64::from(first_word(format!("{name}-{number}").as_bytes()));
+        for (shift, point) in four.iter_mut().enumerate() {
+            *point = value << (4 * shift) << OWNER_BITS | owner as u64;
+        }
+    }
+    points.sort_unstable();
+    points
+}
+
+/// Puts the sorted points of the new owner `newcomer` among the others, whose owners from that
+/// number on move up by one. From the back, so that each point is moved once.
+fn merge(points: &mut Vec<u64>, added: &[u64], newcomer: u64) {
+    let mut read = points.len();
+    points.resize(read + added.len(), 0);
+    let mut write = points.len();
+    for &new in added.iter().rev() {
+        // Equal values: the smaller owner goes first. The others' numbers are still the old ones,
+        // of which those from `newcomer` on belong to greater names.
+        let start = points[..read].partition_point(|point| *point < new);
+        let length = read - start;
+        points.copy_within(start..read, write - length);
+        for point in &mut points[write - length..write] {
+            *point += u64::from(*point & OWNER_MASK >= newcomer);
+        }
+        write -= length + 1;
+        points[write] = new;
+        read = start;
+    }
+    for point in &mut points[..read] {
+        *point += u64::from(*point & OWNER_MASK >= newcomer);
+    }
+}

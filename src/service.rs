@@ -1,0 +1,40 @@
+//! A service answers named calls. This is all that a server, a simulated network and a test know
+//! of the locator, the store, or a third service built on them.
+
+use crate::thrift::Exception;
+
+/// One call, as it arrived.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    pub method: &'a [u8],
+    /// The arguments: one struct.
+    pub arguments: &'a [u8],
+    /// The caller sits on this machine: on the loopback, or on the address it called.
+    pub local: bool,
+    /// To be called when what the call changes has been changed here, if there is still something
+    /// slow to do afterwards (telling others). Calls on later connections wait for it.
+    pub done: &'a dyn Fn(),
+}
+
+/// What the first call of a connection has to do with those of connections accepted before: the
+/// 2009 original served one connection after the other, and its programs count on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Waits for the writes before it, and later ones wait for it.
+    Write,
+    /// Waits for the writes before it; nobody waits for it.
+    Read,
+    /// Neither: what our own nodes say to each other.
+    Free,
+}
+
+/// Answers calls, many at once. Shared by all connections.
+pub trait Service: Send + Sync {
+    /// Serves one call and appends the result, one struct, to `result`. May block, within limits.
+    ///
+    /// # Errors
+    /// The exception that is answered instead; what stands in `result` then is thrown away.
+    fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception>;
+
+    fn order(&self, method: &[u8]) -> Order;
+}

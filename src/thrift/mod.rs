@@ -1,0 +1,184 @@
+//! Thrift's binary protocol: bytes to values to messages and back.
+//!
+//! Knows nothing about rings, stores or sockets. Invariants:
+//!
+//! * nothing that is read can panic, and memory is taken only for bytes that have arrived;
+//! * every length and count is held against [`Limits`] before it is used;
+//! * nesting is bounded, and walked with a stack of its own, never by recursion.
+//!
+//! Source: the Thrift binary protocol specification
+//! (<https://github.com/apache/thrift/blob/master/doc/specs/thrift-binary-protocol.md>).
+//! [`Splitter`] finds messages in a stream, [`Reader`] takes a struct apart, the `write_*`
+//! functions of [`Write`] append one to a `Vec<u8>`.
+
+mod message;
+mod reader;
+mod scanner;
+mod writer;
+
+pub use message::{Message, MessageKind, Splitter, begin_message, end_frame};
+pub use reader::Reader;
+pub use writer::Write;
+
+use std::fmt;
+
+/// The type bytes of the binary protocol.
+pub mod wire {
+    pub const STOP: u8 = 0;
+    pub const BOOL: u8 = 2;
+    pub const BYTE: u8 = 3;
+    pub const DOUBLE: u8 = 4;
+    pub const I16: u8 = 6;
+    pub const I32: u8 = 8;
+    pub const I64: u8 = 10;
+    /// `string` and `binary` are the same on the wire: a length and bytes.
+    pub const STRING: u8 = 11;
+    pub const STRUCT: u8 = 12;
+    pub const MAP: u8 = 13;
+    pub const SET: u8 = 14;
+    pub const LIST: u8 = 15;
+}
+
+/// What a peer may make us read. Each is checked before memory is taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// A whole message, header included, in bytes. Up: larger values and batches; down: less
+    /// memory per connection.
+    pub message_bytes_max: usize,
+    /// One string or binary, in bytes.
+    pub string_bytes_max: usize,
+    /// Elements of one list, set or map.
+    pub elements_max: usize,
+    /// Containers and structs inside one another.
+    pub depth_max: usize,
+}
+
+impl Default for Limits {
+    /// 64 MiB a message, 32 MiB a string, a million elements, 32 levels: above the largest batch
+    /// (about a megabyte and one item) and the largest ring that nodes send one another.
+    fn default() -> Self {
+        Limits {
+            message_bytes_max: 64 << 20,
+            string_bytes_max: 32 << 20,
+            elements_max: 1_000_000,
+            depth_max: 32,
+        }
+    }
+}
+
+/// Why bytes are not a message. The connection they came on can't be used any further, as nobody
+/// knows where the next message begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Error {
+    /// The bytes end within a value.
+    Truncated,
+    /// A type byte that the protocol doesn't have.
+    UnknownType(u8),
+    /// A header of another protocol or version; the first four bytes.
+    UnknownVersion(u32),
+    /// A message type other than call, reply, exception and one-way.
+    UnknownMessageKind(u8),
+    /// A negative length or count.
+    Negative,
+    /// A length or count above its limit, or above what the bytes can hold.
+    TooLarge(&'static str),
+    /// A value of another type than the one that was asked for.
+    WrongType(u8),
+    /// Something is left within a frame after its message.
+    FrameMismatch,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Truncated => write!(f, "the message ends within a value"),
+            Error::UnknownType(kind) => write!(f, "no such type: {kind}"),
+            Error::UnknownVersion(word) => write!(f, "not Thrift's binary protocol: {word:#010x}"),
+            Error::UnknownMessageKind(kind) => write!(f, "no such message type: {kind}"),
+            Error::Negative => write!(f, "negative length"),
+            Error::TooLarge(what) => write!(f, "{what} above the limit"),
+            Error::WrongType(kind) => write!(f, "a value of the wrong type: {kind}"),
+            Error::FrameMismatch => write!(f, "the frame is longer than its message"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A `TApplicationException`: what a peer answers instead of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exception {
+    /// One of the constants below; others are carried as they came.
+    pub kind: i32,
+    pub message: String,
+}
+
+impl Exception {
+    pub const UNKNOWN_METHOD: i32 = 1;
+    pub const WRONG_MESSAGE_TYPE: i32 = 2;
+    pub const MISSING_RESULT: i32 = 5;
+    pub const INTERNAL_ERROR: i32 = 6;
+    pub const PROTOCOL_ERROR: i32 = 7;
+
+    pub fn new(kind: i32, message: impl Into<String>) -> Self {
+        Exception {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    pub fn unknown_method(name: &[u8]) -> Self {
+        let name = String::from_utf8_lossy(name);
+        Exception::new(Self::UNKNOWN_METHOD, format!("unknown method: {name}"))
+    }
+
+    pub fn internal(message: impl Into<String>) -> Self {
+        Exception::new(Self::INTERNAL_ERROR, message)
+    }
+
+    /// An argument that has to be there and is not, or has another type.
+    pub fn missing_argument(name: &str) -> Self {
+        Exception::new(Self::PROTOCOL_ERROR, format!("missing argument: {name}"))
+    }
+
+    pub fn missing_result(method: &str) -> Self {
+        Exception::new(Self::MISSING_RESULT, format!("{method}: missing result"))
+    }
+
+    /// The struct `{1: string message, 2: i32 type}`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.write_bytes_field(1, self.message.as_bytes());
+        out.write_i32_field(2, self.kind);
+        out.write_stop();
+    }
+
+    /// # Errors
+    /// The bytes are no struct; fields that are missing read as "" and 0.
+    pub fn read(mut reader: Reader<'_>) -> Result<Self, Error> {
+        let mut exception = Exception::new(0, "");
+        while let Some((kind, id)) = reader.field()? {
+            match (id, kind) {
+                (1, wire::STRING) => {
+                    exception.message = String::from_utf8_lossy(reader.bytes()?).into_owned();
+                }
+                (2, wire::I32) => exception.kind = reader.i32()?,
+                _ => reader.skip(kind)?,
+            }
+        }
+        Ok(exception)
+    }
+}
+
+impl From<Error> for Exception {
+    fn from(error: Error) -> Self {
+        Exception::new(Exception::PROTOCOL_ERROR, error.to_string())
+    }
+}
+
+impl fmt::Display for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (exception type {})", self.message, self.kind)
+    }
+}
+
+impl std::error::Error for Exception {}
