@@ -131,7 +131,8 @@ service Holder extends Peer {
   /** Holds `item` unless something newer is held. */
   Stored store(1: Item item)
 
-  /** `store` for many: one answer an item, in their order: 1 held in this version or a newer one, 0 not mine. */
+  /** `store` for many, one answer an item, in their order: 0 held in this version or a newer one, 1 not mine (the
+   *  answerer is no holder, or is leaving), 2 wanted (the item came without its value, which the answerer lacks). */
   list<i8> offer(1: list<Item> items)
 
   /** What the answerer itself has of `key`. */
