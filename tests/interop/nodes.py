@@ -19,15 +19,15 @@ FIRST_PORT = 9900
 ORIGINAL = Path(__file__).with_name("original_peer.py")
 
 
-def until(what, condition, seconds=20):
-    """Asks `condition` again and again until it holds, and returns what it returned."""
+def until(what, attempt, seconds=20):
+    """Tries again and again until an attempt fails no assertion; `what` says what for."""
     deadline = time.monotonic() + seconds
     while True:
-        answer = condition()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what}")
+        try:
+            return attempt()
+        except AssertionError as error:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {seconds} s: {what}") from error
         time.sleep(0.02)
 
 
@@ -73,12 +73,12 @@ class Node:
         return self.process.poll() is None
 
     def await_serving(self):
-        def serving():
+        def check():
             if not self.running():
-                raise AssertionError(f"{self.name} ended with {self.process.returncode}: {self.output()}")
-            return "Starting the server at" in self.output() and accepts(self.name)
+                raise RuntimeError(f"{self.name} ended with {self.process.returncode}: {self.output()}")
+            assert "Starting the server at" in self.output() and accepts(self.name)
 
-        until(f"{self.name} serves", serving)
+        until(f"{self.name} serves", check)
 
     def await_end(self, seconds=30):
         """The exit status after a leave: 0 of ours, 1 of an original."""
@@ -144,5 +144,8 @@ class Network:
         """Until every running node has exactly the running nodes in its ring."""
         running = [node for node in self.nodes if node.running()]
         expected = sorted(node.name for node in running)
-        for node in running:
-            until(f"{node.name} has {expected} in its ring", lambda node=node: names_in_ring(node.name) == expected)
+
+        def check():
+            assert [names_in_ring(node.name) for node in running] == [expected] * len(running)
+
+        until("all rings are right", check)

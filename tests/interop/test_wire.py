@@ -6,7 +6,7 @@ either the connection goes on.
 
 import pytest
 
-from nodes import Network, accepts, until
+from nodes import Network, accepts
 from wire import CALL, EXCEPTION, REPLY, REQUESTS, UNKNOWN_METHOD, Connection, message, vector_bytes
 
 PROGRAMS = ["storeserver", "location"]
@@ -128,7 +128,7 @@ def test_die(network, vector, program):
             check_answer(vector, connection.ask(vector.bytes), node, program)
         assert connection.closed_by_node()
     node.await_end()
-    until("the port is free", lambda: not accepts(node.name))
+    assert not accepts(node.name)
 
 
 def test_pipelined_requests_are_answered_in_order(lone_nodes):
