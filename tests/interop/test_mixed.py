@@ -6,11 +6,13 @@ right and every key reads right; from then on every read must be right.
 """
 
 import threading
+import time
 
 import pytest
 
 from clients import apache, get_2009, ping_2009, put_2009
 from nodes import until
+from ring import Ring
 from thrift.Thrift import TException
 
 REPLICAS = pytest.mark.parametrize("options", [["--replicas", "1"], []], ids=["one-copy", "default"])
@@ -138,6 +140,38 @@ def test_killed_original_is_dropped_by_all_of_ours(network, load):
     original.process.kill()
     original.process.wait()
     load.await_settled()
+
+
+def test_newer_value_at_an_original_outlives_its_shadow(network, load):
+    """A key goes from one original to another, while ours beside them has an older copy of it."""
+    ours = network.ours()
+    first = network.original(ours)
+    second = network.original(ours)
+    network.await_agreement()
+    everybody = Ring([ours.name, first.name, second.name])
+    rest = Ring([ours.name, second.name])
+    moving = [key for key in KEYS if everybody.owner(key) == first.name and rest.owner(key) == second.name]
+    assert moving
+    load.put(ours)
+    load.await_settled()
+    load.put(first)
+    load.await_settled()
+    first.interrupt()
+    load.await_settled()
+
+
+@REPLICAS
+def test_original_is_told_of_a_newcomer_once(network, load, options):
+    """It keeps all points it was ever told of, and hands its keys over at each telling. The load lasts longer than the
+    silence after which a node of ours takes itself for cut off."""
+    original = network.original()
+    ours = network.ours(original, options=options)
+    network.await_agreement()
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        load.put(ours)
+        load.check()
+    assert original.output().count(f"added {ours.name}") == 1
 
 
 def test_many_clients_at_once(network):
