@@ -14,6 +14,7 @@ from thriftpy2.transport import TMemoryBuffer
 
 from clients import host_and_port
 from generated import compile_idl
+from nodes import until
 from paths import IDL
 from wire import CALL, EXCEPTION, REPLY, UNKNOWN_METHOD, Connection, message
 
@@ -101,10 +102,14 @@ def test_store_methods_are_unknown_to_a_location_node(network):
 
 def test_status_speaks_of_the_node_itself(network):
     node = network.ours()
-    with Connection(node.name) as connection:
-        answer = connection.ask(message(CALL, "status"))
-    status = decode(peer.Peer.status_result(), answer.bytes[len(message(REPLY, "status", 0, b"")) :]).success
     address, port = host_and_port(node.name)
-    assert (status.me.location.address, status.me.location.port) == (address.encode(), port)
-    assert (status.replicas, status.members, status.items) == (2, 1, 0)
-    assert status.agreed and not status.moving
+
+    def check():
+        with Connection(node.name) as connection:
+            answer = connection.ask(message(CALL, "status"))
+        status = decode(peer.Peer.status_result(), answer.bytes[len(message(REPLY, "status", 0, b"")) :]).success
+        assert (status.me.location.address, status.me.location.port) == (address.encode(), port)
+        assert (status.replicas, status.members, status.items) == (2, 1, 0)
+        assert (status.me.state, status.agreed, status.moving) == (peer.State.FULL, True, False)
+
+    until("the node is full", check)
