@@ -13,7 +13,11 @@ pub fn run(arguments: &[String]) -> Outcome {
     let [address] = arguments else {
         return Err("usage: yardstick echo HOST:PORT".into());
     };
-    let listener = TcpListener::bind(address)?;
+    serve(TcpListener::bind(address)?)
+}
+
+/// Serves this listener until it fails.
+pub fn serve(listener: TcpListener) -> Outcome {
     loop {
         let (stream, _) = listener.accept()?;
         thread::spawn(move || echo(stream));

@@ -396,3 +396,36 @@ fn would_block(error: &std::io::Error) -> bool {
 fn shown(bytes: &[u8]) -> String {
     bytes[..bytes.len().min(200)].escape_ascii().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// Runs a load with these options against an echo server.
+    fn load(options: &str) -> Result<(), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        // It ends with the process.
+        thread::spawn(move || crate::echo::serve(listener).map_err(|error| error.to_string()));
+        let mut arguments: Vec<String> = options.split(' ').map(str::to_owned).collect();
+        arguments.push(address);
+        run(&arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn right_answers_pass() {
+        load("--protocol echo --fill --keys 5000 --connections 3 --outstanding 7").expect("a fill");
+        load("--protocol echo --fill --keys 200 --connections 3 --fresh")
+            .expect("a connection each");
+        load("--protocol echo --seconds 0.1 --warm-up 0.1 --value-bytes 300000")
+            .expect("long values");
+    }
+
+    #[test]
+    fn a_wrong_answer_ends_the_run() {
+        let error = load("--protocol redis --seconds 0.1").expect_err("an echo is no answer");
+        assert!(error.starts_with("wrong answer for key "), "{error}");
+    }
+}

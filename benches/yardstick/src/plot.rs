@@ -89,7 +89,7 @@ fn bars(title: &str, figures: &[&Figure]) -> String {
 
 /// A panel for each metric, a line for each series.
 fn curves(figures: &[&Figure]) -> String {
-    const LEFT: f64 = 90.0;
+    const LEFT: f64 = 10.0;
     let series = series(figures.iter().copied());
     let nodes = |figure: &Figure| {
         let first = figure.setting.split(' ').next();
@@ -115,7 +115,7 @@ fn curves(figures: &[&Figure]) -> String {
         let highest = panel()
             .flat_map(|figure| figure.medians.values().copied())
             .fold(f64::MIN_POSITIVE, f64::max);
-        let bottom = top + PANEL - 50.0;
+        let (axis_top, bottom) = (top + 24.0, top + PANEL - 50.0);
         let y = |value: f64| bottom - value / highest * (PANEL - 90.0);
         body += &text(
             10.0,
@@ -125,7 +125,7 @@ fn curves(figures: &[&Figure]) -> String {
         );
         writeln!(
             body,
-            r##"<path d="M{LEFT} {top:.1} V{bottom:.1} H{WIDTH}" fill="none" stroke="#888"/>"##
+            r##"<path d="M{LEFT} {axis_top:.1} V{bottom:.1} H{WIDTH}" fill="none" stroke="#888"/>"##
         )
         .expect("BUG: a String takes all");
         for figure in panel() {
