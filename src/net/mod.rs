@@ -4,6 +4,13 @@
 //! randomness by itself. Here these are TCP and the machine's clocks; in the
 //! simulation they are a scheduler's.
 
+mod clock;
+pub(crate) mod incoming;
+mod tcp;
+
+pub use clock::SystemClock;
+pub use tcp::TcpNetwork;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
