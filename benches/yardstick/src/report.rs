@@ -144,10 +144,11 @@ fn judged(figures: &[Figure]) -> String {
 }
 
 impl Rule {
-    /// Our figure, the other, how they stand, how they should, whether they do; nothing where a figure is missing.
+    /// Our figure, the other, how they stand, how they should, whether they do; nothing where a figure is missing. A
+    /// figure of 0 decides nothing: something kept that server from working at all.
     fn judge(&self, medians: &Medians) -> Option<[String; 5]> {
-        let ours = *medians.get(OURS)?;
         let of = |series: &str| medians.get(series).copied();
+        let ours = of(OURS)?;
         let against = |series: &str, value: f64| format!("{series} {}", number(value));
         let (against, ratio, target, reached) = match *self {
             Rule::AtLeast(factor, series) => {
@@ -202,7 +203,12 @@ impl Rule {
                 )
             }
         };
-        let reached = if reached { "yes" } else { "**no**" };
+        let measured = medians.values().all(|value| *value != 0.0);
+        let reached = match (measured, reached) {
+            (false, _) => "**unmeasured**",
+            (true, true) => "yes",
+            (true, false) => "**no**",
+        };
         Some([number(ours), against, ratio, target, reached.into()])
     }
 }
@@ -293,6 +299,14 @@ mod tests {
         let rule = Rule::RoundTrips(2.0, "plain");
         assert_eq!(rule.judge(&medians(70.0)).expect("all there")[4], "yes");
         assert_eq!(rule.judge(&medians(71.0)).expect("all there")[4], "**no**");
+    }
+
+    #[test]
+    fn nothing_is_decided_by_a_zero() {
+        let figures = read(
+            "connect\t16\tstoreserver\trequests_per_s\t90\nconnect\t16\tredis\trequests_per_s\t0\n",
+        );
+        assert!(judged(&figures.expect("figures")).ends_with("| **unmeasured** |\n"));
     }
 
     #[test]
