@@ -5,9 +5,11 @@
 
 mod client;
 mod node;
+mod status;
 
 pub use client::{Client, ClientOptions};
 pub use node::{NodeOptions, run_node};
+pub use status::report;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use getopts::{Options, ParsingStyle};
 
 use crate::location::Location;
-use crate::locator::{self, LIMITS, Locator, Participant};
+use crate::locator::{self, EXTENSION, LIMITS, Locator, Participant};
 use crate::net::{Environment, Network, Random, SystemClock, TcpNetwork};
 use crate::node::Node;
 use crate::{server, signal};
@@ -41,6 +41,7 @@ pub struct NodeOptions {
     connections_max: Option<usize>,
     die_from_anywhere: bool,
     verbose: bool,
+    status: bool,
 }
 
 impl NodeOptions {
@@ -49,6 +50,9 @@ impl NodeOptions {
     pub fn parse(program: &str, arguments: &[String]) -> Result<Parsed<Self>, Trouble> {
         let mut options = Options::new();
         options.parsing_style(ParsingStyle::FloatingFrees);
+        let text =
+            "start nothing: print how the network is, and end; 0: every key is safe, 1: not now";
+        options.optflag("s", "status", text);
         options.optopt("h", "host", "join the network of this node", "PEER");
         options.optopt(
             "p",
@@ -101,6 +105,7 @@ impl NodeOptions {
             connections_max: number(&matches, "connections", 1..=1_000_000)?,
             die_from_anywhere: matches.opt_present("die-from-anywhere"),
             verbose: matches.opt_present("verbose"),
+            status: matches.opt_present("status"),
         }))
     }
 }
@@ -152,6 +157,9 @@ pub fn run_node<P: Participant>(
     types: &'static [&'static str],
     build: impl FnOnce(Locator) -> P,
 ) -> Result<ExitCode, Trouble> {
+    if options.status {
+        return status(&options);
+    }
     signal::block();
     let (end, ended) = mpsc::channel();
     let (listener, location) = bind(&options.address, options.port)?;
@@ -205,6 +213,19 @@ pub fn run_node<P: Participant>(
             format!("{keys} keys were not taken by others"),
         )),
     }
+}
+
+/// Asks the peer, or the node at the port, or the first on the address.
+fn status(options: &NodeOptions) -> Result<ExitCode, Trouble> {
+    let network = TcpNetwork::new(LIMITS);
+    let own = |port| Location::new(&options.address, port).map_err(Trouble::usage);
+    let asked = match (&options.peer, options.port) {
+        (Some(peer), _) => Some(peer.clone()),
+        (None, Some(port)) => Some(own(port)?),
+        (None, None) => discover(&network, &options.address, EXTENSION, None).map(|found| found.0),
+    };
+    let nobody = || Trouble::new(format!("{}:9900 and up", options.address), "no node found");
+    super::report(&network, &asked.ok_or_else(nobody)?)
 }
 
 fn environment(network: Arc<dyn Network>) -> Environment {

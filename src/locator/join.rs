@@ -102,13 +102,14 @@ impl Locator {
             }
             self.take_page(&page, application);
         } else {
-            if self.location.port() > i16::MAX.cast_unsigned() {
-                return Err(StartError::PortTooHigh(peer.clone()));
-            }
             let members = self.members_of_original(peer).map_err(failed)?;
             for location in members {
                 self.admit(Member::original(location));
             }
+        }
+        let originals = self.view().members().iter().any(|member| !member.is_ours());
+        if originals && self.location.port() > i16::MAX.cast_unsigned() {
+            return Err(StartError::PortTooHigh(peer.clone()));
         }
         self.membership().joined = true;
         self.changed();
