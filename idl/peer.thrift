@@ -59,7 +59,7 @@ struct Hello {
 struct Page {
   /** The answerer. */
   1: Member me
-  /** The answerer's members, the caller among them. */
+  /** The answerer's members, the caller among them; none if the caller's list is the same. */
   2: list<Member> members
   /** Some of the items that the caller should hold. */
   3: list<Item> items
@@ -95,8 +95,12 @@ service Peer {
 
   /** Admits the caller to the ring, then hands out the items that it should hold, page by page; an empty `cursor`
    *  asks for the first page. `replicas` and `service_type` are the caller's: a ring has one of each, so a caller
-   *  with others is refused with an exception. */
-  Page pull(1: Member me, 2: i32 replicas, 3: string service_type, 4: binary cursor)
+   *  with others is refused with an exception. `digest` is that of the caller's list: an equal one is not sent back. */
+  Page pull(1: Member me, 2: i32 replicas, 3: string service_type, 4: binary cursor, 5: i64 digest)
+
+  /** The caller got no answer from the node at `location`: the callee asks it once itself, and drops it if it gets
+   *  none either. */
+  void suspect(1: locator.Location location)
 
   /** For people and scripts. */
   Status status()

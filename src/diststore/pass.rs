@@ -204,7 +204,10 @@ impl Store {
                 .position(|other| other.location == member.location)
         };
         let targets: Vec<_> = targets.filter_map(place).collect();
-        if targets.is_empty() && (keep || nobody_needed) {
+        // What an original is to own it takes after the goodbye: before, it would hand it back.
+        let leaving = before_goodbye(view, me);
+        let original = || view.members().iter().any(|member| !member.is_ours());
+        if targets.is_empty() && (keep || nobody_needed || (leaving && original())) {
             return None;
         }
         Some(Offered {
@@ -347,18 +350,27 @@ impl Store {
         let (Some(original), Some(value)) = (now.filter(|now| !now.is_ours()), value) else {
             return;
         };
-        let has = |store: &Self| {
-            let found = store.get_from_original(&original, &offered.key);
-            found.is_ok_and(|found| found == value)
-        };
-        let put = |store: &Self| {
-            store
+        // The empty value is its word for a missing key.
+        if value.is_empty() {
+            offered.held += 1;
+            return;
+        }
+        let mut found = self.get_from_original(&original, &offered.key);
+        if found.as_ref().is_ok_and(Vec::is_empty)
+            && self
                 .put_at_original(&original.location, &offered.key, &value)
                 .is_ok()
-        };
-        // The empty value is its word for a missing key.
-        if value.is_empty() || has(self) || (put(self) && has(self)) {
-            offered.held += 1;
+        {
+            found = self.get_from_original(&original, &offered.key);
+        }
+        match found {
+            Ok(found) if found == value => offered.held += 1,
+            // Put there by others: what is here is the older one, as it was never told.
+            Ok(found) if !found.is_empty() => {
+                let version = self.next_version(offered.version);
+                self.items.merge(&offered.key, version, &found);
+            }
+            _ => {}
         }
     }
 
@@ -437,6 +449,11 @@ impl Store {
             }
         });
     }
+}
+
+/// Whether this node is leaving but still a member.
+fn before_goodbye(view: &View, me: &Location) -> bool {
+    view.get(me).is_some_and(|me| me.state == State::Leaving)
 }
 
 fn offer_request(list: &ItemList) -> Request {

@@ -243,7 +243,10 @@ impl Locator {
             self.come_back(&news);
         } else if self.view().get(location).is_some_and(Member::is_ours) {
             self.on_suspect(location);
-        } else {
+        } else if self.view().get(location).is_some() {
+            // The other originals first: what they are asked for as soon as this one is out they
+            // would else ask of it, while it waits for them.
+            self.notify(&self.tell_originals("remove", location), ANSWER_TICKS);
             self.take_out(location);
         }
         done();

@@ -65,7 +65,7 @@ impl Locator {
         }
         {
             let mut membership = self.membership();
-            let alone = membership.others().next().is_none();
+            let alone = !membership.others().any(Member::is_ours);
             if answered || alone {
                 // The moment of asking: an answer may have lain there while this node was stopped.
                 membership.answered = membership.answered.max(started);
@@ -86,7 +86,8 @@ impl Locator {
             let mut membership = self.membership();
             let lapsed = membership.joined
                 && now.saturating_sub(membership.answered) > limit
-                && membership.others().next().is_some()
+                // Originals don't say hello.
+                && membership.others().any(Member::is_ours)
                 && matches!(membership.me.state, State::Full | State::Filling);
             if lapsed {
                 membership.lapsed = true;
