@@ -4,6 +4,10 @@
 //! randomness by itself. Here these are TCP and the machine's clocks; in the
 //! simulation they are a scheduler's.
 
+pub mod clock;
+pub(crate) mod incoming;
+pub mod tcp;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

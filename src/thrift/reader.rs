@@ -35,6 +35,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Hands each field of a struct to `take`, which reads its value and answers true, or answers
+    /// false: then the value is stepped over.
+    pub fn each_field(
+        &mut self,
+        mut take: impl FnMut(i16, u8, &mut Self) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        while let Some((kind, id)) = self.field()? {
+            if !take(id, kind, self)? {
+                self.skip(kind)?;
+            }
+        }
+        Ok(())
+    }
+
     pub fn bool(&mut self) -> Result<bool, Error> {
         Ok(self.byte()? != 0)
     }

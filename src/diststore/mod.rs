@@ -1,0 +1,355 @@
+//! The Store service: a key-value store spread over the nodes of a locator's network.
+//!
+//! It keeps everything in memory, and nothing on disk. Each key has a *primary* and, with
+//! `replicas` above 1, further *holders* (see [`View::holders`]). Requests are served in
+//! `request.rs`; items move in two ways only: a node that is filling pulls them
+//! ([`Application::page`]), and the pass hands them over (`pass.rs`).
+//!
+//! Invariants:
+//!
+//! * A put is acknowledged when every holder, in the ring as this node and as the holders see it,
+//!   has it.
+//! * Versions that a node gives grow, and are greater than all it has seen.
+//! * An item is forgotten only when all its holders have said that they have that version or a
+//!   greater one, and neither it nor the ring has changed since.
+
+mod calls;
+mod items;
+mod pass;
+mod request;
+
+pub use calls::KeyValue;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::location::Location;
+use crate::locator::{Application, Item, ItemList, Locator, State, View};
+use crate::service::{Call, Order, Service};
+use crate::thrift::{Exception, Write};
+
+use calls::{Found, Stored, Taken};
+use items::{Items, SHARDS};
+use pass::Moves;
+
+/// The services that a store node answers for.
+pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator", "diststore.Store"];
+
+/// A page or batch of items is closed when it has this many bytes.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// A version so far ahead of the own clock, in microseconds, is refused: a day. It would make all
+/// later versions run ahead as well.
+const AHEAD_MAX: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// Lines of one kind in a second; more are summed up.
+const LINES_MAX: usize = 10;
+
+/// A store node.
+pub struct Store {
+    locator: Locator,
+    items: Items,
+    /// The greatest version given or seen.
+    version: AtomicI64,
+    /// Something lies here that isn't this node's, or may be missing elsewhere.
+    untidy: AtomicBool,
+    moves: Mutex<Moves>,
+    /// Keys with which originals are being called: what comes back is answered here.
+    relayed: Mutex<BTreeSet<Vec<u8>>>,
+    lines: Mutex<Lines>,
+}
+
+impl Store {
+    pub fn new(locator: Locator) -> Self {
+        Store {
+            locator,
+            items: Items::default(),
+            version: AtomicI64::new(0),
+            untidy: AtomicBool::new(false),
+            moves: Mutex::default(),
+            relayed: Mutex::default(),
+            lines: Mutex::default(),
+        }
+    }
+
+    pub fn locator(&self) -> &Locator {
+        &self.locator
+    }
+
+    fn now(&self) -> Duration {
+        self.locator.environment().clock.now()
+    }
+
+    fn pause(&self, time: Duration) {
+        self.locator.environment().clock.pause(time);
+    }
+
+    /// A version above `above`, and above all that this node has given or seen.
+    fn next_version(&self, above: i64) -> i64 {
+        let wall = self.locator.environment().clock.wall();
+        let next = |last: i64| wall.max(last.max(above).saturating_add(1));
+        let last = self
+            .version
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                Some(next(last))
+            });
+        next(last.expect("BUG: the update never declines"))
+    }
+
+    /// Takes in what another node has.
+    fn merge(&self, item: &Item<'_>) -> Result<items::Merged, Exception> {
+        let wall = self.locator.environment().clock.wall();
+        if item.version > wall.saturating_add(AHEAD_MAX) {
+            return Err(Exception::internal(
+                "the version is over a day ahead of this node's clock",
+            ));
+        }
+        self.version.fetch_max(item.version, Ordering::Relaxed);
+        let value = item
+            .value
+            .ok_or_else(|| Exception::missing_argument("value"))?;
+        Ok(self.items.merge(item.key, item.version, value))
+    }
+
+    /// Takes in an item that is moved here, and says so on the log.
+    fn receive(&self, item: &Item<'_>) -> Result<(), Exception> {
+        if self.merge(item)?.new {
+            self.note(|lines| &mut lines.received, "received", item.key);
+        }
+        Ok(())
+    }
+
+    /// `item` may lie here though this node is no holder: the mover is to look.
+    fn mark_untidy(&self) {
+        self.untidy.store(true, Ordering::Relaxed);
+    }
+
+    fn on_store(&self, item: &Item<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
+        let look = self.locator.look();
+        if look.state == State::Gone {
+            return Err(Exception::internal("this node has left"));
+        }
+        let merged = self.merge(item)?;
+        // Looked up after the item is there: who comes in later pulls it, who came in before is
+        // named here.
+        let view = self.locator.view();
+        let holders = view.holders(item.key, self.locator.replicas());
+        if !holders
+            .iter()
+            .any(|holder| holder.location == *self.locator.location())
+        {
+            self.mark_untidy();
+        }
+        let holders = holders.iter().map(|member| &member.location);
+        Stored::write(merged.version, holders, result);
+        Ok(())
+    }
+
+    fn on_fetch(&self, key: &[u8], result: &mut Vec<u8>) {
+        let look = self.locator.look();
+        let primary = self.is_primary(&look, key);
+        let read = |version, value: &[u8]| Found {
+            version,
+            value: value.to_vec(),
+            primary,
+        };
+        let none = Found {
+            version: 0,
+            value: Vec::new(),
+            primary,
+        };
+        self.items.read(key, read).unwrap_or(none).write(result);
+    }
+
+    fn on_offer(&self, items: &[Item<'_>], result: &mut Vec<u8>) -> Result<(), Exception> {
+        let look = self.locator.look();
+        let takes = matches!(look.state, State::Full | State::Filling);
+        let mut taken = Vec::with_capacity(items.len());
+        for item in items {
+            let holders = look.view.holders(item.key, self.locator.replicas());
+            let me = self.locator.location();
+            let mine = takes && holders.iter().any(|holder| holder.location == *me);
+            taken.push(if !mine {
+                Taken::NotMine
+            } else if item.value.is_some() {
+                self.receive(item)?;
+                Taken::Held
+            } else if self.items.version(item.key) >= item.version {
+                Taken::Held
+            } else {
+                Taken::Wanted
+            });
+        }
+        calls::write_taken(&taken, result);
+        Ok(())
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A line for a key, while they are few.
+    fn note(&self, which: impl Fn(&mut Lines) -> &mut Count, what: &str, key: &[u8]) {
+        let few = {
+            let mut lines = self.lines();
+            let count = which(&mut lines);
+            if count.said < LINES_MAX {
+                count.said += 1;
+                true
+            } else {
+                count.unsaid += 1;
+                false
+            }
+        };
+        if few {
+            self.locator
+                .say(&format!("{what} {}", String::from_utf8_lossy(key)));
+        }
+    }
+
+    /// Sums up what was not said key by key, at most once a second.
+    fn sum_up(&self) {
+        let now = self.now();
+        let (received, dropped) = {
+            let mut lines = self.lines();
+            if now.saturating_sub(lines.since) < Duration::from_secs(1) {
+                return;
+            }
+            lines.since = now;
+            let take = |count: &mut Count| std::mem::take(count).unsaid;
+            (take(&mut lines.received), take(&mut lines.dropped))
+        };
+        for (what, count) in [("received", received), ("dropped", dropped)] {
+            if count > 0 {
+                self.locator.say(&format!("{what} {count} more keys"));
+            }
+        }
+    }
+}
+
+/// What was said on the log of late.
+#[derive(Debug, Default)]
+struct Lines {
+    since: Duration,
+    received: Count,
+    dropped: Count,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    said: usize,
+    unsaid: usize,
+}
+
+impl Service for Store {
+    fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
+        match call.method {
+            b"get" => self.get(crate::locator::read_key(call.arguments)?, result),
+            b"put" => {
+                let KeyValue { key, value } = KeyValue::read(call.arguments)?;
+                self.put(
+                    key,
+                    value.ok_or_else(|| Exception::missing_argument("value"))?,
+                )?;
+                result.write_stop();
+                Ok(())
+            }
+            b"store" => self.on_store(&calls::read_item(call.arguments)?, result),
+            b"offer" => self.on_offer(&calls::read_offer(call.arguments)?, result),
+            b"fetch" => {
+                self.on_fetch(crate::locator::read_key(call.arguments)?, result);
+                Ok(())
+            }
+            b"forward" => self.on_forward(&KeyValue::read(call.arguments)?, result),
+            b"digests" => {
+                let caller = calls::read_location(call.arguments)?;
+                let look = self.locator.look();
+                let digests = self.digests(&look.view, &caller);
+                calls::write_digests(&digests, result);
+                Ok(())
+            }
+            _ => self.locator.call(call, result, self),
+        }
+    }
+
+    fn order(&self, method: &[u8]) -> Order {
+        match method {
+            b"put" => Order::Write,
+            b"store" | b"offer" | b"fetch" | b"forward" | b"digests" => Order::Free,
+            _ => self.locator.order(method),
+        }
+    }
+}
+
+impl Application for Store {
+    fn page(
+        &self,
+        view: &View,
+        newcomer: &Location,
+        cursor: &[u8],
+        items: &mut ItemList,
+    ) -> Option<Vec<u8>> {
+        // A cursor is the number of a shard and, unless it is to be begun, the last key sent of it.
+        let (first, mut after) = match cursor {
+            [] => (0, None),
+            [shard, key @ ..] => (
+                usize::from(*shard),
+                (!key.is_empty()).then(|| key[1..].to_vec()),
+            ),
+        };
+        let holds = |key: &[u8]| {
+            let holders = view.holders(key, self.locator.replicas());
+            holders.iter().any(|holder| holder.location == *newcomer)
+        };
+        for shard in first..SHARDS {
+            let mut last = None;
+            let end = self.items.walk(
+                shard,
+                after.take().as_deref(),
+                holds,
+                |key, version, value| {
+                    let fits = items.bytes() < BATCH_BYTES;
+                    if fits {
+                        items.push(&Item {
+                            key,
+                            version,
+                            value: Some(value),
+                        });
+                        last = Some(key.to_vec());
+                    }
+                    fits
+                },
+            );
+            if !end {
+                let mut cursor = vec![shard as u8];
+                if let Some(key) = last {
+                    // A mark in front: the empty key is a key as well.
+                    cursor.push(0);
+                    cursor.extend_from_slice(&key);
+                }
+                return Some(cursor);
+            }
+        }
+        None
+    }
+
+    fn accept(&self, item: &Item<'_>) {
+        if let Err(exception) = self.receive(item) {
+            let key = String::from_utf8_lossy(item.key);
+            self.locator.say(&format!("{key}: not taken: {exception}"));
+        }
+    }
+
+    fn filled(&self, view: &Arc<View>) {
+        // Everybody has given what this node should hold: nothing is left to be passed on from
+        // before.
+        self.moves().passed = Some(view.clone());
+    }
+
+    fn items(&self) -> (usize, usize, bool) {
+        let due = self.pass_is_due();
+        (self.items.count(), self.moves().unconfirmed, due)
+    }
+}

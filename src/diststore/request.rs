@@ -1,0 +1,443 @@
+//! Serving `get` and `put`, for clients and for other nodes.
+//!
+//! A node that gets a request from a client forwards it to the key's primary; a node that gets a
+//! forwarded one carries it out, whatever its own ring says, so that nodes that disagree can't send
+//! it round in circles. What carrying out means:
+//!
+//! * A **put** gets a version, is written here first (if here is a holder) and is sent to every
+//!   other holder. Their answers name the holders as they see them; whoever has not been served yet
+//!   is served too, and the own ring is looked at once more, before the put is acknowledged. If
+//!   a holder has a later version, the put gets one above it and goes round again.
+//!
+//!   ```text
+//!   client        P (primary, old view)       N (joining)
+//!     put k ------> holders: P
+//!                                      <----- pull: P takes N in
+//!                                       ----> page: k is not in it yet
+//!                   stores k
+//!                   looks again: N, P -------> store k
+//!     <------ ok
+//!   ```
+//!
+//! * A **get** is answered from here by a primary that is not filling. Anybody else asks all
+//!   holders, and answers with the latest account, if all have answered or one of them is such a
+//!   primary: what has been acknowledged is with one of them.
+
+use std::collections::BTreeSet;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::location::Location;
+use crate::locator::{
+    EMPTY, Item, Look, Member, REQUEST_TICKS, State, request, single_request, write_key,
+};
+use crate::net::CallError;
+use crate::thrift::{Exception, Write};
+
+use super::Store;
+use super::calls::{self, Found, KeyValue, Stored};
+
+/// How long a request waits before it looks again at what it waits for.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// How long an original may take to answer: it may be busy with a call of ours that waits for it.
+const ORIGINAL_LIMIT: Duration = Duration::from_secs(2);
+
+/// Rounds that one put may take; each is brought about by another put or a change of the ring.
+const ROUNDS_MAX: usize = 100;
+
+/// A holder that has a put, and the holders that it named.
+struct Served {
+    holder: Location,
+    named: Vec<Location>,
+}
+
+impl Store {
+    /// Serves a client's `get`: appends the result, "" for a missing key.
+    pub(super) fn get(&self, key: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
+        let look = self.locator.look();
+        if self.is_primary(&look, key) {
+            let found = self
+                .items
+                .read(key, |_, value| result.write_bytes_field(0, value));
+            if found.is_none() {
+                result.write_bytes_field(0, b"");
+            }
+        } else {
+            let value = self.get_elsewhere(key)?;
+            result.write_bytes_field(0, &value);
+        }
+        result.write_stop();
+        Ok(())
+    }
+
+    /// Whether this node can answer for `key` from what it has.
+    pub(super) fn is_primary(&self, look: &Look, key: &[u8]) -> bool {
+        if !matches!(look.state, State::Full | State::Leaving) {
+            return false;
+        }
+        let owner = look.view.owner(key);
+        owner.is_some_and(|owner| owner.location == *self.locator.location())
+    }
+
+    fn get_elsewhere(&self, key: &[u8]) -> Result<Vec<u8>, Exception> {
+        let deadline = self.deadline();
+        let mut silent = BTreeSet::new();
+        loop {
+            let look = self.wait_until_ready(deadline)?;
+            let holders = look.view.holders(key, self.locator.replicas());
+            let me = self.locator.location();
+            let next = holders
+                .iter()
+                .find(|holder| !silent.contains(&holder.location));
+            let answer = match next {
+                Some(holder) if holder.location == *me => return self.get_here(key, deadline),
+                Some(holder) if !holder.is_ours() => {
+                    self.locator.ask_kind(&holder.location);
+                    self.get_from_original(holder, key)
+                }
+                Some(holder) => {
+                    let request = request("forward", KeyValue::write(key, None));
+                    let limit = self.locator.ticks(2);
+                    let answer = self.locator.call_member(&holder.location, &request, limit);
+                    answer.and_then(|result| calls::read_answer(&result))
+                }
+                // All are silent: from the first again, until the time is up or they are dropped.
+                None if !holders.is_empty() => {
+                    silent.clear();
+                    self.pause_until(deadline)?;
+                    continue;
+                }
+                None => return self.get_here(key, deadline),
+            };
+            match answer {
+                Ok(value) => return Ok(value),
+                Err(CallError::Exception(exception)) => return Err(exception),
+                // A silent original is busy: the copies beside it may be older than what it has.
+                Err(CallError::Silent) => {
+                    let ours = next.filter(|holder| holder.is_ours());
+                    silent.extend(ours.map(|holder| holder.location.clone()));
+                }
+                Err(_) => {}
+            }
+            self.pause_until(deadline)?;
+        }
+    }
+
+    /// Carries a get out.
+    fn get_here(&self, key: &[u8], deadline: Duration) -> Result<Vec<u8>, Exception> {
+        loop {
+            let look = self.wait_until_ready(deadline)?;
+            let own = self.items.read(key, |version, value| Found {
+                version,
+                value: value.to_vec(),
+                primary: false,
+            });
+            if self.is_primary(&look, key) || self.is_relayed(key) {
+                return Ok(own.map(|found| found.value).unwrap_or_default());
+            }
+            let holders = look.view.holders(key, self.locator.replicas());
+            let others = self.others_of_ours(&holders);
+            let calls: Vec<_> = others
+                .into_iter()
+                .map(|location| (location, request("fetch", write_key(key))))
+                .collect();
+            let limit = self.locator.ticks(1);
+            let answers = self.locator.call_members(&calls, limit);
+            let answers: Result<Vec<_>, _> = {
+                let answers: Vec<_> = answers
+                    .into_iter()
+                    .map(|answer| answer.and_then(|result| Found::read(&result)))
+                    .collect();
+                let sure = answers.iter().flatten().any(|found| found.primary);
+                let answers = answers.into_iter();
+                // With a primary's answer those of the others are not needed.
+                if sure {
+                    Ok(answers.flatten().collect())
+                } else {
+                    answers.collect()
+                }
+            };
+            if let Ok(found) = answers {
+                let latest = found.into_iter().chain(own).max_by(|one, other| {
+                    (one.version, &one.value).cmp(&(other.version, &other.value))
+                });
+                return Ok(latest.map(|found| found.value).unwrap_or_default());
+            }
+            self.pause_until(deadline)?;
+        }
+    }
+
+    /// Serves a client's `put`: acknowledged, or an exception and then it may still take effect.
+    pub(super) fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Exception> {
+        let deadline = self.deadline();
+        loop {
+            let look = self.wait_until_ready(deadline)?;
+            if value.is_empty() && look.view.members().iter().any(|member| !member.is_ours()) {
+                // Originals push the "" that they stored when somebody asked for a missing key.
+                return Ok(());
+            }
+            let holders = look.view.holders(key, self.locator.replicas());
+            let coordinator = holders.iter().find(|holder| holder.is_ours());
+            let coordinator = match coordinator {
+                Some(holder) if holder.location != *self.locator.location() => holder,
+                _ => return self.put_here(key, value, deadline),
+            };
+            let request = request("forward", KeyValue::write(key, Some(value)));
+            let limit = deadline.saturating_sub(self.now());
+            match self
+                .locator
+                .call_member(&coordinator.location, &request, limit)
+            {
+                Ok(_) => return Ok(()),
+                Err(CallError::Exception(exception)) => return Err(exception),
+                // It may be carrying the put out: elsewhere the same put could come later than
+                // another one that this client doesn't know of.
+                Err(CallError::Silent) => return Err(not_acknowledged()),
+                Err(CallError::Refused | CallError::Broken(_) | CallError::Local(_)) => {}
+            }
+            self.pause_until(deadline)?;
+        }
+    }
+
+    /// Carries a put out.
+    fn put_here(&self, key: &[u8], value: &[u8], deadline: Duration) -> Result<(), Exception> {
+        let me = self.locator.location();
+        let replicas = self.locator.replicas();
+        let mut version = self.next_version(self.items.version(key));
+        let mut served: Vec<Served> = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            let look = self.wait_until_ready(deadline)?;
+            let holders = look.view.holders(key, replicas);
+            if holders.is_empty() {
+                return Err(Exception::internal(
+                    "this node has left, and no other is known",
+                ));
+            }
+            let missing = missing(&holders, &served);
+            if missing.is_empty() {
+                return Ok(());
+            }
+            if missing.contains(me) {
+                let merged = self.items.merge(key, version, value);
+                if !holders.iter().any(|holder| holder.location == *me) {
+                    self.mark_untidy();
+                }
+                if merged.version > version {
+                    version = self.next_version(merged.version);
+                    served.clear();
+                    continue;
+                }
+                served.push(Served {
+                    holder: me.clone(),
+                    named: Vec::new(),
+                });
+                if holders.len() == 1 {
+                    // The common case of a network without copies: look at the ring again.
+                    continue;
+                }
+            }
+            let is_original = |location: &Location| {
+                look.view
+                    .get(location)
+                    .is_some_and(|member| !member.is_ours())
+            };
+            let (originals, ours): (Vec<_>, Vec<_>) = missing
+                .into_iter()
+                .filter(|location| location != me)
+                .partition(is_original);
+            let item = calls::write_item(&Item {
+                key,
+                version,
+                value: Some(value),
+            });
+            let store = request("store", item);
+            let calls: Vec<_> = ours
+                .into_iter()
+                .map(|location| (location, store.clone()))
+                .collect();
+            let mut waiting = false;
+            let mut later = version;
+            let answers = self.locator.call_members(&calls, self.locator.ticks(1));
+            for ((location, _), answer) in calls.iter().zip(answers) {
+                match answer.and_then(|result| Stored::read(&result)) {
+                    Ok(stored) => {
+                        later = later.max(stored.version);
+                        let holder = location.clone();
+                        served.push(Served {
+                            holder,
+                            named: stored.holders,
+                        });
+                    }
+                    Err(cause) => {
+                        // A holder that only others named may have been dropped there as well by
+                        // now: they are asked again.
+                        if look.view.get(location).is_none() {
+                            served.retain(|served| !served.named.contains(location));
+                        }
+                        waiting |= !matches!(cause, CallError::Refused);
+                    }
+                }
+            }
+            for original in originals {
+                match self.put_at_original(&original, key, value) {
+                    Ok(()) => served.push(Served {
+                        holder: original,
+                        named: Vec::new(),
+                    }),
+                    Err(_) => waiting = true,
+                }
+            }
+            if later > version {
+                version = self.next_version(later);
+                served.clear();
+            }
+            if waiting {
+                self.pause_until(deadline)?;
+            }
+        }
+        Err(not_acknowledged())
+    }
+
+    /// Serves a request that another node has forwarded.
+    pub(super) fn on_forward(
+        &self,
+        forwarded: &KeyValue<'_>,
+        result: &mut Vec<u8>,
+    ) -> Result<(), Exception> {
+        let deadline = self.deadline();
+        match forwarded.value {
+            Some(value) => {
+                self.put_here(forwarded.key, value, deadline)?;
+                calls::write_answer(None, result);
+            }
+            None => {
+                let value = self.get_here(forwarded.key, deadline)?;
+                calls::write_answer(Some(&value), result);
+            }
+        }
+        Ok(())
+    }
+
+    fn others_of_ours(&self, holders: &[&Member]) -> Vec<Location> {
+        let me = self.locator.location();
+        let others = holders
+            .iter()
+            .filter(|holder| holder.is_ours() && holder.location != *me);
+        others.map(|holder| holder.location.clone()).collect()
+    }
+
+    /// An original's own `get`. What it sends back to us meanwhile, as its ring differs, is
+    /// answered from what is here.
+    pub(super) fn get_from_original(
+        &self,
+        original: &Member,
+        key: &[u8],
+    ) -> Result<Vec<u8>, CallError> {
+        let _relayed = Relayed::new(self, key);
+        let request = single_request("get", write_key(key), false);
+        let answer = self
+            .locator
+            .call_member(&original.location, &request, ORIGINAL_LIMIT);
+        calls::read_string(&answer?, "get")
+    }
+
+    /// An original's own `put`, and a `ping` behind it: when it answers, it has acted on the put.
+    pub(super) fn put_at_original(
+        &self,
+        original: &Location,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), CallError> {
+        let _relayed = Relayed::new(self, key);
+        let put = single_request("put", KeyValue::write(key, Some(value)), true);
+        self.locator.call_member(original, &put, ORIGINAL_LIMIT)?;
+        let ping = single_request("ping", EMPTY.to_vec(), false);
+        self.locator.call_member(original, &ping, ORIGINAL_LIMIT)?;
+        Ok(())
+    }
+
+    fn relayed(&self) -> MutexGuard<'_, BTreeSet<Vec<u8>>> {
+        self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_relayed(&self, key: &[u8]) -> bool {
+        self.relayed().contains(key)
+    }
+
+    fn deadline(&self) -> Duration {
+        self.now() + self.locator.ticks(REQUEST_TICKS)
+    }
+
+    /// Waits until this node knows its network, and has caught up if it was stopped.
+    fn wait_until_ready(&self, deadline: Duration) -> Result<Look, Exception> {
+        loop {
+            let look = self.locator.look();
+            if look.ready && !look.lapsed {
+                return Ok(look);
+            }
+            self.pause_until(deadline)?;
+        }
+    }
+
+    /// Waits a little.
+    ///
+    /// # Errors
+    /// The deadline has passed.
+    fn pause_until(&self, deadline: Duration) -> Result<(), Exception> {
+        if self.now() >= deadline {
+            return Err(not_acknowledged());
+        }
+        self.pause(LOOK_AGAIN);
+        Ok(())
+    }
+}
+
+fn not_acknowledged() -> Exception {
+    Exception::internal("no answer from all that hold the key: a put may or may not take effect")
+}
+
+/// The holders, in the own ring or as others named them, that don't have the put yet. What a node
+/// named counts only as long as it is a holder itself.
+fn missing(holders: &[&Member], served: &[Served]) -> Vec<Location> {
+    let holds = |location: &Location| holders.iter().any(|holder| holder.location == *location);
+    let named = served
+        .iter()
+        .filter(|served| holds(&served.holder))
+        .flat_map(|s| &s.named);
+    let wanted: BTreeSet<_> = holders
+        .iter()
+        .map(|holder| &holder.location)
+        .chain(named)
+        .collect();
+    let has = |location: &Location| served.iter().any(|served| served.holder == *location);
+    wanted
+        .into_iter()
+        .filter(|location| !has(location))
+        .cloned()
+        .collect()
+}
+
+/// Marks a key as being relayed to an original, as long as it lives.
+struct Relayed<'a> {
+    store: &'a Store,
+    key: Vec<u8>,
+    /// Another thread relays the same key: the mark is that one's to take away.
+    fresh: bool,
+}
+
+impl<'a> Relayed<'a> {
+    fn new(store: &'a Store, key: &[u8]) -> Self {
+        let key = key.to_vec();
+        let fresh = store.relayed().insert(key.clone());
+        Relayed { store, key, fresh }
+    }
+}
+
+impl Drop for Relayed<'_> {
+    fn drop(&mut self) {
+        if self.fresh {
+            self.store.relayed().remove(&self.key);
+        }
+    }
+}

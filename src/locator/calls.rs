@@ -1,0 +1,464 @@
+//! The calls of the Locator (idl/locator.thrift) and of the extension that our own nodes speak
+//! among themselves (idl/peer.thrift), as far as the locator is concerned: what goes into a
+//! request and comes out of it, side by side.
+
+use std::sync::Arc;
+
+use crate::location::Location;
+use crate::net::{CallError, Connection, Request};
+use crate::thrift::{Error, Exception, Limits, Reader, Write, wire};
+
+use super::member::Member;
+
+/// The limits for what nodes read. One set for all: batches and rings are ours to bound.
+pub const LIMITS: Limits = Limits {
+    message_bytes_max: 64 << 20,
+    string_bytes_max: 32 << 20,
+    elements_max: 1_000_000,
+    depth_max: 32,
+};
+
+/// A struct without fields: no arguments, or the result of a void method.
+pub const EMPTY: &[u8] = &[wire::STOP];
+
+/// A request to one of our own nodes.
+pub fn request(method: &'static str, arguments: Vec<u8>) -> Request {
+    Request {
+        method,
+        arguments: Arc::new(arguments),
+        connection: Connection::Kept,
+        oneway: false,
+    }
+}
+
+/// A request to an original, or to a node of which nobody knows what it is.
+pub fn single_request(method: &'static str, arguments: Vec<u8>, oneway: bool) -> Request {
+    Request {
+        connection: Connection::Single,
+        oneway,
+        ..request(method, arguments)
+    }
+}
+
+/// What an answer that can't be read is to the caller.
+impl From<Error> for CallError {
+    fn from(error: Error) -> Self {
+        CallError::Broken(error.to_string())
+    }
+}
+
+/// Field 0 of a result, read by `read`.
+///
+/// # Errors
+/// [`CallError::Exception`] if it is missing.
+pub fn read_result<'a, T>(
+    result: &'a [u8],
+    method: &str,
+    expected: u8,
+    mut read: impl FnMut(&mut Reader<'a>) -> Result<T, Error>,
+) -> Result<T, CallError> {
+    let mut value = None;
+    Reader::new(result, &LIMITS).each_field(|id, kind, reader| {
+        let found = (id, kind) == (0, expected);
+        if found {
+            value = Some(read(reader)?);
+        }
+        Ok(found)
+    })?;
+    value.ok_or_else(|| CallError::Exception(Exception::missing_result(method)))
+}
+
+/// The arguments of `get` and `get_node`: `{1: key}`.
+pub fn write_key(key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + 8);
+    out.write_bytes_field(1, key);
+    out.write_stop();
+    out
+}
+
+pub fn read_key(arguments: &[u8]) -> Result<&[u8], Exception> {
+    let mut key = None;
+    Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
+        let found = (id, kind) == (1, wire::STRING);
+        if found {
+            key = Some(reader.bytes()?);
+        }
+        Ok(found)
+    })?;
+    key.ok_or_else(|| Exception::missing_argument("key"))
+}
+
+/// The arguments of `join`, `add` and `remove`: a node, and who has been told of it already.
+pub struct News {
+    pub location: Location,
+    pub authorities: Vec<Location>,
+}
+
+impl News {
+    pub fn write<'a>(
+        location: &Location,
+        authorities: impl ExactSizeIterator<Item = &'a Location>,
+    ) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.write_field(wire::STRUCT, 1);
+        location.write(&mut out);
+        out.write_field(wire::LIST, 2);
+        Location::write_list(&mut out, authorities);
+        out.write_stop();
+        out
+    }
+
+    /// Missing authorities read as none: `join` has no such argument.
+    pub fn read(arguments: &[u8]) -> Result<Self, Exception> {
+        let (mut location, mut authorities) = (None, Vec::new());
+        Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::STRUCT) => location = Location::read(reader)?,
+                (2, wire::LIST) => authorities = Location::read_list(reader)?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        let location = location.ok_or_else(|| Exception::missing_argument("location"))?;
+        Ok(News {
+            location,
+            authorities,
+        })
+    }
+}
+
+/// `hello`: who asks, the digest of its list, and whether the one asked is in it.
+pub struct HelloArguments {
+    pub me: Member,
+    pub digest: u64,
+    pub counted: bool,
+}
+
+impl HelloArguments {
+    pub fn write(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.write_field(wire::STRUCT, 1);
+        self.me.write(&mut out);
+        out.write_i64_field(2, self.digest.cast_signed());
+        out.write_bool_field(3, self.counted);
+        out.write_stop();
+        out
+    }
+
+    pub fn read(arguments: &[u8]) -> Result<Self, Exception> {
+        let (mut me, mut digest, mut counted) = (None, 0, false);
+        Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::STRUCT) => me = Member::read(reader)?,
+                (2, wire::I64) => digest = reader.i64()?.cast_unsigned(),
+                (3, wire::BOOL) => counted = reader.bool()?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        let me = me.ok_or_else(|| Exception::missing_argument("me"))?;
+        Ok(HelloArguments {
+            me,
+            digest,
+            counted,
+        })
+    }
+}
+
+/// What the one who was asked knows of the one who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    No = 0,
+    /// It was a member and went without goodbye.
+    Lost = 1,
+    Member = 2,
+}
+
+/// The answer to `hello`.
+pub struct Hello {
+    pub me: Member,
+    pub digest: u64,
+    pub known: Known,
+    /// The list, if the digests differ.
+    pub members: Option<Vec<Member>>,
+    /// Nothing is left to move, as far as the answerer knows.
+    pub safe: bool,
+}
+
+impl Hello {
+    /// Appends a result. `members` are written from the view, not from a copy of it.
+    pub fn write(&self, members: Option<&[Member]>, out: &mut Vec<u8>) {
+        out.write_field(wire::STRUCT, 0);
+        out.write_field(wire::STRUCT, 1);
+        self.me.write(out);
+        out.write_i64_field(2, self.digest.cast_signed());
+        out.write_byte_field(3, self.known as u8);
+        if let Some(members) = members {
+            out.write_field(wire::LIST, 4);
+            write_members(members, out);
+        }
+        out.write_bool_field(5, self.safe);
+        out.write_stop();
+        out.write_stop();
+    }
+
+    pub fn read(result: &[u8]) -> Result<Self, CallError> {
+        read_result(result, "hello", wire::STRUCT, |reader| {
+            let (mut me, mut digest, mut known) = (None, 0, Known::No);
+            let (mut members, mut safe) = (None, false);
+            reader.each_field(|id, kind, reader| {
+                match (id, kind) {
+                    (1, wire::STRUCT) => me = Member::read(reader)?,
+                    (2, wire::I64) => digest = reader.i64()?.cast_unsigned(),
+                    (3, wire::BYTE) => {
+                        known = match reader.byte()? {
+                            1 => Known::Lost,
+                            2 => Known::Member,
+                            _ => Known::No,
+                        }
+                    }
+                    (4, wire::LIST) => members = Some(read_members(reader)?),
+                    (5, wire::BOOL) => safe = reader.bool()?,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
+            Ok(me.map(|me| Hello {
+                me,
+                digest,
+                known,
+                members,
+                safe,
+            }))
+        })?
+        .ok_or_else(|| CallError::Broken("hello: an answer without a sender".into()))
+    }
+}
+
+/// `pull`: take me in, and give me the next of the items that I should hold.
+pub struct PullArguments<'a> {
+    pub me: Member,
+    pub replicas: usize,
+    pub service: &'a [u8],
+    /// Empty for the first page, then what the page before gave.
+    pub cursor: &'a [u8],
+}
+
+impl<'a> PullArguments<'a> {
+    pub fn write(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.write_field(wire::STRUCT, 1);
+        self.me.write(&mut out);
+        out.write_i32_field(2, i32::try_from(self.replicas).unwrap_or(i32::MAX));
+        out.write_bytes_field(3, self.service);
+        out.write_bytes_field(4, self.cursor);
+        out.write_stop();
+        out
+    }
+
+    pub fn read(arguments: &'a [u8]) -> Result<Self, Exception> {
+        let (mut me, mut replicas) = (None, 0);
+        let (mut service, mut cursor) = (&b""[..], &b""[..]);
+        Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::STRUCT) => me = Member::read(reader)?,
+                (2, wire::I32) => replicas = usize::try_from(reader.i32()?).unwrap_or(0),
+                (3, wire::STRING) => service = reader.bytes()?,
+                (4, wire::STRING) => cursor = reader.bytes()?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        let me = me.ok_or_else(|| Exception::missing_argument("me"))?;
+        Ok(PullArguments {
+            me,
+            replicas,
+            service,
+            cursor,
+        })
+    }
+}
+
+/// The answer to `pull`.
+pub struct Page<'a> {
+    pub me: Member,
+    pub members: Vec<Member>,
+    pub items: Vec<Item<'a>>,
+    /// Where the next page begins; `None`: this was the last.
+    pub cursor: Option<&'a [u8]>,
+}
+
+impl<'a> Page<'a> {
+    /// Appends a result, with the items that `write_items` puts into the list; its answer is the
+    /// cursor of the next page.
+    pub fn write(
+        me: &Member,
+        members: &[Member],
+        out: &mut Vec<u8>,
+        write_items: impl FnOnce(&mut ItemList) -> Option<Vec<u8>>,
+    ) {
+        out.write_field(wire::STRUCT, 0);
+        out.write_field(wire::STRUCT, 1);
+        me.write(out);
+        out.write_field(wire::LIST, 2);
+        write_members(members, out);
+        out.write_field(wire::LIST, 3);
+        let mut items = ItemList::default();
+        let cursor = write_items(&mut items);
+        items.write(out);
+        if let Some(cursor) = cursor {
+            out.write_bytes_field(4, &cursor);
+        }
+        out.write_stop();
+        out.write_stop();
+    }
+
+    pub fn read(result: &'a [u8]) -> Result<Self, CallError> {
+        read_result(result, "pull", wire::STRUCT, |reader| {
+            let (mut me, mut members, mut items) = (None, Vec::new(), Vec::new());
+            let mut cursor = None;
+            reader.each_field(|id, kind, reader| {
+                match (id, kind) {
+                    (1, wire::STRUCT) => me = Member::read(reader)?,
+                    (2, wire::LIST) => members = read_members(reader)?,
+                    (3, wire::LIST) => items = Item::read_list(reader)?,
+                    (4, wire::STRING) => cursor = Some(reader.bytes()?),
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
+            Ok(me.map(|me| Page {
+                me,
+                members,
+                items,
+                cursor,
+            }))
+        })?
+        .ok_or_else(|| CallError::Broken("pull: an answer without a sender".into()))
+    }
+}
+
+fn write_members(members: &[Member], out: &mut Vec<u8>) {
+    out.write_list(wire::STRUCT, members.len());
+    for member in members {
+        member.write(out);
+    }
+}
+
+fn read_members(reader: &mut Reader<'_>) -> Result<Vec<Member>, Error> {
+    let mut members = Vec::new();
+    for _ in 0..reader.list(wire::STRUCT)? {
+        members.extend(Member::read(reader)?);
+    }
+    Ok(members)
+}
+
+/// A key with a version and, unless it is only being asked for, a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item<'a> {
+    pub key: &'a [u8],
+    pub version: i64,
+    pub value: Option<&'a [u8]>,
+}
+
+impl<'a> Item<'a> {
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.write_bytes_field(1, self.key);
+        out.write_i64_field(2, self.version);
+        if let Some(value) = self.value {
+            out.write_bytes_field(3, value);
+        }
+        out.write_stop();
+    }
+
+    /// A missing key or version reads as "" and 0.
+    pub fn read(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        let mut item = Item {
+            key: b"",
+            version: 0,
+            value: None,
+        };
+        reader.each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::STRING) => item.key = reader.bytes()?,
+                (2, wire::I64) => item.version = reader.i64()?,
+                (3, wire::STRING) => item.value = Some(reader.bytes()?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(item)
+    }
+
+    pub fn read_list(reader: &mut Reader<'a>) -> Result<Vec<Self>, Error> {
+        let mut items = Vec::new();
+        for _ in 0..reader.list(wire::STRUCT)? {
+            items.push(Item::read(reader)?);
+        }
+        Ok(items)
+    }
+}
+
+/// A list of items in the making, whose length is known at the end.
+#[derive(Debug, Default)]
+pub struct ItemList {
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl ItemList {
+    pub fn push(&mut self, item: &Item<'_>) {
+        item.write(&mut self.bytes);
+        self.length += 1;
+    }
+
+    /// Of all items together.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Appends the list.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.write_list(wire::STRUCT, self.length);
+        out.extend_from_slice(&self.bytes);
+    }
+}
+
+/// The answer to `status`: is everything where it should be?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    pub me: Member,
+    pub replicas: usize,
+    pub members: usize,
+    pub digest: u64,
+    pub items: usize,
+    /// Items that other holders are not known to have.
+    pub unconfirmed: usize,
+    /// Filling, leaving, or a pass over the items is due or going on.
+    pub moving: bool,
+    /// The members that were asked last had the same list.
+    pub agreed: bool,
+}
+
+impl Status {
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        let small = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
+        out.write_field(wire::STRUCT, 0);
+        out.write_field(wire::STRUCT, 1);
+        self.me.write(out);
+        out.write_i32_field(2, small(self.replicas));
+        out.write_i32_field(3, small(self.members));
+        out.write_i64_field(4, self.digest.cast_signed());
+        out.write_i64_field(5, number(self.items));
+        out.write_i64_field(6, number(self.unconfirmed));
+        out.write_bool_field(7, self.moving);
+        out.write_bool_field(8, self.agreed);
+        out.write_stop();
+        out.write_stop();
+    }
+}

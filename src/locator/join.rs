@@ -1,0 +1,302 @@
+//! Coming in: joining is pulling.
+//!
+//! A node is *filling* from its start until every other node has answered its `pull` to the end.
+//! The one that answers takes the caller in first and then pages out what the caller should hold,
+//! together with its list of members; new names in it are pulled from too. So the calls that fetch
+//! the items are the ones that make the newcomer known to everybody, and there is no chain of calls
+//! that could break. Of two newcomers one pulls later from any third node, and finds the other in
+//! its list.
+
+use std::fmt;
+
+use crate::location::Location;
+use crate::net::CallError;
+use crate::thrift::Exception;
+
+use super::calls::{Page, PullArguments, request};
+use super::member::{Member, State};
+use super::membership::{Membership, Pulled};
+use super::{Application, Locator, PAGE_TICKS};
+
+/// Pages asked for at once: bounds the memory that their answers take, about a megabyte each.
+const PAGES_AT_ONCE: usize = 32;
+
+/// Why a node can't take part. It hasn't become a member anywhere.
+#[derive(Debug)]
+pub enum StartError {
+    /// The peer doesn't answer.
+    Unreachable(Location, CallError),
+    /// The peer runs another service, or is no node at all; what it said of itself.
+    OtherService(Location, String),
+    /// The peer won't have this node; its reason.
+    NotAdmitted(Location, String),
+    /// The peer is this node.
+    Itself(Location),
+    /// This node's port can't be told to originals, which know ports up to 32767.
+    PortTooHigh(Location),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Unreachable(peer, cause) => write!(f, "peer {peer}: {cause}"),
+            StartError::OtherService(peer, service) => {
+                write!(f, "peer {peer}: it runs another service: {service}")
+            }
+            StartError::NotAdmitted(peer, reason) => write!(f, "peer {peer}: {reason}"),
+            StartError::Itself(peer) => write!(f, "peer {peer}: that is this node itself"),
+            StartError::PortTooHigh(peer) => write!(
+                f,
+                "peer {peer}: a network with nodes of the original takes no port above 32767"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StartError::Unreachable(_, cause) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+impl Locator {
+    /// Starts a network, or joins the one that `peer` is in: afterwards this node knows the
+    /// members. What it should hold is still to be fetched, by [`Locator::fill`].
+    ///
+    /// # Errors
+    /// The peer is none; nothing has changed.
+    pub fn start(
+        &self,
+        peer: Option<&Location>,
+        application: &dyn Application,
+    ) -> Result<(), StartError> {
+        let Some(peer) = peer else {
+            self.say("Initiating the network...");
+            self.membership().joined = true;
+            self.fill(application);
+            return Ok(());
+        };
+        self.say("Joining the network...");
+        let failed = |cause| match cause {
+            CallError::Exception(exception) => {
+                StartError::NotAdmitted(peer.clone(), exception.message)
+            }
+            cause => StartError::Unreachable(peer.clone(), cause),
+        };
+        let types = self.service_types_of(peer);
+        let types = types.map_err(|cause| StartError::Unreachable(peer.clone(), cause))?;
+        if !types.is_empty() && !types.iter().any(|name| name == self.service_type()) {
+            return Err(StartError::OtherService(peer.clone(), types.join(", ")));
+        }
+        if types.iter().any(|name| name == super::EXTENSION) {
+            let result = self.pull_from(&[(peer.clone(), Vec::new())]).pop();
+            let result = result
+                .expect("BUG: an answer for each call")
+                .map_err(failed)?;
+            let page = Page::read(&result).map_err(failed)?;
+            if page.me.location == self.location {
+                return Err(StartError::Itself(peer.clone()));
+            }
+            self.take_page(&page, application);
+        } else {
+            if self.location.port() > i16::MAX.cast_unsigned() {
+                return Err(StartError::PortTooHigh(peer.clone()));
+            }
+            let members = self.members_of_original(peer).map_err(failed)?;
+            for location in members {
+                self.admit(Member::original(location));
+            }
+        }
+        self.membership().joined = true;
+        self.changed();
+        Ok(())
+    }
+
+    /// Whether this node knows the network it is part of.
+    pub fn has_joined(&self) -> bool {
+        self.membership().joined
+    }
+
+    /// Pulls from everybody from whom something is still missing. Ends when this node is full, or
+    /// as soon as nobody answers any more: then it is to be called again later.
+    pub fn fill(&self, application: &dyn Application) {
+        loop {
+            let (ours, originals) = {
+                let mut membership = self.membership();
+                self.take_up_contacts(&mut membership);
+                if membership.me.state != State::Filling || !membership.joined {
+                    return;
+                }
+                left_to_pull(&membership)
+            };
+            if ours.is_empty() && originals.is_empty() {
+                if self.become_full(application) {
+                    return;
+                }
+                continue;
+            }
+            let mut progress = false;
+            for original in originals {
+                progress |= self.enter_original(&original);
+            }
+            let asked = self.now();
+            for ((location, _), answer) in ours.iter().zip(self.pull_from(&ours)) {
+                match answer.and_then(|result| {
+                    self.take_page(&Page::read(&result)?, application);
+                    Ok(())
+                }) {
+                    Ok(()) => {
+                        let mut membership = self.membership();
+                        membership.answered = membership.answered.max(asked);
+                        membership.contacts.remove(location);
+                        progress = true;
+                    }
+                    Err(CallError::Refused) => {
+                        self.membership().contacts.remove(location);
+                        self.drop_member(location);
+                        progress = true;
+                    }
+                    Err(CallError::Exception(exception)) => {
+                        self.say(&format!(
+                            "{location} doesn't take this node in: {exception}"
+                        ));
+                        self.membership().contacts.remove(location);
+                    }
+                    Err(CallError::Silent | CallError::Broken(_) | CallError::Local(_)) => {}
+                }
+            }
+            if !progress {
+                return;
+            }
+        }
+    }
+
+    /// Somebody else's network is to be pulled from: this node is filling again.
+    fn take_up_contacts(&self, membership: &mut Membership) {
+        if membership.me.state == State::Full && !membership.contacts.is_empty() {
+            membership.refill(self.wall());
+        }
+    }
+
+    fn pull_from(&self, from: &[(Location, Vec<u8>)]) -> Vec<crate::net::Answer> {
+        let me = self.me();
+        let pull = |(location, cursor): &(Location, Vec<u8>)| {
+            let arguments = PullArguments {
+                me: me.clone(),
+                replicas: self.options.replicas,
+                service: self.service_type().as_bytes(),
+                cursor,
+            };
+            (location.clone(), request("pull", arguments.write()))
+        };
+        let calls: Vec<_> = from.iter().map(pull).collect();
+        if calls.is_empty() {
+            return Vec::new();
+        }
+        self.environment
+            .network
+            .call_all(&calls, self.ticks(PAGE_TICKS))
+    }
+
+    fn take_page(&self, page: &Page<'_>, application: &dyn Application) {
+        for item in &page.items {
+            application.accept(item);
+        }
+        self.admit(page.me.clone());
+        for member in &page.members {
+            self.admit(member.clone());
+        }
+        let pulled = match page.cursor {
+            Some(cursor) => Pulled::UpTo(cursor.to_vec()),
+            None => Pulled::All,
+        };
+        self.membership()
+            .pulled
+            .insert(page.me.location.clone(), pulled);
+    }
+
+    /// True if nothing was left to pull, looked at again under the lock.
+    fn become_full(&self, application: &dyn Application) -> bool {
+        let wall = self.wall();
+        let view = {
+            let mut membership = self.membership();
+            let (ours, originals) = left_to_pull(&membership);
+            if !ours.is_empty() || !originals.is_empty() || membership.me.state != State::Filling {
+                return false;
+            }
+            membership.lapsed = false;
+            membership.set_state(State::Full, wall);
+            membership.view.clone()
+        };
+        application.filled(&view);
+        self.changed();
+        let others = view.members().iter().filter(|member| member.is_ours());
+        let others = others.map(|member| member.location.clone());
+        let others: Vec<_> = others
+            .filter(|location| *location != self.location)
+            .collect();
+        // Who doesn't hear it learns by comparing lists.
+        let _ = self.hello(&others);
+        true
+    }
+
+    /// Answers a `pull`.
+    pub(super) fn on_pull(
+        &self,
+        pull: PullArguments<'_>,
+        result: &mut Vec<u8>,
+        application: &dyn Application,
+    ) -> Result<(), Exception> {
+        if pull.service != self.service_type().as_bytes() {
+            let service = self.service_type();
+            return Err(Exception::internal(format!(
+                "this is a network of {service}"
+            )));
+        }
+        if pull.replicas != self.options.replicas {
+            let (ours, theirs) = (self.options.replicas, pull.replicas);
+            let message = format!("this network keeps {ours} copies of each key, not {theirs}");
+            return Err(Exception::internal(message));
+        }
+        let newcomer = pull.me.location.clone();
+        self.admit(pull.me);
+        let (me, view) = {
+            let membership = self.membership();
+            (membership.me.clone(), membership.view.clone())
+        };
+        Page::write(&me, view.members(), result, |items| {
+            application.page(&view, &newcomer, pull.cursor, items)
+        });
+        Ok(())
+    }
+}
+
+/// Of whom something is still missing: ours with cursors, as many as are asked at once, and
+/// originals.
+fn left_to_pull(membership: &Membership) -> (Vec<(Location, Vec<u8>)>, Vec<Location>) {
+    let mut ours: Vec<_> = {
+        let contacts = membership.contacts.iter();
+        contacts
+            .map(|location| (location.clone(), Vec::new()))
+            .collect()
+    };
+    let mut originals = Vec::new();
+    for member in membership.others() {
+        let location = &member.location;
+        let cursor = match membership.pulled.get(location) {
+            Some(Pulled::All) => continue,
+            Some(Pulled::UpTo(cursor)) => cursor.clone(),
+            None => Vec::new(),
+        };
+        if !member.is_ours() {
+            originals.push(location.clone());
+        } else if !membership.contacts.contains(location) {
+            ours.push((location.clone(), cursor));
+        }
+    }
+    ours.truncate(PAGES_AT_ONCE);
+    (ours, originals)
+}

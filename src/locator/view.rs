@@ -1,0 +1,96 @@
+//! The network as one node sees it at one moment: a ring, and what is known of each node in it.
+//!
+//! A view never changes; nodes look at one for as long as they like, and at the next one to see
+//! whether anything has changed. Who holds a key follows from a view alone.
+
+use crate::location::Location;
+use crate::ring::{self, Ring};
+
+use super::member::{Member, State};
+
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    ring: Ring,
+    /// In the order of the ring's names, which is that of the names as text.
+    members: Vec<Member>,
+    /// The wrapping sum of the members' digests: equal for equal lists.
+    digest: u64,
+    /// How many changes led here.
+    epoch: u64,
+}
+
+impl View {
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub fn get(&self, location: &Location) -> Option<&Member> {
+        let place = self.ring.position(location.name()).ok()?;
+        Some(&self.members[place])
+    }
+
+    /// The node that every node, the originals too, takes for the owner of a key.
+    pub fn owner(&self, key: &[u8]) -> Option<&Member> {
+        match &self.members[..] {
+            [only] => Some(only),
+            _ => Some(&self.members[self.ring.owner(ring::hash(key))?]),
+        }
+    }
+
+    /// The nodes that should hold a key, in the order of the ring; the first is the primary.
+    ///
+    /// Going round from the key, they are all nodes until `replicas` full ones have been met:
+    /// filling and leaving ones on the way hold the key beside those that count, so that the old
+    /// holders stay holders until the new one is full, and the new ones are holders before the
+    /// old one has left. An original counts, but only as the primary; further on it is passed by.
+    /// (Where an original is the primary, the others hold shadow copies.)
+    pub fn holders(&self, key: &[u8], replicas: usize) -> Vec<&Member> {
+        if let [only] = &self.members[..] {
+            return vec![only];
+        }
+        let mut holders = Vec::with_capacity(replicas);
+        let mut counted = 0;
+        for (met, place) in self.ring.walk(ring::hash(key)).enumerate() {
+            let member = &self.members[place];
+            match member.state {
+                State::Original if met > 0 => continue,
+                State::Original | State::Full => counted += 1,
+                State::Filling | State::Leaving | State::Gone => {}
+            }
+            holders.push(member);
+            if counted == replicas {
+                break;
+            }
+        }
+        holders
+    }
+
+    /// Puts a member in, or in the place of what was known of it.
+    pub(super) fn insert(&mut self, member: Member) {
+        self.epoch += 1;
+        self.digest = self.digest.wrapping_add(member.digest());
+        match self.ring.insert(member.name()) {
+            Ok(place) => self.members.insert(place, member),
+            Err(place) => {
+                let old = std::mem::replace(&mut self.members[place], member);
+                self.digest = self.digest.wrapping_sub(old.digest());
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, location: &Location) -> Option<Member> {
+        let place = self.ring.remove(location.name())?;
+        let member = self.members.remove(place);
+        self.epoch += 1;
+        self.digest = self.digest.wrapping_sub(member.digest());
+        Some(member)
+    }
+}

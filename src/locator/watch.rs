@@ -1,0 +1,284 @@
+//! Noticing what has changed without being told: a `tick` at an interval.
+//!
+//! Each tick asks the next member in name order how it is, and one other in random order; so every
+//! node has one that watches it, and any two are compared now and then. Where lists differ, each
+//! difference is settled by asking the node in question itself. This thread of a node must not be
+//! held up: what can take long is done in [`Locator::fill`].
+
+use std::time::Duration;
+
+use crate::location::Location;
+use crate::net::CallError;
+
+use super::calls::{Hello, Known};
+use super::member::{Member, State};
+use super::{LAPSE_TICKS, Locator, SILENCE_TICKS};
+
+/// How many ticks lie between two attempts at a lost node.
+const LOST_TICKS: usize = 8;
+
+/// How many differences of two lists are settled at once; the next comparison takes up the rest.
+const DIFFERENCES_AT_ONCE: usize = 64;
+
+impl Locator {
+    /// Looks after the others once. To be called at the interval of the options, by one thread.
+    pub fn tick(&self) {
+        self.check_lapse();
+        if !self.has_joined() {
+            return;
+        }
+        let started = self.now();
+        let mut asked: Vec<Location> = Vec::new();
+        let mut answered = false;
+        let mut lists = Vec::new();
+        // One after the other, until one answers: the silent ones are asked together with the next
+        // behind them, the refusing ones are dropped.
+        loop {
+            let mut targets = self.neighbours(&asked);
+            if asked.is_empty() {
+                targets.extend(self.some_other(&targets));
+                targets.extend(self.a_lost_node());
+            }
+            if targets.is_empty() {
+                break;
+            }
+            let hellos = self.hello(&targets);
+            let mut again = false;
+            for (location, hello) in targets.iter().zip(hellos) {
+                match hello {
+                    Ok(hello) => {
+                        answered = true;
+                        lists.extend(self.on_answer(location, hello));
+                    }
+                    Err(CallError::Refused) => {
+                        self.drop_member(location);
+                        again = true;
+                    }
+                    Err(CallError::Local(cause)) => self.say(&cause),
+                    Err(_) => self.note_silence(location, started),
+                }
+            }
+            asked.extend(targets);
+            if !again {
+                break;
+            }
+        }
+        {
+            let mut membership = self.membership();
+            let alone = membership.others().next().is_none();
+            if answered || alone {
+                // The moment of asking: an answer may have lain there while this node was stopped.
+                membership.answered = membership.answered.max(started);
+                membership.agreed = lists.is_empty();
+            }
+        }
+        for (from, members) in lists {
+            self.compare(&from, &members);
+        }
+        self.drop_the_silent();
+    }
+
+    /// Whether this node was stopped, or cut off from all others, and then it is filling again.
+    pub(super) fn check_lapse(&self) {
+        let now = self.now();
+        let limit = self.ticks(LAPSE_TICKS);
+        let lapsed = {
+            let mut membership = self.membership();
+            let lapsed = membership.joined
+                && now.saturating_sub(membership.answered) > limit
+                && membership.others().next().is_some()
+                && matches!(membership.me.state, State::Full | State::Filling);
+            if lapsed {
+                membership.lapsed = true;
+                membership.answered = now;
+                membership.refill(self.wall());
+            }
+            lapsed
+        };
+        if lapsed {
+            let view = self.view();
+            for member in view.members() {
+                self.environment().network.forget(&member.location);
+            }
+            self.changed();
+        }
+    }
+
+    /// The next of ours in name order, together with those before it that are silent already.
+    fn neighbours(&self, asked: &[Location]) -> Vec<Location> {
+        let membership = self.membership();
+        let mut behind = Vec::new();
+        let mut before = Vec::new();
+        for member in membership.others().filter(|member| member.is_ours()) {
+            if member.location > self.location {
+                behind.push(&member.location);
+            } else {
+                before.push(&member.location);
+            }
+        }
+        let mut targets = Vec::new();
+        for location in behind.into_iter().chain(before) {
+            if asked.contains(location) {
+                // It has been asked in this tick: if it is still there, it isn't refusing.
+                let silent = |track: &super::membership::Track| track.silent_since.is_some();
+                if membership.tracks.get(location).is_some_and(silent) {
+                    continue;
+                }
+                break;
+            }
+            targets.push(location.clone());
+            let track = membership.tracks.get(location);
+            if track.is_none_or(|track| track.silent_since.is_none()) {
+                break;
+            }
+        }
+        targets
+    }
+
+    /// A random member of ours that is not among those.
+    fn some_other(&self, those: &[Location]) -> Option<Location> {
+        let membership = self.membership();
+        let others = membership.others().filter(|member| member.is_ours());
+        let others: Vec<_> = others
+            .filter(|member| !those.contains(&member.location))
+            .collect();
+        let chosen = others.get(self.environment.random.below(others.len().max(1)))?;
+        Some(chosen.location.clone())
+    }
+
+    /// From time to time, one of those that went without goodbye.
+    fn a_lost_node(&self) -> Option<Location> {
+        let membership = self.membership();
+        let turn = self
+            .environment
+            .random
+            .below(LOST_TICKS * membership.lost.len().max(1));
+        membership.lost.keys().nth(turn).cloned()
+    }
+
+    pub(super) fn note_silence(&self, location: &Location, since: Duration) {
+        let mut membership = self.membership();
+        if let Some(track) = membership.tracks.get_mut(location) {
+            track.silent_since.get_or_insert(since);
+        }
+    }
+
+    fn drop_the_silent(&self) {
+        let now = self.now();
+        let limit = self.ticks(SILENCE_TICKS);
+        let silent: Vec<_> = {
+            let membership = self.membership();
+            let long = |since: Duration| now.saturating_sub(since) >= limit;
+            let tracks = membership.tracks.iter();
+            let ours = tracks
+                .filter(|(location, _)| membership.view.get(location).is_some_and(Member::is_ours));
+            let silent = ours.filter(|(_, track)| track.silent_since.is_some_and(long));
+            silent.map(|(location, _)| location.clone()).collect()
+        };
+        for location in silent {
+            self.drop_member(&location);
+        }
+    }
+
+    /// Takes in what a node said of itself. The answer is its list, if it differs from ours.
+    fn on_answer(&self, from: &Location, hello: Hello) -> Option<(Location, Vec<Member>)> {
+        if hello.me.state == State::Gone {
+            self.believe_goodbye(&hello.me);
+            return None;
+        }
+        let mut woken = false;
+        let (change, is_member, differs) = {
+            let now = self.now();
+            let wall = self.wall();
+            let mut membership = self.membership();
+            if let Some(track) = membership.tracks.get_mut(from) {
+                track.silent_since = None;
+            }
+            let is_member = membership.is_member(from);
+            let mut change = super::membership::Change::None;
+            if is_member {
+                change = membership.admit(hello.me.clone(), now);
+                if hello.known != Known::Member {
+                    // It has dropped this node, or never knew it: pulling makes it take it in.
+                    membership.pulled.remove(from);
+                    membership.refill(wall);
+                    woken = true;
+                }
+            } else if membership.lost.contains_key(from) && hello.known != Known::No {
+                // Two halves of one network find each other again.
+                membership.contacts.insert(from.clone());
+                woken = true;
+            }
+            (change, is_member, membership.view.digest() != hello.digest)
+        };
+        self.note_admitted(from, change);
+        if woken {
+            self.changed();
+        }
+        let members = hello.members.filter(|_| is_member && differs)?;
+        Some((from.clone(), members))
+    }
+
+    pub(super) fn believe_goodbye(&self, member: &Member) {
+        let removed = {
+            let now = self.now();
+            let mut membership = self.membership();
+            membership.remove(&member.location, Some(member.stamp), now)
+        };
+        if removed {
+            self.note_removed(&member.location);
+        }
+    }
+
+    /// Settles what differs between this node's list and another's, by asking the nodes in
+    /// question themselves.
+    fn compare(&self, from: &Location, theirs: &[Member]) {
+        let mut unknown = Vec::new();
+        let mut ask: Vec<Location> = Vec::new();
+        {
+            let now = self.now();
+            let mut membership = self.membership();
+            for member in theirs {
+                if membership.is_member(&member.location) {
+                    // The stamps are the node's own: the later account stands.
+                    membership.admit(member.clone(), now);
+                } else if !member.is_ours() {
+                    unknown.push(member.location.clone());
+                } else {
+                    let gone = membership.gone.get(&member.location);
+                    if gone.is_none_or(|stamp| *stamp < member.stamp) {
+                        ask.push(member.location.clone());
+                    }
+                }
+            }
+            let known = |member: &&Member| {
+                member.is_ours()
+                    && member.location != *from
+                    && !theirs.iter().any(|other| other.location == member.location)
+            };
+            let missing = membership.others().filter(known);
+            ask.extend(missing.map(|member| member.location.clone()));
+        }
+        for location in unknown {
+            self.ask_newcomer(&location);
+        }
+        ask.truncate(DIFFERENCES_AT_ONCE);
+        for (location, hello) in ask.iter().zip(self.hello(&ask)) {
+            match hello {
+                Ok(hello) if hello.me.state == State::Gone => self.believe_goodbye(&hello.me),
+                Ok(hello) => {
+                    let known = hello.known;
+                    self.admit(hello.me);
+                    if known != Known::Member {
+                        let wall = self.wall();
+                        self.membership().refill(wall);
+                        self.changed();
+                    }
+                }
+                // Whoever has it in its list finds out by itself in the same way.
+                Err(CallError::Refused) => self.drop_member(location),
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! One connection: reads what is there, serves every complete request in it, writes the answers in
+//! one piece once no complete request is left.
+//!
+//! A request costs no lock, no allocation and no system call of its own beyond what the service
+//! does; a batch costs one read, one write and two looks at the clock.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use super::Shared;
+use super::turn::Turn;
+use crate::net::incoming::{BUFFER_BYTES_MIN, Incoming};
+use crate::service::Call;
+use crate::thrift::{Error, Exception, Message, MessageKind, begin_message, end_frame};
+
+/// Answers are written before the last request of a batch is served if they come to more.
+const BATCH_BYTES_MAX: usize = 256 << 10;
+
+/// A connection that has been quiet for so long gives back the memory of its large messages.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// What is read, and thrown away, behind something that was no message: closing with unread bytes
+/// would reset the connection, and answers on their way would be lost.
+const REST_BYTES_MAX: usize = 1 << 20;
+
+/// What a connection does; who watches over it decides by this and by how long it has lasted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Between requests.
+    Idle,
+    /// A message has begun.
+    Receiving,
+    Serving,
+    /// Answers are being written.
+    Answering,
+}
+
+/// What others see of a connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    local: bool,
+    thread: OnceLock<ThreadId>,
+    /// The phase in the lowest two bits, the microsecond in which it began above them.
+    phase: AtomicU64,
+}
+
+impl Connection {
+    /// # Errors
+    /// The connection has ended already.
+    pub fn new(stream: TcpStream, peer: SocketAddr, now: u64) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let caller = peer.ip().to_canonical();
+        let local = caller.is_loopback() || caller == stream.local_addr()?.ip().to_canonical();
+        let connection = Connection {
+            stream,
+            local,
+            thread: OnceLock::new(),
+            phase: AtomicU64::new(0),
+        };
+        connection.enter(Phase::Idle, now);
+        Ok(connection)
+    }
+
+    /// The phase, and the microsecond in which it began.
+    pub fn phase(&self) -> (Phase, u64) {
+        let word = self.phase.load(Ordering::Relaxed);
+        let phase = match word & 3 {
+            0 => Phase::Idle,
+            1 => Phase::Receiving,
+            2 => Phase::Serving,
+            _ => Phase::Answering,
+        };
+        (phase, word >> 2)
+    }
+
+    /// No further request is taken; what has arrived is still served and answered.
+    pub fn hang_up(&self) {
+        // It fails if the peer has ended the connection: as good.
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+
+    /// Ends it at once, whatever it does.
+    pub fn cut(&self) {
+        // As above.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    pub fn is_served_by_this_thread(&self) -> bool {
+        self.thread.get() == Some(&thread::current().id())
+    }
+
+    fn enter(&self, phase: Phase, now: u64) {
+        self.phase.store(now << 2 | phase as u64, Ordering::Relaxed);
+    }
+}
+
+/// Serves until the peer or somebody here ends the connection.
+pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
+    // Nobody else sets it.
+    let _ = connection.thread.set(thread::current().id());
+    let mut conversation = Conversation {
+        shared,
+        connection,
+        turn: Some(turn),
+        answers: Vec::new(),
+    };
+    let mut incoming = Incoming::new();
+    let Err(end) = conversation.hold(&mut incoming) else {
+        return;
+    };
+    if let End::Malformed(error) = end {
+        shared.say_if_verbose(|| match connection.stream.peer_addr() {
+            Ok(peer) => format!("closed the connection of {peer}: {error}"),
+            Err(_) => format!("closed a connection: {error}"),
+        });
+    }
+    if !matches!(end, End::Gone) && conversation.flush().is_ok() {
+        conversation.take_leave();
+    }
+}
+
+/// Why a connection ends before the peer closes it.
+enum End {
+    /// What came is no message.
+    Malformed(Error),
+    /// The service panicked: a bug of ours.
+    Failed,
+    /// It can't be read or written any more, or its time is over.
+    Gone,
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        End::Gone
+    }
+}
+
+struct Conversation<'a> {
+    shared: &'a Shared,
+    connection: &'a Connection,
+    /// Until the first request has been served.
+    turn: Option<Turn>,
+    /// Written, but not sent yet.
+    answers: Vec<u8>,
+}
+
+impl Conversation<'_> {
+    /// Returns when the peer has said all it wanted, or nothing for too long.
+    fn hold(&mut self, incoming: &mut Incoming) -> Result<(), End> {
+        let mut stream = &self.connection.stream;
+        let mut message_begun = false;
+        let mut quiet_limited = false;
+        loop {
+            if !message_begun {
+                message_begun = !incoming.is_empty();
+                let phase = if message_begun {
+                    Phase::Receiving
+                } else {
+                    Phase::Idle
+                };
+                self.connection.enter(phase, self.shared.now());
+            }
+            let grown = incoming.is_grown() || self.answers.capacity() > BUFFER_BYTES_MIN;
+            if grown && !quiet_limited {
+                stream.set_read_timeout(Some(QUIET))?;
+                quiet_limited = true;
+            }
+            match incoming.read_from(&mut stream) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if incoming.is_empty() {
+                        incoming.shrink();
+                        self.answers = Vec::new();
+                        stream.set_read_timeout(None)?;
+                        quiet_limited = false;
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            while let Some(message) = incoming.next(&self.shared.options.limits)? {
+                message_begun = false;
+                self.connection.enter(Phase::Serving, 0);
+                self.serve(&message)?;
+            }
+            self.flush()?;
+        }
+    }
+
+    /// Serves one message and appends its answer, if it wants one.
+    fn serve(&mut self, message: &Message<'_>) -> Result<(), End> {
+        if self.answers.len() > BATCH_BYTES_MAX {
+            self.flush()?;
+        }
+        let turn = self.turn.take();
+        let start = self.answers.len();
+        let outcome = match message.kind {
+            MessageKind::Call | MessageKind::Oneway => {
+                if let Some(turn) = &turn {
+                    turn.wait(self.shared.service.order(message.name));
+                }
+                self.call(message, &|| turn.iter().for_each(Turn::done))
+            }
+            MessageKind::Reply | MessageKind::Exception => Ok(Err(Exception::new(
+                Exception::WRONG_MESSAGE_TYPE,
+                "an answer to nothing",
+            ))),
+        };
+        let (failed, outcome) = match outcome {
+            Ok(outcome) => (false, outcome),
+            Err(Panicked) => (true, Err(Exception::internal("the service failed"))),
+        };
+        if let Err(exception) = outcome {
+            self.answers.truncate(start);
+            self.begin(MessageKind::Exception, message);
+            exception.write(&mut self.answers);
+        }
+        if message.kind == MessageKind::Oneway {
+            self.answers.truncate(start);
+        } else if message.framed {
+            end_frame(&mut self.answers, start);
+        }
+        if failed { Err(End::Failed) } else { Ok(()) }
+    }
+
+    /// Has the service append its result behind a reply's header.
+    fn call(
+        &mut self,
+        message: &Message<'_>,
+        done: &dyn Fn(),
+    ) -> Result<Result<(), Exception>, Panicked> {
+        self.begin(MessageKind::Reply, message);
+        let call = Call {
+            method: message.name,
+            arguments: message.body,
+            local: self.connection.local,
+            done,
+        };
+        let answers = &mut self.answers;
+        // Nothing of ours is half done when the service panics: its answer is thrown away.
+        let serve = AssertUnwindSafe(|| self.shared.service.call(&call, answers));
+        catch_unwind(serve).map_err(|_| Panicked)
+    }
+
+    fn begin(&mut self, kind: MessageKind, message: &Message<'_>) {
+        let (name, sequence) = (message.name, message.sequence);
+        begin_message(&mut self.answers, kind, name, sequence, message.framed);
+    }
+
+    fn flush(&mut self) -> Result<(), End> {
+        if !self.answers.is_empty() {
+            self.connection.enter(Phase::Answering, self.shared.now());
+            let mut stream = &self.connection.stream;
+            stream.write_all(&self.answers)?;
+            self.answers.clear();
+        }
+        Ok(())
+    }
+
+    /// Ends the connection so that the answers given so far arrive.
+    fn take_leave(&self) {
+        let mut stream = &self.connection.stream;
+        self.connection.enter(Phase::Receiving, self.shared.now());
+        let prepared = stream
+            .shutdown(Shutdown::Write)
+            .and_then(|()| stream.set_read_timeout(Some(QUIET)));
+        let mut rest = [0; 1024];
+        let mut left = REST_BYTES_MAX;
+        while prepared.is_ok() && left > 0 {
+            match stream.read(&mut rest) {
+                Ok(1..) => left = left.saturating_sub(rest.len()),
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// The service panicked; the panic hook has said where.
+struct Panicked;
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        End::Malformed(error)
+    }
+}

@@ -1,0 +1,364 @@
+//! Serves a [`Service`] on a listener: a thread for each connection, blocking.
+//!
+//! Knows messages, not methods. Invariants:
+//!
+//! * the message type decides: a CALL is answered, a ONEWAY never, whatever the method;
+//! * what one connection sends ends at most that connection, and an accept error ends nothing;
+//! * connections are bounded, and so is the time that one may take over a message or over reading its
+//!   answers: one thread watches over all, so that no connection needs time limits of its own.
+//!
+//! ```
+//! # use std::{net::TcpListener, sync::Arc, time::Duration};
+//! # use thrifty_p2p::{server::{Options, Server}, service::{Call, Order, Service}, thrift::{Exception, Write}};
+//! struct Ping;
+//!
+//! impl Service for Ping {
+//!     fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
+//!         match call.method {
+//!             b"ping" => Ok(result.write_stop()),
+//!             other => Err(Exception::unknown_method(other)),
+//!         }
+//!     }
+//!
+//!     fn order(&self, _: &[u8]) -> Order {
+//!         Order::Read
+//!     }
+//! }
+//!
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let server = Server::start(listener, Arc::new(Ping), Options::default())?;
+//! server.stop(Duration::from_secs(1));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+mod connection;
+mod turn;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::service::Service;
+use crate::thrift::Limits;
+use connection::{Connection, Phase};
+use turn::Turns;
+
+/// What a connection's thread may use of a stack; only what it touches takes memory.
+const STACK_BYTES: usize = 256 << 10;
+
+/// How long the accepting thread leaves a trouble (no descriptors, no threads, no room) alone.
+const BACK_OFF: Duration = Duration::from_millis(20);
+
+/// How often a stopping server looks which connections have become idle.
+const STOP_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How a server behaves.
+#[derive(Clone)]
+pub struct Options {
+    /// Connections at a time, at least 1. At the limit the one that has been idle longest is
+    /// closed for a new one; if none is idle, the new one waits. Each takes a descriptor, a
+    /// thread and some 16 KiB.
+    pub connections_max: usize,
+    /// A connection without a request for so long is closed. Up: callers need fewer new
+    /// connections; down: fewer idle threads.
+    pub idle_limit: Duration,
+    /// How long a message may take from its first byte to its last. Up: large values over slow
+    /// lines; down: a trickling client takes a thread for less time.
+    pub message_limit: Duration,
+    /// How long the writing of a batch of answers may take. Up: slow readers of large answers;
+    /// down: a client that doesn't read takes a thread for less time.
+    pub write_limit: Duration,
+    pub limits: Limits,
+    /// Whether connections closed for what they sent get a line in the log.
+    pub verbose: bool,
+    /// Takes the lines that the server says of itself.
+    pub log: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Default for Options {
+    /// Three quarters of the process's descriptors for connections, the rest for calls to others
+    /// and for files; an hour, 30 s and 10 s; lines go to stderr.
+    fn default() -> Self {
+        Options {
+            connections_max: descriptors_max() / 4 * 3,
+            idle_limit: Duration::from_secs(3600),
+            message_limit: Duration::from_secs(30),
+            write_limit: Duration::from_secs(10),
+            limits: Limits::default(),
+            verbose: false,
+            log: Arc::new(|line| eprintln!("{line}")),
+        }
+    }
+}
+
+/// The soft limit of this process, or 1024, the usual one, where the system doesn't tell.
+fn descriptors_max() -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    soft.and_then(|soft| soft.parse().ok()).unwrap_or(1024)
+}
+
+/// A server that runs. Dropping this doesn't end it, [`Server::stop`] does.
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    service: Arc<dyn Service>,
+    options: Options,
+    started: Instant,
+    turns: Arc<Turns>,
+    /// Guards the connections and whether the server goes on.
+    table: Mutex<Table>,
+    /// Notified when a connection or the accepting thread has ended.
+    changed: Condvar,
+    /// Notified when the server is to stop.
+    stopping: Condvar,
+}
+
+struct Table {
+    open: HashMap<u64, Arc<Connection>>,
+    accepted: u64,
+    /// The listener once more, to wake the accepting thread; gone once that is to end.
+    listener: Option<TcpStream>,
+    accepting: bool,
+}
+
+impl Server {
+    /// Serves from now on. Two threads are started: one accepts, one watches over connections.
+    ///
+    /// # Errors
+    /// No descriptor or no thread is to be had; the listener is closed.
+    pub fn start(
+        listener: TcpListener,
+        service: Arc<dyn Service>,
+        options: Options,
+    ) -> io::Result<Server> {
+        // A listener and a stream are the same to the system, and only the latter has a shutdown.
+        let again = TcpStream::from(OwnedFd::from(listener.try_clone()?));
+        let shared = Arc::new(Shared {
+            service,
+            options,
+            started: Instant::now(),
+            turns: Arc::default(),
+            table: Mutex::new(Table {
+                open: HashMap::new(),
+                accepted: 0,
+                listener: Some(again),
+                accepting: true,
+            }),
+            changed: Condvar::new(),
+            stopping: Condvar::new(),
+        });
+        let server = Server { shared };
+        let shared = Arc::clone(&server.shared);
+        let watch = thread::Builder::new().name("watch".to_owned());
+        watch.spawn(move || shared.watch())?;
+        let shared = Arc::clone(&server.shared);
+        let accept = thread::Builder::new().name("accept".to_owned());
+        let accepting = accept.spawn(move || shared.accept(listener));
+        if let Err(error) = accepting {
+            server.shared.end_accepting();
+            return Err(error);
+        }
+        Ok(server)
+    }
+
+    /// Ends the server, within about `limit`: closes the listener, serves and answers what has
+    /// arrived, closes idle connections at once and the others after their requests. What
+    /// isn't through by then is cut off; a service that is still busy is not waited for.
+    pub fn stop(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.shared.end_accepting();
+        loop {
+            let is_idle = |connection: &Connection| connection.phase().0 == Phase::Idle;
+            for connection in self.shared.chosen(is_idle) {
+                connection.hang_up();
+            }
+            let table = self.shared.table();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if (table.open.is_empty() && !table.accepting) || left.is_zero() {
+                break;
+            }
+            wait(&self.shared.changed, table, left.min(STOP_INTERVAL));
+        }
+        for connection in self.shared.chosen(|_| true) {
+            connection.cut();
+        }
+    }
+
+    /// Cuts off all connections, within requests or not, but for the one whose request the calling
+    /// thread serves. For a node that finds that it has been stopped for long: who waits for
+    /// an answer shall ask again, or ask others.
+    pub fn close_connections(&self) {
+        let is_other = |connection: &Connection| !connection.is_served_by_this_thread();
+        for connection in self.shared.chosen(is_other) {
+            connection.cut();
+        }
+    }
+}
+
+impl Shared {
+    /// Microseconds since the start.
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    fn say_if_verbose(&self, line: impl FnOnce() -> String) {
+        if self.options.verbose {
+            (self.options.log)(&line());
+        }
+    }
+
+    /// Nothing that is done under the lock can leave the table half changed: poison is passed over.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of the open connections that are to be handled; the table is free meanwhile.
+    fn chosen(&self, by: impl Fn(&Connection) -> bool) -> Vec<Arc<Connection>> {
+        let table = self.table();
+        let chosen = table.open.values().filter(|connection| by(connection));
+        chosen.cloned().collect()
+    }
+
+    fn end_accepting(&self) {
+        let listener = self.table().listener.take();
+        if let Some(listener) = listener {
+            // If it fails, the accepting thread has closed the listener already.
+            let _ = listener.shutdown(Shutdown::Both);
+        }
+        self.stopping.notify_all();
+    }
+
+    /// The accepting thread.
+    fn accept(self: Arc<Self>, listener: TcpListener) {
+        let mut in_trouble = false;
+        loop {
+            let accepted = listener.accept();
+            let table = self.make_room();
+            if table.listener.is_none() {
+                break;
+            }
+            drop(table);
+            let outcome = accepted.and_then(|(stream, peer)| self.admit(stream, peer));
+            if let Err(error) = &outcome {
+                if !in_trouble {
+                    (self.options.log)(&format!("can't accept a connection: {error}"));
+                }
+                wait(&self.stopping, self.table(), BACK_OFF);
+            }
+            in_trouble = outcome.is_err();
+        }
+        drop(listener);
+        self.table().accepting = false;
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is room for one more connection, or the server is to stop.
+    fn make_room(&self) -> MutexGuard<'_, Table> {
+        loop {
+            let table = self.table();
+            if table.open.len() < self.options.connections_max || table.listener.is_none() {
+                return table;
+            }
+            let idle = table.open.values().filter_map(|connection| {
+                let (phase, since) = connection.phase();
+                (phase == Phase::Idle).then_some((since, connection))
+            });
+            if let Some((_, longest)) = idle.min_by_key(|(since, _)| *since) {
+                longest.hang_up();
+            }
+            wait(&self.changed, table, BACK_OFF);
+        }
+    }
+
+    /// Gives a connection its place in the order and its thread.
+    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        let turn = self.turns.accepted();
+        let Ok(connection) = Connection::new(stream, peer, self.now()) else {
+            return Ok(()); // It has ended before it began, which is no trouble of ours.
+        };
+        let connection = Arc::new(connection);
+        let number = {
+            let mut table = self.table();
+            table.accepted += 1;
+            let number = table.accepted;
+            table.open.insert(number, Arc::clone(&connection));
+            number
+        };
+        let place = Place {
+            shared: Arc::clone(self),
+            number,
+        };
+        let thread = thread::Builder::new()
+            .name("connection".to_owned())
+            .stack_size(STACK_BYTES);
+        let serve = move || connection::serve(&place.shared, &connection, turn);
+        thread.spawn(serve).map(drop)
+    }
+
+    /// The watching thread: ends the connections that take too long.
+    fn watch(self: Arc<Self>) {
+        let options = &self.options;
+        let limits = [
+            options.idle_limit,
+            options.message_limit,
+            options.write_limit,
+        ];
+        let shortest = limits.into_iter().min().expect("BUG: three limits");
+        let interval = (shortest / 4).clamp(STOP_INTERVAL, Duration::from_secs(1));
+        let limit = |phase| match phase {
+            Phase::Idle => options.idle_limit,
+            Phase::Receiving => options.message_limit,
+            Phase::Answering => options.write_limit,
+            Phase::Serving => Duration::MAX,
+        };
+        loop {
+            let table = self.table();
+            if table.listener.is_none() {
+                return;
+            }
+            wait(&self.stopping, table, interval);
+            let now = self.now();
+            let overdue = self.chosen(|connection| {
+                let (phase, since) = connection.phase();
+                Duration::from_micros(now.saturating_sub(since)) > limit(phase)
+            });
+            for connection in overdue {
+                match connection.phase().0 {
+                    Phase::Idle => connection.hang_up(),
+                    _ => connection.cut(),
+                }
+            }
+        }
+    }
+}
+
+/// Lets go of the table until the notification, or for `time`, and then altogether.
+fn wait(notification: &Condvar, table: MutexGuard<'_, Table>, time: Duration) {
+    // The guard comes back in either case, poisoned or not.
+    drop(notification.wait_timeout(table, time));
+}
+
+/// A connection's entry in the table, until its thread ends, however that comes.
+struct Place {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let ended = self.shared.table().open.remove(&self.number);
+        drop(ended);
+        self.shared.changed.notify_all();
+    }
+}

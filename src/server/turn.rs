@@ -1,0 +1,133 @@
+//! Whose turn it is: the order of what connections say first.
+//!
+//! The 2009 original served one connection after the other, and its programs count on it: a leaving
+//! node says `remove`, `ping` and `put` on three connections, a script says a one-way put and then
+//! get on two. Connections are numbered as they are accepted, and the first request of one waits for
+//!
+//! * connections before it that have said nothing yet, for [`SILENT`] from their acceptance, and
+//! * writes before it, until their effect is there, for [`WORKING`] from their arrival.
+//!
+//! All these times run side by side: a thousand silent connections delay the next one once, and nobody
+//! waits longer than the longest of them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::service::Order;
+
+/// How long others wait for a connection to say something. Up: writes of slower clients keep their
+/// order; down: a silent connection delays its successors less.
+pub(super) const SILENT: Duration = Duration::from_millis(20);
+
+/// How long others wait for a write's effect. Two nodes whose calls wait for each other lose no
+/// more time than this.
+pub(super) const WORKING: Duration = Duration::from_millis(300);
+
+/// The connections that others may have to wait for.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Guards the numbering, too.
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    accepted: u64,
+    ahead: BTreeMap<u64, Ahead>,
+}
+
+/// Somebody to wait for.
+#[derive(Debug)]
+struct Ahead {
+    until: Instant,
+    /// Notified when it is gone; there once somebody waits.
+    gone: Option<Arc<Condvar>>,
+}
+
+/// One connection's place, until the effect of its first request is there, or it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    turns: Arc<Turns>,
+    number: u64,
+}
+
+impl Turns {
+    /// The place behind all connections so far.
+    pub fn accepted(self: &Arc<Self>) -> Turn {
+        let until = Instant::now() + SILENT;
+        let mut queue = self.queue();
+        let number = queue.accepted;
+        queue.accepted += 1;
+        queue.ahead.insert(number, Ahead { until, gone: None });
+        Turn {
+            turns: Arc::clone(self),
+            number,
+        }
+    }
+
+    /// Nothing that is done under the lock can leave it half done: poison is passed over.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    /// The first request has arrived: waits until its turn comes, for at most about [`WORKING`].
+    pub fn wait(&self, order: Order) {
+        let mut queue = self.turns.queue();
+        match order {
+            Order::Write => queue.hold(self.number, Instant::now() + WORKING),
+            Order::Read | Order::Free => queue.leave(self.number),
+        }
+        if order == Order::Free {
+            return;
+        }
+        loop {
+            let now = Instant::now();
+            let Some((until, gone)) = queue.last_before(self.number, now) else {
+                return;
+            };
+            let woken = gone.wait_timeout(queue, until - now);
+            queue = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Nobody needs to wait for this connection any more.
+    pub fn done(&self) {
+        self.turns.queue().leave(self.number);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.done();
+    }
+}
+
+impl Queue {
+    fn hold(&mut self, number: u64, until: Instant) {
+        let ahead = Ahead { until, gone: None };
+        self.ahead.entry(number).or_insert(ahead).until = until;
+    }
+
+    fn leave(&mut self, number: u64) {
+        let ahead = self.ahead.remove(&number);
+        if let Some(gone) = ahead.and_then(|ahead| ahead.gone) {
+            gone.notify_all();
+        }
+    }
+
+    /// The last one before `number` that has to be waited for. Not the first: of many silent ones the
+    /// last is waited for longest, so one wait does for all, and who leaves wakes only those
+    /// who come next. The ones whose time is over are forgotten on the way.
+    fn last_before(&mut self, number: u64, now: Instant) -> Option<(Instant, Arc<Condvar>)> {
+        while let Some((&last, ahead)) = self.ahead.range_mut(..number).next_back() {
+            if ahead.until > now {
+                return Some((ahead.until, Arc::clone(ahead.gone.get_or_insert_default())));
+            }
+            self.ahead.remove(&last);
+        }
+        None
+    }
+}

@@ -1,0 +1,131 @@
+//! Being asked to end: SIGINT (Ctrl-C) and SIGTERM, waited for in an ordinary thread.
+//!
+//! No handler runs: the two signals are blocked in every thread, and one thread takes them
+//! with `sigwait` (POSIX, Issue 7) whenever it likes. The standard library has nothing for
+//! this, so five C functions are declared by hand; this is the only module with `unsafe`.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::ptr;
+
+/// Which of the two it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    Interrupt,
+    Terminate,
+}
+
+/// The same numbers on every Unix.
+const SIGINT: c_int = 2;
+const SIGTERM: c_int = 15;
+const SIG_DFL: usize = 0;
+
+/// 0 on Linux but for MIPS, 1 there and on the BSDs and macOS.
+const SIG_BLOCK: c_int = if cfg!(all(
+    target_os = "linux",
+    not(any(target_arch = "mips", target_arch = "mips64"))
+)) {
+    0
+} else {
+    1
+};
+
+/// A `sigset_t` with room to spare: glibc's and musl's have 1024 bits, others' fewer. Only C
+/// functions look inside, which never touch more than their own size.
+#[repr(C, align(16))]
+struct SignalSet([u64; 16]);
+
+unsafe extern "C" {
+    fn sigemptyset(set: *mut SignalSet) -> c_int;
+    fn sigaddset(set: *mut SignalSet, signal: c_int) -> c_int;
+    fn pthread_sigmask(how: c_int, set: *const SignalSet, old: *mut SignalSet) -> c_int;
+    fn sigwait(set: *const SignalSet, signal: *mut c_int) -> c_int;
+    /// The handler and the answer are a pointer or a small number; never called through here.
+    fn signal(signal: c_int, handler: usize) -> usize;
+}
+
+/// Keeps both signals for [`wait`], in this thread and in those that it starts from now on: to be
+/// called in `main` before there are others, or a signal may end the process through one of them.
+///
+/// A signal that was ignored (shells start background jobs with SIGINT ignored) isn't any more.
+///
+/// # Panics
+/// If the system refuses, which no argument of ours gives it reason to.
+pub fn block() {
+    let set = both();
+    // SAFETY: SIG_DFL is a valid disposition for both; no handler of ours is ever installed.
+    unsafe {
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+    }
+    // SAFETY: `set` is initialised and outlives the call; null means that the old mask isn't wanted.
+    let error = unsafe { pthread_sigmask(SIG_BLOCK, &raw const set, ptr::null_mut()) };
+    assert_eq!(error, 0, "BUG: pthread_sigmask refused the signals");
+}
+
+/// Waits for one of the signals, after [`block`]; for ever if none comes.
+pub fn wait() -> Signal {
+    let set = both();
+    loop {
+        let mut number = 0;
+        // SAFETY: both point to live, initialised values of this frame. A failure (an interrupted
+        // wait, on some systems) leaves 0 in `number`, and another round is made.
+        unsafe { sigwait(&raw const set, &raw mut number) };
+        match number {
+            SIGINT => return Signal::Interrupt,
+            SIGTERM => return Signal::Terminate,
+            _ => {}
+        }
+    }
+}
+
+fn both() -> SignalSet {
+    let mut set = SignalSet([0; 16]);
+    // SAFETY: `set` is writable and at least as large and as aligned as the system's sigset_t.
+    unsafe {
+        sigemptyset(&raw mut set);
+        sigaddset(&raw mut set, SIGINT);
+        sigaddset(&raw mut set, SIGTERM);
+    }
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" {
+        /// Sends to the calling thread, so that no other test's thread gets it.
+        fn raise(signal: c_int) -> c_int;
+    }
+
+    #[test]
+    fn must_keep_the_signals_for_the_one_who_waits() {
+        block();
+        for (number, expected) in [
+            (SIGTERM, Signal::Terminate),
+            (SIGINT, Signal::Interrupt),
+            (SIGTERM, Signal::Terminate),
+        ] {
+            // SAFETY: the signal is blocked in this thread: it stays pending until waited for.
+            unsafe { raise(number) };
+            assert_eq!(wait(), expected);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn must_take_back_that_they_are_ignored() {
+        let ignored = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+            u64::from_str_radix(line.unwrap().trim(), 16).unwrap() & (1 << (SIGINT - 1)) != 0
+        };
+        // SAFETY: 1 is SIG_IGN.
+        unsafe { signal(SIGINT, 1) };
+        assert!(ignored());
+        block();
+        assert!(!ignored());
+    }
+}
