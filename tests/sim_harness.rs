@@ -243,7 +243,7 @@ fn toy(bug: Bug) -> Arc<dyn Subject> {
     Arc::new(Toy { bug, nodes })
 }
 
-fn play_toy(bug: Bug, pool: &Arc<Pool>, seed: u64) -> Verdict {
+fn play_toy(bug: Bug, pool: &Pool, seed: u64) -> Verdict {
     let plan = plan();
     run_world(pool, seed, &toy(bug), plan.options(), move |world| {
         play(world, &plan)
@@ -252,7 +252,7 @@ fn play_toy(bug: Bug, pool: &Arc<Pool>, seed: u64) -> Verdict {
 
 /// The first failure within some seeds.
 fn failure_of(bug: Bug) -> String {
-    let pool = Arc::new(Pool::default());
+    let pool = Pool::default();
     let failures = (1..=50).filter_map(|seed| play_toy(bug, &pool, seed).failure);
     failures.into_iter().next().expect("a bug is found")
 }
@@ -303,9 +303,9 @@ fn must_report_a_lock_held_across_a_call() {
 
 #[test]
 fn must_replay_from_the_seed() {
-    let pool = Arc::new(Pool::default());
+    let pool = Pool::default();
     let once = play_toy(Bug::None, &pool, 7);
-    let again = play_toy(Bug::None, &Arc::new(Pool::default()), 7);
+    let again = play_toy(Bug::None, &Pool::default(), 7);
     assert_eq!(once, again);
     let other = play_toy(Bug::None, &pool, 8);
     assert_ne!(once.trace_hash, other.trace_hash);
@@ -313,7 +313,7 @@ fn must_replay_from_the_seed() {
 
 /// Runs a play without chaos on the toy.
 fn in_world(play: impl Fn(&Arc<World>) + Clone + Send + 'static) {
-    let pool = Arc::new(Pool::default());
+    let pool = Pool::default();
     for seed in 1..=20 {
         let play = play.clone();
         let verdict = run_world(

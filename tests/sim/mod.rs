@@ -9,7 +9,8 @@
 //! * `schedule`: random schedules of everything; `runner`: many of them, and replay.
 //!
 //! To replay a failure, say what it prints: `SIM_SEED=17 cargo test --test sim_store class_1`;
-//! with `SIM_TRACE=1` the whole trace is printed. `SIM_SCHEDULES=100000` runs that many.
+//! with `SIM_TRACE=1` the whole trace is printed. `SIM_SCHEDULES=100000` runs that many,
+//! and `SIM_KEEP_GOING=1` lists all that fail.
 
 // Each test file uses a part.
 #![allow(dead_code)]

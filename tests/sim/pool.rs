@@ -61,11 +61,14 @@ impl Worker {
     }
 }
 
-/// Threads that have nothing to do, and the handles of all. Shared by schedules that run one after
-/// the other; dropping it ends the threads.
+/// The owner of threads that schedules use, one schedule after the other; dropping it ends them.
 #[derive(Default)]
-pub struct Pool {
-    inner: Mutex<PoolInner>, // guards both lists
+pub struct Pool(Arc<Threads>);
+
+/// Threads that have nothing to do, and the handles of all.
+#[derive(Default)]
+pub struct Threads {
+    inner: Mutex<PoolInner>, // guards itself
 }
 
 #[derive(Default)]
@@ -76,6 +79,12 @@ struct PoolInner {
 }
 
 impl Pool {
+    pub fn threads(&self) -> &Arc<Threads> {
+        &self.0
+    }
+}
+
+impl Threads {
     fn inner(&self) -> MutexGuard<'_, PoolInner> {
         self.inner.lock().expect("BUG: the pool's user panicked")
     }
@@ -116,7 +125,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         let all = {
-            let mut inner = self.inner();
+            let mut inner = self.0.inner();
             if inner.abandoned {
                 return;
             }

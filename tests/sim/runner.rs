@@ -62,7 +62,7 @@ pub struct Verdict {
 
 /// Runs one world until `play` ends. What `play` returns as an error is the failure.
 pub fn run_world(
-    pool: &Arc<Pool>,
+    pool: &Pool,
     seed: u64,
     subject: &Arc<dyn Subject>,
     options: Options,
@@ -104,6 +104,8 @@ pub fn print_trace() -> bool {
 /// Runs `schedules` of them, or as many as `SIM_SCHEDULES` says, from seed 1 or `SIM_SEED` on (that one
 /// alone, unless `SIM_SCHEDULES` is there too), and prints what they were like.
 ///
+/// With `SIM_KEEP_GOING`, the first failure doesn't end it, and each has a line.
+///
 /// `test` is how to get here again: the arguments of `cargo test`.
 ///
 /// # Panics
@@ -111,13 +113,14 @@ pub fn print_trace() -> bool {
 pub fn run_many(
     test: &str,
     schedules: u64,
-    play: impl Fn(&Arc<Pool>, u64) -> Verdict + Sync,
+    play: impl Fn(&Pool, u64) -> Verdict + Sync,
 ) -> Figures {
     let seed = number("SIM_SEED");
     let many = number("SIM_SCHEDULES").unwrap_or(if seed.is_some() { 1 } else { schedules });
     let first = seed.unwrap_or(1);
     let next = AtomicU64::new(first);
     let failed = AtomicBool::new(false);
+    let keep_going = env::var_os("SIM_KEEP_GOING").is_some();
     let failures = Mutex::new(Vec::new());
     let total = Mutex::new(Figures::default());
     let began = Instant::now();
@@ -125,7 +128,7 @@ pub fn run_many(
     thread::scope(|scope| {
         for _ in 0..lanes {
             scope.spawn(|| {
-                let pool = Arc::new(Pool::default());
+                let pool = Pool::default();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + many || failed.load(Ordering::Relaxed) {
@@ -133,8 +136,12 @@ pub fn run_many(
                     }
                     let verdict = play(&pool, seed);
                     *total.lock().expect("BUG: adding panicked") += verdict.figures;
-                    if verdict.failure.is_some() {
-                        failed.store(true, Ordering::Relaxed);
+                    if let Some(failure) = &verdict.failure {
+                        if keep_going {
+                            let first = failure.lines().next().unwrap_or_default();
+                            println!("{test}: seed {seed}: {first}");
+                        }
+                        failed.store(!keep_going, Ordering::Relaxed);
                         let mut failures = failures.lock().expect("BUG: pushing panicked");
                         failures.push((seed, verdict));
                     }

@@ -133,11 +133,11 @@ pub fn play(world: &Arc<World>, plan: &Plan) -> Result<Figures, String> {
     stage.mend();
     stage.await_that(|| world.settled())?;
     stage.read_everything()?;
+    let history = world.history();
+    history.check_reads(plan.promise())?;
     if stage.incomplete.load(Ordering::Relaxed) && plan.class < Class::Everything {
         return Err("somebody left without handing over all keys".to_owned());
     }
-    let history = world.history();
-    history.check_reads(plan.promise())?;
     for operation in history.operations() {
         let (all, well) = match operation.put {
             Some(_) => (&mut figures.puts, &mut figures.puts_acknowledged),

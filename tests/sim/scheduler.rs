@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use thrifty_p2p::net::Random;
 
-use super::pool::{Pool, Worker, panic_text};
+use super::pool::{Pool, Threads, Worker, panic_text};
 
 /// Real time without a single turn passed after which a schedule counts as hanging.
 const HANG: Duration = Duration::from_secs(60);
@@ -173,7 +173,7 @@ pub struct Report {
 
 pub struct Scheduler {
     me: Weak<Scheduler>,
-    pool: Arc<Pool>,
+    pool: Arc<Threads>,
     turns_max: u64,
     /// Decides who is next and nothing else.
     random: Random,
@@ -182,10 +182,10 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn new(seed: u64, turns_max: u64, print: bool, pool: &Arc<Pool>) -> Arc<Self> {
+    pub fn new(seed: u64, turns_max: u64, print: bool, pool: &Pool) -> Arc<Self> {
         Arc::new_cyclic(|me| Scheduler {
             me: me.clone(),
-            pool: pool.clone(),
+            pool: pool.threads().clone(),
             turns_max,
             random: Random::new(seed),
             state: Mutex::new(State {

@@ -80,13 +80,18 @@ impl World {
         self.copies(true)
     }
 
-    /// The version under which somebody has this value.
+    /// The version under which somebody has this value; of the empty one, which is not unique, the least.
     pub fn version_of(&self, key: &[u8], value: &[u8]) -> Option<i64> {
         let processes = self.processes();
         let items = processes
             .iter()
             .flat_map(|(_, process)| process.node.items());
         let versions = items.filter(|item| item.key == key && item.value == value);
-        versions.map(|item| item.version).max()
+        let versions = versions.map(|item| item.version);
+        if value.is_empty() {
+            versions.min()
+        } else {
+            versions.max()
+        }
     }
 }
