@@ -129,10 +129,18 @@ impl Store {
             self.pause(self.locator.ticks(1) / 10);
         }
         self.locator.say_goodbye();
-        // What came in meanwhile, from nodes that had not heard it yet.
-        match self.pass(&self.locator.view(), Scope::All) {
-            0 => Ok(()),
-            unconfirmed => Err(unconfirmed),
+        // What came in meanwhile, from nodes that had not heard it yet; and these may take a moment
+        // to agree on who holds it now.
+        let end = self.now() + NO_PROGRESS_MAX;
+        loop {
+            let unconfirmed = self.pass(&self.locator.view(), Scope::All);
+            if unconfirmed == 0 {
+                return Ok(());
+            }
+            if self.now() >= end || self.locator.view().members().is_empty() {
+                return Err(unconfirmed);
+            }
+            self.pause(self.locator.ticks(1) / 10);
         }
     }
 
