@@ -1,8 +1,10 @@
 //! thrifty-p2p.
+pub mod cli;
 pub mod diststore;
 pub mod location;
 pub mod locator;
 pub mod net;
+pub mod node;
 pub mod ring;
 pub mod server;
 pub mod service;

@@ -11,7 +11,7 @@ use sim::schedule::{Class, Plan, play};
 use sim::world::{Item, SimNode, Subject, TICK};
 use thrifty_p2p::diststore::{KeyValue, SERVICE_TYPES, Store};
 use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{Locator, Options, State, read_result, write_key};
+use thrifty_p2p::locator::{Locator, Options, Participant, State, read_result, write_key};
 use thrifty_p2p::net::{Connection, Environment, Network, Random, Request};
 use thrifty_p2p::ring::{self, Ring};
 use thrifty_p2p::service::Service;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use thrifty_p2p::location::Location;
-use thrifty_p2p::net::tcp::TcpNetwork;
+use thrifty_p2p::net::TcpNetwork;
 use thrifty_p2p::net::{CallError, Connection, Network, Request};
 use thrifty_p2p::server::{Options, Server};
 use thrifty_p2p::service::{Call, Order, Service};

@@ -18,7 +18,7 @@ mod items;
 mod pass;
 mod request;
 
-pub use calls::KeyValue;
+pub use calls::{KeyValue, read_string};
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::locator::{Application, Item, ItemList, Locator, State, View};
+use crate::locator::{Application, Item, ItemList, Locator, Participant, State, View};
 use crate::service::{Call, Order, Service};
 use crate::thrift::{Exception, Write};
 
@@ -72,10 +72,6 @@ impl Store {
             relayed: Mutex::default(),
             lines: Mutex::default(),
         }
-    }
-
-    pub fn locator(&self) -> &Locator {
-        &self.locator
     }
 
     /// Hands key, version and value of all that lies here to `take`, in no particular order, under
@@ -359,5 +355,19 @@ impl Application for Store {
     fn items(&self) -> (usize, usize, bool) {
         let due = self.pass_is_due();
         (self.items.count(), self.moves().unconfirmed, due)
+    }
+}
+
+impl Participant for Store {
+    fn locator(&self) -> &Locator {
+        &self.locator
+    }
+
+    fn work(&self) {
+        self.work_through();
+    }
+
+    fn leave(&self) -> Result<(), usize> {
+        self.hand_over()
     }
 }

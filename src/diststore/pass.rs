@@ -69,7 +69,7 @@ impl Store {
 
     /// The mover's work, as far as there is any; to be called after each change of the view and at
     /// the interval of the ticks, by one thread. Can take long.
-    pub fn work(&self) {
+    pub(super) fn work_through(&self) {
         self.locator.fill(self);
         self.locator.look_after_originals();
         if self.pass_is_due() && self.locator.me().state == State::Full {
@@ -107,7 +107,7 @@ impl Store {
     ///
     /// # Errors
     /// The number of keys that nobody has taken.
-    pub fn leave(&self) -> Result<(), usize> {
+    pub(super) fn hand_over(&self) -> Result<(), usize> {
         self.locator.begin_leaving();
         let mut least = usize::MAX;
         let mut progress = self.now();

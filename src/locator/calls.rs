@@ -8,7 +8,7 @@ use crate::location::Location;
 use crate::net::{CallError, Connection, Request};
 use crate::thrift::{Error, Exception, Limits, Reader, Write, wire};
 
-use super::member::Member;
+use super::member::{Member, State};
 
 /// The limits for what nodes read. One set for all: batches and rings are ours to bound.
 pub const LIMITS: Limits = Limits {
@@ -460,5 +460,44 @@ impl Status {
         out.write_bool_field(8, self.agreed);
         out.write_stop();
         out.write_stop();
+    }
+
+    pub fn read(result: &[u8]) -> Result<Self, CallError> {
+        read_result(result, "status", wire::STRUCT, |reader| {
+            let mut me = None;
+            let (mut replicas, mut members, mut digest) = (0, 0, 0);
+            let (mut items, mut unconfirmed) = (0, 0);
+            let (mut moving, mut agreed) = (true, false);
+            reader.each_field(|id, kind, reader| {
+                match (id, kind) {
+                    (1, wire::STRUCT) => me = Member::read(reader)?,
+                    (2, wire::I32) => replicas = usize::try_from(reader.i32()?).unwrap_or(0),
+                    (3, wire::I32) => members = usize::try_from(reader.i32()?).unwrap_or(0),
+                    (4, wire::I64) => digest = reader.i64()?.cast_unsigned(),
+                    (5, wire::I64) => items = usize::try_from(reader.i64()?).unwrap_or(0),
+                    (6, wire::I64) => unconfirmed = usize::try_from(reader.i64()?).unwrap_or(0),
+                    (7, wire::BOOL) => moving = reader.bool()?,
+                    (8, wire::BOOL) => agreed = reader.bool()?,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
+            Ok(me.map(|me| Status {
+                me,
+                replicas,
+                members,
+                digest,
+                items,
+                unconfirmed,
+                moving,
+                agreed,
+            }))
+        })?
+        .ok_or_else(|| CallError::Broken("status: an answer without a sender".into()))
+    }
+
+    /// As far as this node can tell, every key is with all its holders, and nothing is going on.
+    pub fn is_safe(&self) -> bool {
+        self.me.state == State::Full && self.unconfirmed == 0 && !self.moving && self.agreed
     }
 }

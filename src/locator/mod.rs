@@ -26,6 +26,7 @@ pub use calls::{
 };
 pub use join::StartError;
 pub use member::{Member, State, fnv1a};
+pub use originals::service_types;
 pub use view::View;
 
 use std::collections::BTreeSet;
@@ -35,7 +36,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 use crate::net::{Answer, CallError, Connection, Environment, Request};
-use crate::service::{Call, Order};
+use crate::service::{Call, Order, Service};
 use crate::thrift::{Exception, Write, wire};
 
 use calls::{Hello, HelloArguments, News, PullArguments};
@@ -89,8 +90,27 @@ pub trait Application: Send + Sync {
     }
 }
 
-/// A service that keeps nothing.
-impl Application for () {}
+/// A service on the locator: what a node runs.
+pub trait Participant: Service + Application + Sized + 'static {
+    fn locator(&self) -> &Locator;
+
+    /// What can take long, as far as there is any; called by the node's mover after each change of
+    /// the view, and at the interval of the ticks.
+    fn work(&self) {
+        self.locator().fill(self);
+        self.locator().look_after_originals();
+    }
+
+    /// Hands over and says goodbye, while the node still serves.
+    ///
+    /// # Errors
+    /// The number of items that nobody has taken.
+    fn leave(&self) -> Result<(), usize> {
+        self.locator().begin_leaving();
+        self.locator().say_goodbye();
+        Ok(())
+    }
+}
 
 /// The knobs of a node.
 pub struct Options {
@@ -532,5 +552,35 @@ impl Locator {
         let wall = self.wall();
         self.membership().set_state(state, wall);
         self.changed();
+    }
+}
+
+/// The services that a node of nothing but the locator answers for.
+pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator"];
+
+/// A node of nothing but the locator.
+pub struct LocatorService(Locator);
+
+impl LocatorService {
+    pub fn new(locator: Locator) -> Self {
+        LocatorService(locator)
+    }
+}
+
+impl Application for LocatorService {}
+
+impl Service for LocatorService {
+    fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
+        self.0.call(call, result, self)
+    }
+
+    fn order(&self, method: &[u8]) -> Order {
+        self.0.order(method)
+    }
+}
+
+impl Participant for LocatorService {
+    fn locator(&self) -> &Locator {
+        &self.0
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::net::CallError;
+use crate::net::{CallError, Network};
 use crate::thrift::{Exception, wire};
 
 use super::calls::{EMPTY, News, read_result, single_request};
@@ -31,28 +31,9 @@ const VISIT_TICKS: usize = 20;
 const BUSY: Duration = Duration::from_secs(15);
 
 impl Locator {
-    /// Asks a node which services it answers for. Nodes of before June 2009 don't know the
-    /// question: no names.
-    ///
-    /// # Errors
-    /// Any but an exception.
-    pub fn service_types_of(&self, location: &Location) -> Result<Vec<String>, CallError> {
-        let request = single_request("service_types", EMPTY.to_vec(), false);
-        let limit = self.ticks(2 * ANSWER_TICKS);
-        match self.environment.network.call(location, &request, limit) {
-            Ok(result) => read_result(&result, "service_types", wire::LIST, |reader| {
-                let mut names = Vec::new();
-                for _ in 0..reader.list(wire::STRING)? {
-                    names.push(String::from_utf8_lossy(reader.bytes()?).into_owned());
-                }
-                Ok(names)
-            }),
-            Err(CallError::Exception(Exception {
-                kind: Exception::UNKNOWN_METHOD,
-                ..
-            })) => Ok(Vec::new()),
-            Err(cause) => Err(cause),
-        }
+    pub(super) fn service_types_of(&self, location: &Location) -> Result<Vec<String>, CallError> {
+        let network = &*self.environment.network;
+        service_types(network, location, self.ticks(2 * ANSWER_TICKS))
     }
 
     pub(super) fn members_of_original(&self, at: &Location) -> Result<Vec<Location>, CallError> {
@@ -328,5 +309,31 @@ impl Locator {
                 .call(location, &request, limit)
                 .is_ok()
         });
+    }
+}
+
+/// Asks a node which services it answers for, on a connection of its own, as it may be an original.
+/// Nodes of before June 2009 don't know the question: no names.
+///
+/// # Errors
+/// Any but that exception.
+pub fn service_types(
+    network: &dyn Network,
+    location: &Location,
+    limit: Duration,
+) -> Result<Vec<String>, CallError> {
+    let request = single_request("service_types", EMPTY.to_vec(), false);
+    match network.call(location, &request, limit) {
+        Ok(result) => read_result(&result, "service_types", wire::LIST, |reader| {
+            let mut names = Vec::new();
+            for _ in 0..reader.list(wire::STRING)? {
+                names.push(String::from_utf8_lossy(reader.bytes()?).into_owned());
+            }
+            Ok(names)
+        }),
+        Err(CallError::Exception(exception)) if exception.kind == Exception::UNKNOWN_METHOD => {
+            Ok(Vec::new())
+        }
+        Err(cause) => Err(cause),
     }
 }

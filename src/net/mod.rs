@@ -4,9 +4,12 @@
 //! randomness by itself. Here these are TCP and the machine's clocks; in the
 //! simulation they are a scheduler's.
 
-pub mod clock;
+mod clock;
 pub(crate) mod incoming;
-pub mod tcp;
+mod tcp;
+
+pub use clock::SystemClock;
+pub use tcp::TcpNetwork;
 
 use std::fmt;
 use std::sync::Arc;

@@ -200,6 +200,12 @@ impl Conversation<'_> {
         if self.answers.len() > BATCH_BYTES_MAX {
             self.flush()?;
         }
+        self.shared.say_if_verbose(|| {
+            let peer = self.connection.stream.peer_addr();
+            let peer = peer.map_or_else(|error| error.to_string(), |peer| peer.to_string());
+            let name = String::from_utf8_lossy(message.name);
+            format!("{peer}: {}", name.escape_debug())
+        });
         let turn = self.turn.take();
         let start = self.answers.len();
         let outcome = match message.kind {

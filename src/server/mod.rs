@@ -74,7 +74,7 @@ pub struct Options {
     /// down: a client that doesn't read takes a thread for less time.
     pub write_limit: Duration,
     pub limits: Limits,
-    /// Whether connections closed for what they sent get a line in the log.
+    /// Whether each request, and each connection closed for what it sent, gets a line in the log.
     pub verbose: bool,
     /// Takes the lines that the server says of itself.
     pub log: Arc<dyn Fn(&str) + Send + Sync>,

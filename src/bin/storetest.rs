@@ -1,0 +1,25 @@
+//! Reads back what `storeprimer` has put, and prints each value, or which node should have had it.
+//! Ends with exit code 1 if one is missing.
+
+use std::process::ExitCode;
+
+use thrifty_p2p::cli::{self, Client, ClientOptions, nato};
+
+fn main() -> ExitCode {
+    let parse = |program: &str, arguments: &[String]| ClientOptions::parse(program, &[], arguments);
+    cli::main("storetest", parse, |options| {
+        let client = Client::new(&options)?;
+        let mut missing = 0;
+        for (key, _) in nato() {
+            let value = client.get(key.as_bytes())?;
+            if value.is_empty() {
+                missing += 1;
+                let node = client.get_node(key.as_bytes())?;
+                cli::say(format!("None received from expected {node}").as_bytes());
+            } else {
+                cli::say(&value);
+            }
+        }
+        Ok(ExitCode::from(u8::from(missing > 0)))
+    })
+}

@@ -1,0 +1,210 @@
+//! The programs that are clients: `storeput`, `storeget`, `storeprimer`, `storetest`.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use getopts::{Matches, Options, ParsingStyle};
+
+use crate::diststore::{KeyValue, read_string};
+use crate::location::Location;
+use crate::locator::{
+    EXTENSION, LIMITS, read_result, request, service_types, single_request, write_key,
+};
+use crate::net::{CallError, Network, Request, TcpNetwork};
+use crate::thrift::wire;
+
+use super::{DEFAULT_PORT, Parsed, Trouble, discover, help_options, narrow, parse, peer, port};
+
+/// A put takes at most twelve ticks of half a second at the node, and a little to get there.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a node is looked for, and how often.
+const FIND_LIMIT: Duration = Duration::from_secs(2);
+const FIND_INTERVAL: Duration = Duration::from_millis(20);
+
+const STORE: &str = "diststore.Store";
+
+/// Where to, and the program's own arguments as bytes.
+pub struct ClientOptions {
+    server: Option<Location>,
+    pub arguments: Vec<Vec<u8>>,
+}
+
+impl ClientOptions {
+    /// Takes exactly the arguments that `names` names.
+    ///
+    /// # Errors
+    /// Options that aren't any, or another number of arguments.
+    pub fn parse(
+        program: &str,
+        names: &[&str],
+        arguments: &[String],
+    ) -> Result<Parsed<Self>, Trouble> {
+        let mut options = Options::new();
+        // What comes after the first argument is data, dashes or not.
+        options.parsing_style(ParsingStyle::StopAtFirstFree);
+        options.optopt("h", "host", "ask this node", "PEER");
+        options.optopt("p", "port", "the port of the node to ask", "PORT");
+        help_options(&mut options);
+        let words = names.join(" ");
+        let brief = format!(
+            "[OPTIONS] {words}\n\nAsks the first store node found on this machine from port 9900 \
+             up, unless told which.\nPEER is HOST:PORT, or HOST for port 9900."
+        );
+        let matches = match parse(&options, program, &brief, arguments)? {
+            Parsed::Run(matches) => matches,
+            Parsed::Tell(text) => return Ok(Parsed::Tell(text)),
+        };
+        if matches.free.len() != names.len() {
+            let wanted = if names.is_empty() {
+                "no arguments"
+            } else {
+                &words
+            };
+            let found = matches.free.len();
+            return Err(Trouble::usage(format!(
+                "{wanted} expected, {found} arguments found"
+            )));
+        }
+        Ok(Parsed::Run(ClientOptions {
+            server: server(&matches)?,
+            arguments: matches
+                .free
+                .iter()
+                .map(|argument| narrow(argument))
+                .collect(),
+        }))
+    }
+}
+
+fn server(matches: &Matches) -> Result<Option<Location>, Trouble> {
+    let port = matches
+        .opt_str("port")
+        .map(|text| port(&text))
+        .transpose()?;
+    match (matches.opt_str("host"), port) {
+        (Some(host), port) => peer(&host, port.unwrap_or(DEFAULT_PORT)).map(Some),
+        (None, Some(port)) => Location::new("localhost", port)
+            .map(Some)
+            .map_err(Trouble::usage),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The first store on this machine. One that was started by the line before in the same script may
+/// not listen yet: it is looked for until it is there, for a while.
+fn find(network: &TcpNetwork) -> Option<(Location, Vec<String>)> {
+    let started = Instant::now();
+    loop {
+        let found = discover(network, "127.0.0.1", STORE, None);
+        if found.is_some() || started.elapsed() > FIND_LIMIT {
+            return found;
+        }
+        thread::sleep(FIND_INTERVAL);
+    }
+}
+
+/// A connection to a store, ours or the original's.
+pub struct Client {
+    network: TcpNetwork,
+    server: Location,
+    manners: Manners,
+}
+
+/// What may be expected of a node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manners {
+    /// One of ours: answers every call, keeps connections open.
+    Ours,
+    /// An original: one call a connection, and no answer to `put`.
+    Original,
+    /// An original of before June 2009: one call a connection, and an answer to every one.
+    Early,
+}
+
+impl Client {
+    /// Finds the node to ask, and finds out what it is.
+    ///
+    /// # Errors
+    /// There is none, or it doesn't answer, or it is no store.
+    pub fn new(options: &ClientOptions) -> Result<Self, Trouble> {
+        let network = TcpNetwork::new(LIMITS);
+        let (server, types) = match &options.server {
+            Some(server) => {
+                let types = service_types(&network, server, CALL_LIMIT);
+                (
+                    server.clone(),
+                    types.map_err(|cause| Trouble::new(server, cause))?,
+                )
+            }
+            None => find(&network)
+                .ok_or_else(|| Trouble::new("localhost:9900 and up", "No peer autodiscovered."))?,
+        };
+        let has = |wanted: &str| types.iter().any(|name| name == wanted);
+        let manners = if types.is_empty() {
+            Manners::Early
+        } else if !has(STORE) {
+            let cause = format!("it runs another service: {}", types.join(", "));
+            return Err(Trouble::new(server, cause));
+        } else if has(EXTENSION) {
+            Manners::Ours
+        } else {
+            Manners::Original
+        };
+        Ok(Client {
+            network,
+            server,
+            manners,
+        })
+    }
+
+    /// # Errors
+    /// It is not acknowledged; it may have taken effect all the same. (An original acknowledges
+    /// nothing.)
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Trouble> {
+        let oneway = self.manners == Manners::Original;
+        let arguments = KeyValue::write(key, Some(value));
+        let answer = self.call("put", arguments, oneway);
+        answer.map(|_| ()).map_err(|cause| self.trouble(cause))
+    }
+
+    /// The value, empty for a missing key.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn get(&self, key: &[u8]) -> Result<Vec<u8>, Trouble> {
+        let answer = self.call("get", write_key(key), false);
+        let value = answer.and_then(|result| read_string(&result, "get"));
+        value.map_err(|cause| self.trouble(cause))
+    }
+
+    /// The node that `key` belongs to.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn get_node(&self, key: &[u8]) -> Result<Location, Trouble> {
+        let answer = self.call("get_node", write_key(key), false);
+        let node = answer.and_then(|result| {
+            let node = read_result(&result, "get_node", wire::STRUCT, Location::read)?;
+            node.ok_or_else(|| CallError::Broken("get_node: no location".into()))
+        });
+        node.map_err(|cause| self.trouble(cause))
+    }
+
+    fn call(
+        &self,
+        method: &'static str,
+        arguments: Vec<u8>,
+        oneway: bool,
+    ) -> Result<Vec<u8>, CallError> {
+        let request: Request = match self.manners {
+            Manners::Ours => request(method, arguments),
+            Manners::Original | Manners::Early => single_request(method, arguments, oneway),
+        };
+        self.network.call(&self.server, &request, CALL_LIMIT)
+    }
+
+    fn trouble(&self, cause: CallError) -> Trouble {
+        Trouble::new(&self.server, cause)
+    }
+}

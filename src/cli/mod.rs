@@ -1,0 +1,193 @@
+//! What the programs share: options, finding a node, messages, exit codes.
+//!
+//! Exit codes are grep's: 0 done, 1 no such key, 2 trouble. Trouble is one line on stderr that
+//! names the program, the place and the cause.
+
+mod client;
+mod node;
+mod status;
+
+pub use client::{Client, ClientOptions};
+pub use node::{NodeOptions, run_node};
+pub use status::report;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use getopts::Options;
+
+use crate::location::Location;
+use crate::locator::service_types;
+use crate::net::Network;
+
+/// The port of the first node of a network.
+pub const DEFAULT_PORT: u16 = 9900;
+
+/// Where nodes are looked for on a machine: this many ports from [`DEFAULT_PORT`] up.
+const PORTS_SCANNED: u16 = 100;
+
+/// A node that is just starting has bound its port and will answer; a stranger's silent port costs
+/// this much.
+const SCAN_LIMIT: Duration = Duration::from_secs(3);
+
+/// Why a program ends in trouble: the line that it prints, without its own name.
+#[derive(Debug)]
+pub struct Trouble(String);
+
+impl Trouble {
+    pub fn new(place: impl fmt::Display, cause: impl fmt::Display) -> Self {
+        Trouble(format!("{place}: {cause}"))
+    }
+
+    pub fn usage(cause: impl fmt::Display) -> Self {
+        Trouble(format!("{cause} (--help tells more)"))
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a program's options came to.
+pub enum Parsed<T> {
+    Run(T),
+    /// `--help` or `--version`: the text to print, and nothing to do.
+    Tell(String),
+}
+
+/// Runs a program: parses its options, does its work, turns trouble into a line and an exit code.
+pub fn main<T>(
+    program: &str,
+    parse: impl FnOnce(&str, &[String]) -> Result<Parsed<T>, Trouble>,
+    work: impl FnOnce(T) -> Result<ExitCode, Trouble>,
+) -> ExitCode {
+    let arguments = std::env::args_os().skip(1);
+    let arguments: Vec<String> = arguments.map(|argument| widen(&argument)).collect();
+    let done = match parse(program, &arguments) {
+        Ok(Parsed::Run(options)) => work(options),
+        Ok(Parsed::Tell(text)) => {
+            say(text.trim_end().as_bytes());
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(trouble) => Err(trouble),
+    };
+    done.unwrap_or_else(|trouble| {
+        complain(program, &trouble);
+        ExitCode::from(2)
+    })
+}
+
+/// Prints a line on stdout. If nobody reads it any more, that is no reason to end.
+pub fn say(line: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    let _ = out
+        .write_all(&[line, b"\n"].concat())
+        .and_then(|()| out.flush());
+}
+
+/// Prints a line on stderr.
+pub fn complain(program: &str, cause: &dyn fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{program}: {cause}");
+}
+
+/// Arguments are bytes, the option parser wants text: a character for each byte, and back again
+/// with [`narrow`].
+fn widen(argument: &OsString) -> String {
+    argument
+        .as_bytes()
+        .iter()
+        .map(|byte| char::from(*byte))
+        .collect()
+}
+
+fn narrow(argument: &str) -> Vec<u8> {
+    argument
+        .chars()
+        .map(|c| u8::try_from(c).expect("BUG: a character for each byte"))
+        .collect()
+}
+
+fn help_options(options: &mut Options) {
+    options.optflag("", "help", "print this and end");
+    options.optflag("", "version", "print the version and end");
+}
+
+/// Parses, and answers `--help` and `--version`.
+fn parse(
+    options: &Options,
+    program: &str,
+    brief: &str,
+    arguments: &[String],
+) -> Result<Parsed<getopts::Matches>, Trouble> {
+    let matches = options.parse(arguments).map_err(Trouble::usage)?;
+    if matches.opt_present("help") {
+        return Ok(Parsed::Tell(
+            options.usage(&format!("Usage: {program} {brief}")),
+        ));
+    }
+    if matches.opt_present("version") {
+        return Ok(Parsed::Tell(format!(
+            "{program} {}",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    Ok(Parsed::Run(matches))
+}
+
+/// `HOST:PORT`, or `HOST` and then `port`.
+fn peer(text: &str, port: u16) -> Result<Location, Trouble> {
+    let text = String::from_utf8_lossy(&narrow(text)).into_owned();
+    // Several colons and no port at the end: an IPv6 address.
+    match text.parse::<Location>() {
+        Ok(location) => Ok(location),
+        Err(_) if !text.contains(':') || text.parse::<std::net::Ipv6Addr>().is_ok() => {
+            Location::new(&text, port).map_err(Trouble::usage)
+        }
+        Err(error) => Err(Trouble::usage(error)),
+    }
+}
+
+fn port(text: &str) -> Result<u16, Trouble> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(Trouble::usage(format!(
+            "not a port (1 to 65535): {}",
+            text.escape_debug()
+        ))),
+    }
+}
+
+/// The first node on `address`, from [`DEFAULT_PORT`] up, that runs `service`, and all its service
+/// types; `except` is passed by.
+fn discover(
+    network: &dyn Network,
+    address: &str,
+    service: &str,
+    except: Option<&Location>,
+) -> Option<(Location, Vec<String>)> {
+    let ports = DEFAULT_PORT..DEFAULT_PORT + PORTS_SCANNED;
+    let locations = ports.filter_map(|port| Location::new(address, port).ok());
+    locations
+        .filter(|location| Some(location) != except)
+        .find_map(|location| {
+            let types = service_types(network, &location, SCAN_LIMIT).ok()?;
+            let found = types.iter().any(|name| name == service);
+            found.then_some((location, types))
+        })
+}
+
+/// What `storeprimer` puts and `storetest` reads: the letters and their names.
+pub fn nato() -> impl Iterator<Item = (&'static str, &'static str)> {
+    const NAMES: [&str; 26] = [
+        "Alpha", "Bravo", "Charlie", "Delta", "Echo", "Foxtrot", "Golf", "Hotel", "India",
+        "Juliett", "Kilo", "Lima", "Mike", "November", "Oscar", "Papa", "Quebec", "Romeo",
+        "Sierra", "Tango", "Uniform", "Victor", "Whiskey", "X-ray", "Yankee", "Zulu",
+    ];
+    NAMES.into_iter().map(|name| (&name[..1], name))
+}

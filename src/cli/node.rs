@@ -1,0 +1,280 @@
+//! The programs that are nodes: `location`, `storeserver`, and whoever writes another one.
+
+use std::io;
+use std::net::{TcpListener, ToSocketAddrs};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use getopts::{Options, ParsingStyle};
+
+use crate::location::Location;
+use crate::locator::{self, EXTENSION, LIMITS, Locator, Participant};
+use crate::net::{Environment, Network, Random, SystemClock, TcpNetwork};
+use crate::node::Node;
+use crate::{server, signal};
+
+use super::{DEFAULT_PORT, Parsed, Trouble, discover, help_options, parse, peer, port, say};
+
+/// The interval between two looks at the neighbours.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Copies of a key: any one node may die at any instant.
+const REPLICAS: usize = 2;
+
+const REPLICAS_MAX: usize = 5;
+
+const BRIEF: &str = "[OPTIONS] [[PEER] PORT]
+
+Starts a node, and with it a network, or joins one. Without PEER it joins the
+first node of its kind found on its own address from port 9900 up, if any.
+PEER is HOST:PORT, or HOST for port 9900; an option beats a position.";
+
+/// The options of a node.
+pub struct NodeOptions {
+    program: String,
+    address: String,
+    port: Option<u16>,
+    peer: Option<Location>,
+    replicas: usize,
+    connections_max: Option<usize>,
+    die_from_anywhere: bool,
+    verbose: bool,
+    status: bool,
+}
+
+impl NodeOptions {
+    /// # Errors
+    /// Options that aren't any, with a line that says which.
+    pub fn parse(program: &str, arguments: &[String]) -> Result<Parsed<Self>, Trouble> {
+        let mut options = Options::new();
+        options.parsing_style(ParsingStyle::FloatingFrees);
+        let text =
+            "start nothing: print how the network is, and end; 0: every key is safe, 1: not now";
+        options.optflag("s", "status", text);
+        options.optopt("h", "host", "join the network of this node", "PEER");
+        options.optopt(
+            "p",
+            "port",
+            "serve at this port (first free one from 9900 up)",
+            "PORT",
+        );
+        options.optopt(
+            "a",
+            "address",
+            "bind this address and give it to others (127.0.0.1)",
+            "ADDRESS",
+        );
+        options.optopt(
+            "",
+            "replicas",
+            "copies of each key, 1 to 5, the same on all nodes (2)",
+            "N",
+        );
+        let text = "connections at a time (three quarters of the descriptor limit)";
+        options.optopt("", "connections", text, "N");
+        options.optflag(
+            "",
+            "die-from-anywhere",
+            "obey die() from other machines as well",
+        );
+        options.optflag("v", "verbose", "a line for each request");
+        help_options(&mut options);
+        let matches = match parse(&options, program, BRIEF, arguments)? {
+            Parsed::Run(matches) => matches,
+            Parsed::Tell(text) => return Ok(Parsed::Tell(text)),
+        };
+        let (free_peer, free_port) = match &matches.free[..] {
+            [] => (None, None),
+            [port] => (None, Some(port.clone())),
+            [peer, port] => (Some(peer.clone()), Some(port.clone())),
+            _ => return Err(Trouble::usage("more than PEER and PORT")),
+        };
+        let host = matches.opt_str("host").or(free_peer);
+        let own_port = matches.opt_str("port").or(free_port);
+        let address = matches
+            .opt_str("address")
+            .unwrap_or_else(|| "127.0.0.1".to_owned());
+        Ok(Parsed::Run(NodeOptions {
+            program: program.to_owned(),
+            address: checked_address(address)?,
+            port: own_port.map(|text| port(&text)).transpose()?,
+            peer: host.map(|text| peer(&text, DEFAULT_PORT)).transpose()?,
+            replicas: number(&matches, "replicas", 1..=REPLICAS_MAX)?.unwrap_or(REPLICAS),
+            connections_max: number(&matches, "connections", 1..=1_000_000)?,
+            die_from_anywhere: matches.opt_present("die-from-anywhere"),
+            verbose: matches.opt_present("verbose"),
+            status: matches.opt_present("status"),
+        }))
+    }
+}
+
+fn number(
+    matches: &getopts::Matches,
+    name: &str,
+    range: std::ops::RangeInclusive<usize>,
+) -> Result<Option<usize>, Trouble> {
+    let Some(text) = matches.opt_str(name) else {
+        return Ok(None);
+    };
+    match text.parse() {
+        Ok(number) if range.contains(&number) => Ok(Some(number)),
+        _ => {
+            let (low, high) = (range.start(), range.end());
+            Err(Trouble::usage(format!(
+                "--{name}: not a number from {low} to {high}: {text}"
+            )))
+        }
+    }
+}
+
+/// What others are told has to lead them here.
+fn checked_address(address: String) -> Result<String, Trouble> {
+    let unspecified = address
+        .parse()
+        .is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
+    if unspecified {
+        let cause = "stands for all addresses: other nodes can't be told it";
+        return Err(Trouble::new(address, cause));
+    }
+    match Location::new(&address, 0) {
+        Ok(_) => Ok(address),
+        Err(_) => Err(Trouble::usage(format!(
+            "not an address: {}",
+            address.escape_debug()
+        ))),
+    }
+}
+
+/// Runs a node until it is told to end: by SIGINT, SIGTERM or `die`. Its service types are
+/// `types`, and `build` makes its service. A second signal ends it at once.
+///
+/// # Errors
+/// It can't start, or it has left keys behind that nobody took.
+pub fn run_node<P: Participant>(
+    options: NodeOptions,
+    types: &'static [&'static str],
+    build: impl FnOnce(Locator) -> P,
+) -> Result<ExitCode, Trouble> {
+    if options.status {
+        return status(&options);
+    }
+    signal::block();
+    let (end, ended) = mpsc::channel();
+    let (listener, location) = bind(&options.address, options.port)?;
+    say(format!("Starting the server at {location}...").as_bytes());
+    let network = Arc::new(TcpNetwork::new(LIMITS));
+    let participant = Arc::new(build(Locator::new(
+        location.clone(),
+        locator::Options {
+            service_types: types,
+            replicas: options.replicas,
+            tick: TICK,
+            die_from_anywhere: options.die_from_anywhere,
+            on_die: {
+                let end = end.clone();
+                // It fails if the node is ending already.
+                Box::new(move || {
+                    let _ = end.send(());
+                })
+            },
+        },
+        environment(network.clone()),
+    )));
+    let mut server_options = server::Options {
+        limits: LIMITS,
+        verbose: options.verbose,
+        log: Arc::new(|line| say(line.as_bytes())),
+        ..server::Options::default()
+    };
+    if let Some(connections_max) = options.connections_max {
+        server_options.connections_max = connections_max;
+    }
+    let node = Node::start(listener, participant, server_options);
+    let mut node = node.map_err(|error| Trouble::new(&location, error))?;
+    watch_signals(options.program, end);
+    let service = types.last().expect("BUG: a node without a service type");
+    let peer = options.peer.or_else(|| {
+        let found = discover(&*network, &options.address, service, Some(&location));
+        found.map(|(location, _)| location)
+    });
+    if let Err(error) = node.join(peer.as_ref()) {
+        node.stop();
+        return Err(Trouble::new(location, error));
+    }
+    // It fails only if nobody can tell any more: then there is nothing to wait for.
+    let _ = ended.recv();
+    say(b"Leaving the network...");
+    match node.leave() {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(keys) => Err(Trouble::new(
+            location,
+            format!("{keys} keys were not taken by others"),
+        )),
+    }
+}
+
+/// Asks the peer, or the node at the port, or the first on the address.
+fn status(options: &NodeOptions) -> Result<ExitCode, Trouble> {
+    let network = TcpNetwork::new(LIMITS);
+    let own = |port| Location::new(&options.address, port).map_err(Trouble::usage);
+    let asked = match (&options.peer, options.port) {
+        (Some(peer), _) => Some(peer.clone()),
+        (None, Some(port)) => Some(own(port)?),
+        (None, None) => discover(&network, &options.address, EXTENSION, None).map(|found| found.0),
+    };
+    let nobody = || Trouble::new(format!("{}:9900 and up", options.address), "no node found");
+    super::report(&network, &asked.ok_or_else(nobody)?)
+}
+
+fn environment(network: Arc<dyn Network>) -> Environment {
+    // Only which of equals is asked first depends on it.
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Environment {
+        network,
+        clock: Arc::new(SystemClock::new()),
+        random: Random::new(since.as_nanos() as u64 ^ u64::from(std::process::id())),
+        log: Box::new(|line| say(line.as_bytes())),
+    }
+}
+
+/// Binds the port that was asked for, or the first free one from [`DEFAULT_PORT`] up.
+fn bind(address: &str, port: Option<u16>) -> Result<(TcpListener, Location), Trouble> {
+    let ports = match port {
+        Some(port) => port..=port,
+        None => DEFAULT_PORT..=i16::MAX.cast_unsigned(),
+    };
+    for candidate in ports {
+        let location = Location::new(address, candidate).map_err(Trouble::usage)?;
+        let resolved = (address, candidate).to_socket_addrs();
+        let mut resolved = resolved.map_err(|error| Trouble::new(&location, error))?;
+        let Some(socket) = resolved.next() else {
+            return Err(Trouble::new(location, "no such address"));
+        };
+        match TcpListener::bind(socket) {
+            Ok(listener) => return Ok((listener, location)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && port.is_none() => {}
+            Err(error) => return Err(Trouble::new(location, error)),
+        }
+    }
+    Err(Trouble::new(address, "no free port from 9900 up"))
+}
+
+/// The first signal ends the node in good order, the second at once.
+fn watch_signals(program: String, end: mpsc::Sender<()>) {
+    let watch = move || {
+        signal::wait();
+        // It fails if the node is ending already.
+        let _ = end.send(());
+        signal::wait();
+        super::complain(&program, &"interrupted again: ended without handing over");
+        std::process::exit(2);
+    };
+    let spawned = std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch);
+    spawned.expect("the machine gives no thread to a node that starts");
+}

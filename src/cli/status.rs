@@ -1,0 +1,63 @@
+//! Is every key safe now? What a script waits for.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::location::Location;
+use crate::locator::{EMPTY, Status, read_result, request, single_request};
+use crate::net::{CallError, Network};
+use crate::thrift::wire;
+
+use super::{Trouble, say};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Prints a line for each member of the network that `asked` is in. The exit code is 0 if all say
+/// that they are full, miss no copy, have nothing to move, and have the same list of members;
+/// else 1.
+///
+/// # Errors
+/// `asked` doesn't answer.
+pub fn report(network: &dyn Network, asked: &Location) -> Result<ExitCode, Trouble> {
+    let get_all = single_request("get_all", EMPTY.to_vec(), false);
+    let members = network.call(asked, &get_all, LIMIT);
+    let members =
+        members.and_then(|result| read_result(&result, "get_all", wire::LIST, Location::read_list));
+    let members = members.map_err(|cause| Trouble::new(asked, cause))?;
+    let ask = |member: Location| (member, request("status", EMPTY.to_vec()));
+    let calls: Vec<_> = members.into_iter().map(ask).collect();
+    let mut safe = true;
+    let mut digest = None;
+    for ((member, _), answer) in calls.iter().zip(network.call_all(&calls, LIMIT)) {
+        let status = answer.and_then(|result| Status::read(&result));
+        let line = match &status {
+            Ok(status) => describe(status),
+            Err(CallError::Exception(_)) => "a node of the original".to_owned(),
+            Err(cause) => cause.to_string(),
+        };
+        say(format!("{member} {line}").as_bytes());
+        safe &= status.is_ok_and(|status| {
+            status.is_safe() && *digest.get_or_insert(status.digest) == status.digest
+        });
+    }
+    Ok(ExitCode::from(u8::from(!safe)))
+}
+
+fn describe(status: &Status) -> String {
+    let state = format!("{:?}", status.me.state).to_lowercase();
+    let (members, items) = (status.members, status.items);
+    let mut line = format!("{state}, {members} members, {items} keys");
+    if status.unconfirmed > 0 {
+        line += &format!(
+            ", {} not known to be with all their holders",
+            status.unconfirmed
+        );
+    }
+    if status.moving {
+        line += ", moving";
+    }
+    if !status.agreed {
+        line += ", comparing lists";
+    }
+    line
+}

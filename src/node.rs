@@ -1,0 +1,104 @@
+//! A node as a process runs it: a service on a listener, and the threads that look after it.
+//!
+//! This is where the parts meet: the server (a thread for each connection), the *ticker*, which
+//! calls [`Locator::tick`](crate::locator::Locator::tick) at an interval, the *mover*, which does what can take long, and the
+//! channel that tells of the end. Nothing here knows what the service is for.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::location::Location;
+use crate::locator::{Participant, StartError};
+use crate::server::{self, Server};
+
+/// What a stopping server may take to finish what is at hand.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// A node that runs.
+pub struct Node<P> {
+    participant: Arc<P>,
+    server: Server,
+    stopping: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl<P: Participant> Node<P> {
+    /// Serves on `listener`, whose port is the node's own already: the port is the lock by which of
+    /// two nodes started at once only one gets it. Calls that need to know the network wait until
+    /// [`Node::join`].
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub fn start(
+        listener: TcpListener,
+        participant: Arc<P>,
+        options: server::Options,
+    ) -> io::Result<Self> {
+        let server = Server::start(listener, participant.clone(), options)?;
+        Ok(Node {
+            participant,
+            server,
+            stopping: Arc::default(),
+            threads: Vec::new(),
+        })
+    }
+
+    /// Joins the network of `peer`, or starts one, and looks after it from now on.
+    ///
+    /// # Errors
+    /// The peer won't do; the node is to be stopped.
+    pub fn join(&mut self, peer: Option<&Location>) -> Result<(), StartError> {
+        self.participant.locator().start(peer, &*self.participant)?;
+        let interval = self.participant.locator().ticks(1);
+        let tick = |participant: &P| participant.locator().tick();
+        self.repeat("ticker", interval, tick);
+        let mover = self.repeat("mover", interval, P::work);
+        self.participant.locator().wake_on_change(mover);
+        Ok(())
+    }
+
+    /// A thread that does `work` at each interval, and sooner when it is unparked, until the node
+    /// ends.
+    fn repeat(&mut self, name: &str, interval: Duration, work: fn(&P)) -> thread::Thread {
+        let participant = self.participant.clone();
+        let stopping = self.stopping.clone();
+        let run = move || {
+            while !stopping.load(Ordering::Acquire) {
+                let started = Instant::now();
+                work(&participant);
+                thread::park_timeout(interval.saturating_sub(started.elapsed()));
+            }
+        };
+        let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
+        let handle = spawned.expect("the machine gives no thread to a node that starts");
+        let thread = handle.thread().clone();
+        self.threads.push(handle);
+        thread
+    }
+
+    /// Leaves the network and ends: goes on serving and forwarding while it hands over, and closes
+    /// the listener last.
+    ///
+    /// # Errors
+    /// The number of items that nobody has taken.
+    pub fn leave(self) -> Result<(), usize> {
+        // The ticker goes on: a leaver has to notice who else goes. The mover may still be at work
+        // for a moment, which does no harm.
+        let left = self.participant.leave();
+        self.stop();
+        left
+    }
+
+    /// Ends without a goodbye.
+    pub fn stop(self) {
+        self.stopping.store(true, Ordering::Release);
+        for thread in &self.threads {
+            thread.thread().unpark();
+        }
+        self.server.stop(STOP_LIMIT);
+    }
+}
