@@ -111,6 +111,7 @@ impl Store {
         self.locator.begin_leaving();
         let mut least = usize::MAX;
         let mut progress = self.now();
+        let mut taker = self.now();
         loop {
             let view = self.locator.view();
             let unconfirmed = self.pass(&view, Scope::All);
@@ -122,7 +123,11 @@ impl Store {
                 (least, progress) = (unconfirmed, now);
             }
             let takes = |member: &Member| !matches!(member.state, State::Leaving | State::Gone);
-            let nobody = !view.members().iter().any(takes);
+            if view.members().iter().any(takes) {
+                taker = now;
+            }
+            // A newcomer that only another leaver knew is about to ask.
+            let nobody = now.saturating_sub(taker) > self.locator.ticks(2);
             if nobody || now.saturating_sub(progress) > NO_PROGRESS_MAX {
                 break;
             }

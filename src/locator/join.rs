@@ -213,9 +213,7 @@ impl Locator {
             Some(cursor) => Pulled::UpTo(cursor.to_vec()),
             None => Pulled::All,
         };
-        self.membership()
-            .pulled
-            .insert(page.me.location.clone(), pulled);
+        self.membership().note_pulled(&page.me.location, pulled);
     }
 
     /// True if nothing was left to pull, looked at again under the lock.
@@ -225,6 +223,9 @@ impl Locator {
             let mut membership = self.membership();
             let (ours, originals) = left_to_pull(&membership);
             if !ours.is_empty() || !originals.is_empty() || membership.me.state != State::Filling {
+                return false;
+            }
+            if !membership.is_pulled() {
                 return false;
             }
             membership.lapsed = false;
