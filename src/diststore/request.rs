@@ -193,10 +193,10 @@ impl Store {
             {
                 Ok(_) => return Ok(()),
                 Err(CallError::Exception(exception)) => return Err(exception),
-                // It may be carrying the put out: elsewhere the same put could come later than
-                // another one that this client doesn't know of.
-                Err(CallError::Silent) => return Err(not_acknowledged()),
-                Err(CallError::Refused | CallError::Broken(_) | CallError::Local(_)) => {}
+                // It may be carrying the put out, or its messages are still on their way: elsewhere
+                // the same put could be overtaken by another one, and then come back over it.
+                Err(CallError::Silent | CallError::Broken(_)) => return Err(not_acknowledged()),
+                Err(CallError::Refused | CallError::Local(_)) => {}
             }
             self.pause_until(deadline)?;
         }

@@ -269,13 +269,23 @@ impl Locator {
         }
         let newcomer = pull.me.location.clone();
         self.admit(pull.me);
-        let (me, view) = {
+        let (me, view, gone) = {
             let membership = self.membership();
-            (membership.me.clone(), membership.view.clone())
+            let gone = membership.gone.get(&newcomer).copied();
+            (membership.me.clone(), membership.view.clone(), gone)
         };
         let same = pull.digest == view.digest();
         let members = if same { &[] } else { view.members() };
-        Page::write(&me, members, result, |items| {
+        // An earlier run under this name has said goodbye with a later stamp: the newcomer has to
+        // know, to have one above that.
+        let earlier = gone.filter(|_| view.get(&newcomer).is_none());
+        let earlier = earlier.map(|stamp| Member {
+            location: newcomer.clone(),
+            state: State::Gone,
+            stamp,
+        });
+        let members: Vec<_> = members.iter().cloned().chain(earlier).collect();
+        Page::write(&me, &members, result, |items| {
             application.page(&view, &newcomer, pull.cursor, items)
         });
         Ok(())

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::location::Location;
 use crate::net::CallError;
 
-use super::calls::{Hello, Known};
+use super::calls::{Hello, HelloArguments, Known};
 use super::member::{Member, State};
 use super::{LAPSE_TICKS, Locator, SILENCE_TICKS};
 
@@ -183,7 +183,7 @@ impl Locator {
     /// Takes in what a node said of itself. The answer is its list, if it differs from ours.
     fn on_answer(&self, from: &Location, hello: Hello) -> Option<(Location, Vec<Member>)> {
         if hello.me.state == State::Gone {
-            self.believe_goodbye(&hello.me);
+            self.take_leave(&hello);
             return None;
         }
         let mut woken = false;
@@ -217,6 +217,31 @@ impl Locator {
         }
         let members = hello.members.filter(|_| is_member && differs)?;
         Some((from.clone(), members))
+    }
+
+    /// Takes out a node that says that it has gone, but first takes in whom only that one knew: a
+    /// newcomer that has its keys.
+    pub(super) fn take_leave(&self, hello: &Hello) {
+        if let Some(members) = &hello.members {
+            self.compare(&hello.me.location, members);
+        }
+        self.believe_goodbye(&hello.me);
+    }
+
+    /// A member says goodbye, and its list is not that of this node without it: it is asked for it.
+    pub(super) fn hear_goodbye(&self, hello: &HelloArguments) {
+        let leaver = &hello.me.location;
+        let differs = {
+            let membership = self.membership();
+            let known = membership.view.get(leaver).map(Member::digest);
+            known.is_some_and(|own| membership.view.digest().wrapping_sub(own) != hello.digest)
+        };
+        if differs
+            && let Some(Ok(answer)) = self.hello(std::slice::from_ref(leaver)).pop()
+            && let Some(members) = &answer.members
+        {
+            self.compare(leaver, members);
+        }
     }
 
     pub(super) fn believe_goodbye(&self, member: &Member) {
