@@ -38,6 +38,7 @@ impl Locator {
             if asked.is_empty() {
                 targets.extend(self.some_other(&targets));
                 targets.extend(self.a_lost_node());
+                targets.extend(self.silent_ones(&targets));
             }
             if targets.is_empty() {
                 break;
@@ -144,6 +145,20 @@ impl Locator {
             .collect();
         let chosen = others.get(self.environment.random.below(others.len().max(1)))?;
         Some(chosen.location.clone())
+    }
+
+    /// The members that didn't answer when they were asked last: silence counts only as long as it
+    /// is asked into.
+    fn silent_ones(&self, those: &[Location]) -> Vec<Location> {
+        let membership = self.membership();
+        let silent = membership.tracks.iter();
+        let silent = silent
+            .filter(|(location, track)| track.silent_since.is_some() && !those.contains(location));
+        let ours = silent.filter(|(location, _)| {
+            let member = membership.view.get(location);
+            member.is_some_and(Member::is_ours)
+        });
+        ours.map(|(location, _)| location.clone()).collect()
     }
 
     /// From time to time, one of those that went without goodbye.

@@ -24,6 +24,8 @@ pub struct Figures {
     pub gets_answered: u64,
     pub joins: u64,
     pub leaves: u64,
+    /// Schedules in which somebody left without handing over all keys, and said so.
+    pub incomplete_leaves: u64,
     pub crashes: u64,
     pub restarts: u64,
     pub stops: u64,
@@ -43,6 +45,7 @@ impl AddAssign for Figures {
         self.gets_answered += other.gets_answered;
         self.joins += other.joins;
         self.leaves += other.leaves;
+        self.incomplete_leaves += other.incomplete_leaves;
         self.crashes += other.crashes;
         self.restarts += other.restarts;
         self.stops += other.stops;
