@@ -115,7 +115,10 @@ impl Store {
         loop {
             let view = self.locator.view();
             let unconfirmed = self.pass(&view, Scope::All);
-            if unconfirmed == 0 && self.locator.view().epoch() == view.epoch() {
+            if unconfirmed == 0
+                && self.locator.all_are_known()
+                && self.locator.view().epoch() == view.epoch()
+            {
                 break;
             }
             let now = self.now();

@@ -514,9 +514,6 @@ impl Locator {
     ) {
         let (_, unconfirmed, due) = application.items();
         let caller = &hello.me.location;
-        if hello.me.state == State::Gone {
-            self.hear_goodbye(hello);
-        }
         let (answer, view, change, removed) = {
             let now = self.now();
             let mut membership = self.membership();

@@ -257,7 +257,7 @@ impl Locator {
             return;
         }
         match self.hello(std::slice::from_ref(location)).pop() {
-            Some(Ok(hello)) if hello.me.state == State::Gone => self.take_leave(&hello),
+            Some(Ok(hello)) if hello.me.state == State::Gone => self.believe_goodbye(&hello.me),
             Some(Ok(_)) => {}
             _ => self.take_out(location),
         }

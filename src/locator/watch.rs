@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::location::Location;
 use crate::net::CallError;
 
-use super::calls::{Hello, HelloArguments, Known};
+use super::calls::{Hello, Known};
 use super::member::{Member, State};
 use super::{LAPSE_TICKS, Locator, SILENCE_TICKS};
 
@@ -198,7 +198,7 @@ impl Locator {
     /// Takes in what a node said of itself. The answer is its list, if it differs from ours.
     fn on_answer(&self, from: &Location, hello: Hello) -> Option<(Location, Vec<Member>)> {
         if hello.me.state == State::Gone {
-            self.take_leave(&hello);
+            self.believe_goodbye(&hello.me);
             return None;
         }
         let mut woken = false;
@@ -234,29 +234,19 @@ impl Locator {
         Some((from.clone(), members))
     }
 
-    /// Takes out a node that says that it has gone, but first takes in whom only that one knew: a
-    /// newcomer that has its keys.
-    pub(super) fn take_leave(&self, hello: &Hello) {
-        if let Some(members) = &hello.members {
-            self.compare(&hello.me.location, members);
-        }
-        self.believe_goodbye(&hello.me);
-    }
-
-    /// A member says goodbye, and its list is not that of this node without it: it is asked for it.
-    pub(super) fn hear_goodbye(&self, hello: &HelloArguments) {
-        let leaver = &hello.me.location;
-        let differs = {
-            let membership = self.membership();
-            let known = membership.view.get(leaver).map(Member::digest);
-            known.is_some_and(|own| membership.view.digest().wrapping_sub(own) != hello.digest)
-        };
-        if differs
-            && let Some(Ok(answer)) = self.hello(std::slice::from_ref(leaver)).pop()
-            && let Some(members) = &answer.members
-        {
-            self.compare(leaver, members);
-        }
+    /// Whether every other node knows all that are here to stay, as far as they answer. A newcomer
+    /// that has taken a leaver's keys may have been taken in by that one alone so far: nobody else
+    /// would find them.
+    pub fn all_are_known(&self) -> bool {
+        let view = self.view();
+        let stays = |member: &&Member| matches!(member.state, State::Filling | State::Full);
+        let answers = self.hello(&self.others_of_ours());
+        let lists = answers.into_iter().flatten();
+        let mut lists = lists.filter_map(|hello| hello.members);
+        lists.all(|theirs| {
+            let knows = |member: &Member| theirs.iter().any(|o| o.location == member.location);
+            view.members().iter().filter(stays).all(knows)
+        })
     }
 
     pub(super) fn believe_goodbye(&self, member: &Member) {
