@@ -111,10 +111,14 @@ impl Store {
         self.locator.begin_leaving();
         let mut least = usize::MAX;
         let mut progress = self.now();
+        let mut taker = self.now();
         loop {
             let view = self.locator.view();
             let unconfirmed = self.pass(&view, Scope::All);
-            if unconfirmed == 0 && self.locator.view().epoch() == view.epoch() {
+            if unconfirmed == 0
+                && self.locator.all_are_known()
+                && self.locator.view().epoch() == view.epoch()
+            {
                 break;
             }
             let now = self.now();
@@ -122,17 +126,29 @@ impl Store {
                 (least, progress) = (unconfirmed, now);
             }
             let takes = |member: &Member| !matches!(member.state, State::Leaving | State::Gone);
-            let nobody = !view.members().iter().any(takes);
+            if view.members().iter().any(takes) {
+                taker = now;
+            }
+            // A newcomer that only another leaver knew is about to ask.
+            let nobody = now.saturating_sub(taker) > self.locator.ticks(2);
             if nobody || now.saturating_sub(progress) > NO_PROGRESS_MAX {
                 break;
             }
             self.pause(self.locator.ticks(1) / 10);
         }
         self.locator.say_goodbye();
-        // What came in meanwhile, from nodes that had not heard it yet.
-        match self.pass(&self.locator.view(), Scope::All) {
-            0 => Ok(()),
-            unconfirmed => Err(unconfirmed),
+        // What came in meanwhile, from nodes that had not heard it yet; and these may take a moment
+        // to agree on who holds it now.
+        let end = self.now() + NO_PROGRESS_MAX;
+        loop {
+            let unconfirmed = self.pass(&self.locator.view(), Scope::All);
+            if unconfirmed == 0 {
+                return Ok(());
+            }
+            if self.now() >= end || self.locator.view().members().is_empty() {
+                return Err(unconfirmed);
+            }
+            self.pause(self.locator.ticks(1) / 10);
         }
     }
 

@@ -38,6 +38,7 @@ impl Locator {
             if asked.is_empty() {
                 targets.extend(self.some_other(&targets));
                 targets.extend(self.a_lost_node());
+                targets.extend(self.silent_ones(&targets));
             }
             if targets.is_empty() {
                 break;
@@ -147,6 +148,20 @@ impl Locator {
         Some(chosen.location.clone())
     }
 
+    /// The members that didn't answer when they were asked last: silence counts only as long as it
+    /// is asked into.
+    fn silent_ones(&self, those: &[Location]) -> Vec<Location> {
+        let membership = self.membership();
+        let silent = membership.tracks.iter();
+        let silent = silent
+            .filter(|(location, track)| track.silent_since.is_some() && !those.contains(location));
+        let ours = silent.filter(|(location, _)| {
+            let member = membership.view.get(location);
+            member.is_some_and(Member::is_ours)
+        });
+        ours.map(|(location, _)| location.clone()).collect()
+    }
+
     /// From time to time, one of those that went without goodbye.
     fn a_lost_node(&self) -> Option<Location> {
         let membership = self.membership();
@@ -218,6 +233,21 @@ impl Locator {
         }
         let members = hello.members.filter(|_| is_member && differs)?;
         Some((from.clone(), members))
+    }
+
+    /// Whether every other node knows all that are here to stay, as far as they answer. A newcomer
+    /// that has taken a leaver's keys may have been taken in by that one alone so far: nobody else
+    /// would find them.
+    pub fn all_are_known(&self) -> bool {
+        let view = self.view();
+        let stays = |member: &&Member| matches!(member.state, State::Filling | State::Full);
+        let answers = self.hello(&self.others_of_ours());
+        let lists = answers.into_iter().flatten();
+        let mut lists = lists.filter_map(|hello| hello.members);
+        lists.all(|theirs| {
+            let knows = |member: &Member| theirs.iter().any(|o| o.location == member.location);
+            view.members().iter().filter(stays).all(knows)
+        })
     }
 
     pub(super) fn believe_goodbye(&self, member: &Member) {
