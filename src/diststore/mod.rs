@@ -253,10 +253,8 @@ impl Service for Store {
             b"get" => self.get(crate::locator::read_key(call.arguments)?, result),
             b"put" => {
                 let KeyValue { key, value } = KeyValue::read(call.arguments)?;
-                self.put(
-                    key,
-                    value.ok_or_else(|| Exception::missing_argument("value"))?,
-                )?;
+                let value = value.ok_or_else(|| Exception::missing_argument("value"))?;
+                self.put(key, value, call.done)?;
                 result.write_stop();
                 Ok(())
             }

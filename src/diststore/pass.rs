@@ -366,6 +366,10 @@ impl Store {
         let (Some(original), Some(value)) = (now.filter(|now| !now.is_ours()), value) else {
             return;
         };
+        // One that leaves hands its keys over itself, and has later values than the copies here.
+        if self.locator.originals_are_leaving() {
+            return;
+        }
         // The empty value is its word for a missing key.
         if value.is_empty() {
             offered.held += 1;
@@ -374,7 +378,7 @@ impl Store {
         let mut found = self.get_from_original(&original, &offered.key);
         if found.as_ref().is_ok_and(Vec::is_empty)
             && self
-                .put_at_original(&original.location, &offered.key, &value)
+                .put_at_original(&original.location, &offered.key, &value, &|| ())
                 .is_ok()
         {
             found = self.get_from_original(&original, &offered.key);

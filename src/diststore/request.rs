@@ -171,7 +171,8 @@ impl Store {
     }
 
     /// Serves a client's `put`: acknowledged, or an exception and then it may still take effect.
-    pub(super) fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Exception> {
+    /// `done` is called when later requests of the same client will find its effect.
+    pub(super) fn put(&self, key: &[u8], value: &[u8], done: &dyn Fn()) -> Result<(), Exception> {
         let deadline = self.deadline();
         loop {
             let look = self.wait_until_ready(deadline)?;
@@ -180,10 +181,12 @@ impl Store {
                 return Ok(());
             }
             let holders = look.view.holders(key, self.locator.replicas());
-            let coordinator = holders.iter().find(|holder| holder.is_ours());
-            let coordinator = match coordinator {
-                Some(holder) if holder.location != *self.locator.location() => holder,
-                _ => return self.put_here(key, value, deadline),
+            let coordinator = match holders.first() {
+                Some(first) if first.is_ours() && first.location != *self.locator.location() => {
+                    first
+                }
+                // What an original owns any of ours may put there.
+                _ => return self.put_here(key, value, deadline, done),
             };
             let request = request("forward", KeyValue::write(key, Some(value)));
             let limit = deadline.saturating_sub(self.now());
@@ -217,7 +220,13 @@ impl Store {
     }
 
     /// Carries a put out.
-    fn put_here(&self, key: &[u8], value: &[u8], deadline: Duration) -> Result<(), Exception> {
+    fn put_here(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        deadline: Duration,
+        done: &dyn Fn(),
+    ) -> Result<(), Exception> {
         let me = self.locator.location();
         let replicas = self.locator.replicas();
         let mut version = self.next_version(self.latest_version(key, deadline)?);
@@ -296,7 +305,7 @@ impl Store {
                 }
             }
             for original in originals {
-                match self.put_at_original(&original, key, value) {
+                match self.put_at_original(&original, key, value, done) {
                     Ok(()) => served.push(Served {
                         holder: original,
                         named: Vec::new(),
@@ -324,7 +333,7 @@ impl Store {
         let deadline = self.deadline();
         match forwarded.value {
             Some(value) => {
-                self.put_here(forwarded.key, value, deadline)?;
+                self.put_here(forwarded.key, value, deadline, &|| ())?;
                 calls::write_answer(None, result);
             }
             None => {
@@ -359,15 +368,18 @@ impl Store {
     }
 
     /// An original's own `put`, and a `ping` behind it: when it answers, it has acted on the put.
+    /// Between the two `done` is called: whatever is said to it from then on it hears later.
     pub(super) fn put_at_original(
         &self,
         original: &Location,
         key: &[u8],
         value: &[u8],
+        done: &dyn Fn(),
     ) -> Result<(), CallError> {
         let _relayed = Relayed::new(self, key);
         let put = single_request("put", KeyValue::write(key, Some(value)), true);
         self.locator.call_member(original, &put, ORIGINAL_LIMIT)?;
+        done();
         let ping = single_request("ping", EMPTY.to_vec(), false);
         self.locator.call_member(original, &ping, ORIGINAL_LIMIT)?;
         Ok(())

@@ -57,6 +57,8 @@ pub(super) struct Membership {
     pub lost: BTreeMap<Location, Duration>,
     /// Nodes that said goodbye, and with which stamp.
     pub gone: BTreeMap<Location, i64>,
+    /// Originals that have said that they leave, and when; until they have ended.
+    pub leaving_originals: BTreeMap<Location, Duration>,
     /// While filling: from whom what has come.
     pub pulled: BTreeMap<Location, Pulled>,
     /// While filling: who has taken this node in.
@@ -90,6 +92,7 @@ impl Membership {
             tracks: BTreeMap::new(),
             lost: BTreeMap::new(),
             gone: BTreeMap::new(),
+            leaving_originals: BTreeMap::new(),
             pulled: BTreeMap::new(),
             admitted_by: BTreeSet::new(),
             again: false,
@@ -163,6 +166,15 @@ impl Membership {
         true
     }
 
+    /// Whether the last question that was answered is older than `limit`. Originals don't count:
+    /// they are asked nothing.
+    pub fn has_lapsed(&self, now: Duration, limit: Duration) -> bool {
+        now.saturating_sub(self.answered) > limit
+            && self.joined
+            && self.others().any(Member::is_ours)
+            && matches!(self.me.state, State::Full | State::Filling)
+    }
+
     /// Starts over with pulling from everybody.
     pub fn refill(&mut self, wall: i64) {
         self.pulled.clear();
@@ -201,6 +213,7 @@ impl Membership {
         };
         self.gone.remove(location);
         self.lost.remove(location);
+        self.leaving_originals.remove(location);
         if change == Change::Added {
             let track = Track {
                 added: now,

@@ -12,7 +12,7 @@ use crate::net::CallError;
 
 use super::calls::{Hello, Known};
 use super::member::{Member, State};
-use super::{LAPSE_TICKS, Locator, SILENCE_TICKS};
+use super::{Locator, SILENCE_TICKS};
 
 /// How many ticks lie between two attempts at a lost node.
 const LOST_TICKS: usize = 8;
@@ -23,7 +23,7 @@ const DIFFERENCES_AT_ONCE: usize = 64;
 impl Locator {
     /// Looks after the others once. To be called at the interval of the options, by one thread.
     pub fn tick(&self) {
-        self.check_lapse();
+        let _ = self.look();
         if !self.has_joined() {
             return;
         }
@@ -79,31 +79,20 @@ impl Locator {
         self.drop_the_silent();
     }
 
-    /// Whether this node was stopped, or cut off from all others, and then it is filling again.
-    pub(super) fn check_lapse(&self) {
-        let now = self.now();
-        let limit = self.ticks(LAPSE_TICKS);
-        let lapsed = {
+    /// This node was stopped, or cut off from all others: it is filling again.
+    pub(super) fn lapse(&self) {
+        let (now, wall) = (self.now(), self.wall());
+        let view = {
             let mut membership = self.membership();
-            let lapsed = membership.joined
-                && now.saturating_sub(membership.answered) > limit
-                // Originals don't say hello.
-                && membership.others().any(Member::is_ours)
-                && matches!(membership.me.state, State::Full | State::Filling);
-            if lapsed {
-                membership.lapsed = true;
-                membership.answered = now;
-                membership.refill(self.wall());
-            }
-            lapsed
+            membership.lapsed = true;
+            membership.answered = now;
+            membership.refill(wall);
+            membership.view.clone()
         };
-        if lapsed {
-            let view = self.view();
-            for member in view.members() {
-                self.environment().network.forget(&member.location);
-            }
-            self.changed();
+        for member in view.members() {
+            self.environment().network.forget(&member.location);
         }
+        self.changed();
     }
 
     /// The next of ours in name order, together with those before it that are silent already.
