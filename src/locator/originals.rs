@@ -277,16 +277,28 @@ impl Locator {
         self.pass_on("remove", news);
     }
 
-    /// `suspect`: somebody can't reach one of ours. It is taken out only if, asked once, it doesn't
-    /// answer here either.
+    /// `suspect`: somebody can't reach a member. It is taken out only if, asked once, it doesn't
+    /// answer here either. (A silent original is busy: it has to refuse.)
     pub(super) fn on_suspect(&self, location: &Location) {
-        if *location == self.location || !self.view().get(location).is_some_and(Member::is_ours) {
-            return;
-        }
-        match self.hello(std::slice::from_ref(location)).pop() {
-            Some(Ok(hello)) if hello.me.state == State::Gone => self.believe_goodbye(&hello.me),
-            Some(Ok(_)) => {}
-            _ => self.take_out(location),
+        let member = self.view().get(location).cloned();
+        match member {
+            Some(_) if *location == self.location => {}
+            Some(member) if member.is_ours() => {
+                match self.hello(std::slice::from_ref(location)).pop() {
+                    Some(Ok(hello)) if hello.me.state == State::Gone => {
+                        self.believe_goodbye(&hello.me);
+                    }
+                    Some(Ok(_)) => {}
+                    _ => self.take_out(location),
+                }
+            }
+            Some(_) => {
+                let answer = self.service_types_of(location);
+                if matches!(answer, Err(CallError::Refused)) && !self.is_starting(location) {
+                    self.take_out(location);
+                }
+            }
+            None => {}
         }
     }
 
