@@ -112,13 +112,16 @@ impl Store {
         let mut least = usize::MAX;
         let mut progress = self.now();
         let mut taker = self.now();
+        let mut confirmed = None;
         loop {
             let view = self.locator.view();
+            let changes = self.changes.load(Ordering::Relaxed);
             let unconfirmed = self.pass(&view, Scope::All);
             if unconfirmed == 0
                 && self.locator.all_are_known()
                 && self.locator.view().epoch() == view.epoch()
             {
+                confirmed = Some(changes);
                 break;
             }
             let now = self.now();
@@ -146,7 +149,13 @@ impl Store {
                 return Ok(());
             }
             if self.now() >= end || self.locator.view().members().is_empty() {
-                return Err(unconfirmed);
+                // Who took everything may have gone too by now.
+                let nothing_new = confirmed == Some(self.changes.load(Ordering::Relaxed));
+                return if nothing_new {
+                    Ok(())
+                } else {
+                    Err(unconfirmed)
+                };
             }
             self.pause(self.locator.ticks(1) / 10);
         }

@@ -24,6 +24,7 @@
 //!   primary: what has been acknowledged is with one of them.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -245,6 +246,8 @@ impl Store {
             }
             if missing.contains(me) {
                 let merged = self.items.merge(key, version, value);
+                self.changes
+                    .fetch_add(u64::from(merged.changed), Ordering::Relaxed);
                 if !holders.iter().any(|holder| holder.location == *me) {
                     self.mark_untidy();
                 }
