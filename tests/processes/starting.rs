@@ -1,0 +1,84 @@
+//! Starting: ports, discovery, many at once.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use crate::running::{LOCATION, Node, Process, STORESERVER, members, network, own_address, settle};
+
+fn locator(address: &str) -> Node {
+    Node::start(Command::new(LOCATION).args(["-a", address]))
+}
+
+#[test]
+fn must_take_the_first_free_port_and_find_the_others() {
+    let address = own_address();
+    let first = Node::store(&address, &[]);
+    assert_eq!(*first.location.name(), format!("{address}:9900").into());
+    settle(&[&first]);
+    assert!(first.process.has_said("Initiating the network..."));
+    let second = Node::store(&address, &[]);
+    assert_eq!(second.location.port(), 9901);
+    settle(&[&first, &second]);
+    assert!(second.process.has_said("Joining the network..."));
+    assert!(
+        first
+            .process
+            .has_said(&format!("added {}", second.location))
+    );
+    first.kill();
+    let third = Node::store(&address, &[]);
+    assert_eq!(third.location.port(), 9900, "free again");
+    settle(&[&second, &third]);
+}
+
+#[test]
+fn must_take_the_port_that_it_is_given() {
+    let address = own_address();
+    let (ours, other) = (own_address(), own_address());
+    let first = Node::store(&address, &["-p", "12345"]);
+    let name = first.location.name();
+    assert_eq!(first.location.port(), 12345);
+    let others = [
+        Node::store(&ours, &["-h", name, "-p", "9950"]),
+        // The original's older form.
+        Node::store(&ours, &[name, "9951"]),
+        // An option beats a position.
+        Node::store(&other, &["--host", name, "127.0.0.1:1", "9952"]),
+    ];
+    assert_eq!(others.each_ref().map(|node| node.location.port()), [
+        9950, 9951, 9952
+    ]);
+    let nodes: Vec<_> = others.iter().chain([&first]).collect();
+    settle(&nodes);
+}
+
+#[test]
+fn must_join_nodes_of_its_own_service_only() {
+    let address = own_address();
+    let locators = [locator(&address), locator(&address)];
+    let stores = [Node::store(&address, &[]), Node::store(&address, &[])];
+    settle(&locators.each_ref());
+    settle(&stores.each_ref());
+    let last = locator(&address);
+    let [first, second] = &locators;
+    settle(&[first, second, &last]);
+}
+
+#[test]
+fn must_be_one_network_if_all_are_started_at_once() {
+    for _ in 0..3 {
+        let address = own_address();
+        let started: Vec<_> = (0..10)
+            .map(|_| Process::start(Command::new(STORESERVER).args(["-a", &address])))
+            .collect();
+        let nodes: Vec<_> = started.into_iter().map(Node::serving).collect();
+        let ports: BTreeSet<_> = nodes.iter().map(|node| node.location.port()).collect();
+        assert_eq!(ports, (9900..9910).collect());
+        settle(&nodes.iter().collect::<Vec<_>>());
+        let network = network();
+        for node in &nodes {
+            let members = members(&network, &node.location).unwrap();
+            assert_eq!(members.len(), 10, "as an original asks");
+        }
+    }
+}
