@@ -12,6 +12,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use thrifty_p2p::location::Location;
+
 pub struct History {
     since: Instant,
     events: Mutex<Events>,
@@ -31,6 +33,7 @@ struct Put {
 }
 
 struct Read {
+    at: Location,
     key: usize,
     value: Vec<u8>,
     began: Duration,
@@ -77,10 +80,11 @@ impl History {
     }
 
     /// A read that is over; `began` is a time of [`History::now`] before it was sent.
-    pub fn read(&self, key: usize, value: Vec<u8>, began: Duration) {
+    pub fn read(&self, at: &Location, key: usize, value: Vec<u8>, began: Duration) {
         let mut events = self.events.lock().unwrap();
         let ended = self.now();
         events.reads.push(Read {
+            at: at.clone(),
             key,
             value,
             began,
@@ -106,11 +110,10 @@ impl History {
             .filter_map(|read| {
                 let put = by_value.get(&(read.key, &read.value[..]));
                 let cause = bounds.judge(read, put.copied())?;
-                let value = String::from_utf8_lossy(&read.value);
-                let (began, ended) = (read.began, read.ended);
+                let value = String::from_utf8_lossy(&read.value[..read.value.len().min(20)]);
+                let Read { key, at, began, ended, .. } = read;
                 Some(format!(
-                    "key {} read {value:.40?} ({began:?} to {ended:?}): {cause}",
-                    read.key
+                    "key {key} read {value:?} at {at} ({began:?} to {ended:?}): {cause}",
                 ))
             })
             .collect();

@@ -107,7 +107,7 @@ impl Load {
             for node in nodes {
                 let began = self.shared.history.now();
                 let value = get(&network, node, name(key).as_bytes()).expect("the last read");
-                self.shared.history.read(key, value.clone(), began);
+                self.shared.history.read(node, key, value.clone(), began);
                 values.insert(value);
             }
             assert_eq!(values.len(), 1, "key {key} differs");
@@ -140,9 +140,11 @@ impl Shared {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let key = scatter(number) % KEYS;
         let began = self.history.now();
-        let read = self.call(number, |at| get(network, at, name(key).as_bytes()));
-        if let Some(value) = read {
-            self.history.read(key, value, began);
+        let read = self.call(number, |at| {
+            get(network, at, name(key).as_bytes()).map(|value| (at.clone(), value))
+        });
+        if let Some((at, value)) = read {
+            self.history.read(&at, key, value, began);
         }
     }
 
