@@ -1,6 +1,34 @@
-//! thrifty-p2p.
+//! A flat peer-to-peer network, and a key-value store spread over it.
+//!
+//! README.md says what it is for, what it promises and how to use the programs. This is the house
+//! from the ground up; each floor knows only the floors below it.
+//!
+//! | floor | what it is |
+//! |---|---|
+//! | `src/bin` | one small file a program: options in, exit code out |
+//! | [`cli`] | what the programs share: options, discovery, messages, exit codes |
+//! | [`node`] | a process: a service on a listener, and the threads that look after it |
+//! | [`diststore`] | the Store service: items, requests, the pass |
+//! | [`locator`] | the Locator service: members, views, joining, watching, originals |
+//! | [`server`], [`net`] | calls that come in and calls that go out, over TCP |
+//! | [`service`], [`net::Network`] | the seam: a service answers named calls, a network carries them |
+//! | [`ring`], [`location`] | who owns a key; `host:port` |
+//! | [`thrift`] | bytes to values to messages |
+//!
+//! Read first: [`service`] and [`net`], the seam that everything rests on; then
+//! [`locator::View::holders`], the one rule of who holds what; then [`guide`], which tells how it
+//! all works together. A service of one's own is `examples/factor.rs`.
+//!
+//! # Locks
+//!
+//! No lock is held while another node is called; that is what makes nodes that call each other at
+//! the same moment both finish. Two are held at once in one place only: the pass looks at the view
+//! (the lock of [`locator::Locator`]) while it has a shard's lock, to forget an item. The other
+//! order never happens.
+
 pub mod cli;
 pub mod diststore;
+pub mod guide;
 pub mod location;
 pub mod locator;
 pub mod net;

@@ -50,7 +50,7 @@ impl Location {
     /// number with the same bits.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.write_bytes_field(1, self.address().as_bytes());
-        out.write_i16_field(2, self.port.cast_signed());
+        out.write_i16_field(2, self.port as i16);
         out.write_stop();
     }
 
@@ -68,7 +68,7 @@ impl Location {
         while let Some((kind, id)) = reader.field()? {
             match (id, kind) {
                 (1, wire::STRING) => address = std::str::from_utf8(reader.bytes()?).ok(),
-                (2, wire::I16) => port = Some(reader.i16()?.cast_unsigned()),
+                (2, wire::I16) => port = Some(reader.i16()? as u16),
                 _ => reader.skip(kind)?,
             }
         }
@@ -171,6 +171,13 @@ mod tests {
         ] {
             assert!(text.parse::<Location>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn must_enforce_the_limit_of_addresses() {
+        let address = |length| "a".repeat(length);
+        assert!(Location::new(&address(ADDRESS_BYTES_MAX), 1).is_ok());
+        assert!(Location::new(&address(ADDRESS_BYTES_MAX + 1), 1).is_err());
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! Invariants: names are sorted; points are sorted; of equal points the smaller name's comes first
 //! and owns. The order in which nodes came and went can't be seen.
 
+use std::iter::Chain;
+use std::slice;
 use std::sync::{Arc, OnceLock};
 
 use md5::{Digest, Md5};
@@ -54,6 +56,9 @@ pub struct Ring {
 }
 
 impl Ring {
+    /// # Panics
+    /// With more than [`NODES_MAX`] names, as [`Ring::insert`]: whoever takes names from outside
+    /// stops earlier.
     pub fn new(names: impl IntoIterator<Item = Arc<str>>) -> Self {
         let mut names: Vec<_> = names.into_iter().collect();
         names.sort_unstable();
@@ -130,8 +135,10 @@ impl Ring {
         let (below, from) = self.points().split_at(self.start(hash));
         Walk {
             points: from.iter().chain(below),
-            met: Vec::new(),
-            left: self.names.len(),
+            nodes: self.names.len(),
+            met: 0,
+            first: [0; MET_IN_PLACE],
+            bits: Vec::new(),
         }
     }
 
@@ -142,9 +149,27 @@ impl Ring {
     }
 
     /// Index of the first point greater than `hash`.
+    ///
+    /// Points lie evenly where keys are, so the place is guessed by proportion and then searched
+    /// for nearby, within a few cache lines; a bad guess only makes the search longer.
     fn start(&self, hash: u32) -> usize {
+        let points = self.points();
         let last = u64::from(hash) << OWNER_BITS | OWNER_MASK;
-        self.points().partition_point(|point| *point <= last)
+        // Of a digest's four points the first lies below 2^32, and one in 16, 256, 4096 of the others.
+        let low = points.len() * 0x1111 / 0x4000;
+        let guess = ((u64::from(hash) * low as u64) >> 32) as usize;
+        let (mut from, mut to, mut step) = (guess, guess, 32);
+        while from > 0 && points[from - 1] > last {
+            to = from - 1;
+            from = from.saturating_sub(step);
+            step *= 2;
+        }
+        while to < points.len() && points[to] <= last {
+            from = to + 1;
+            to = (to + step).min(points.len());
+            step *= 2;
+        }
+        from + points[from..to].partition_point(|point| *point <= last)
     }
 
     fn points(&self) -> &Vec<u64> {
@@ -159,26 +184,59 @@ impl Ring {
     }
 }
 
-/// See [`Ring::walk`].
+/// See [`Ring::walk`]. The first few nodes are found without an allocation.
 #[derive(Debug)]
 pub struct Walk<'a> {
-    points: std::iter::Chain<std::slice::Iter<'a, u64>, std::slice::Iter<'a, u64>>,
-    met: Vec<u32>,
-    left: usize,
+    points: Chain<slice::Iter<'a, u64>, slice::Iter<'a, u64>>,
+    nodes: usize,
+    met: usize,
+    /// The nodes met while they are few,
+    first: [usize; MET_IN_PLACE],
+    /// and a bit for every node once they are more.
+    bits: Vec<u64>,
+}
+
+/// More than the replicas that people ask for, with some filling nodes between them.
+const MET_IN_PLACE: usize = 8;
+
+impl Walk<'_> {
+    /// Notes a node; true if it had not been met.
+    fn meet(&mut self, owner: usize) -> bool {
+        let bit = |owner: usize| (owner / 64, 1_u64 << (owner % 64));
+        if self.met < MET_IN_PLACE && self.first[..self.met].contains(&owner) {
+            return false;
+        }
+        if let Some(first) = self.first.get_mut(self.met) {
+            *first = owner;
+        } else {
+            if self.bits.is_empty() {
+                self.bits = vec![0; self.nodes.div_ceil(64)];
+                for (word, bit) in self.first.map(bit) {
+                    self.bits[word] |= bit;
+                }
+            }
+            let (word, bit) = bit(owner);
+            if self.bits[word] & bit != 0 {
+                return false;
+            }
+            self.bits[word] |= bit;
+        }
+        self.met += 1;
+        true
+    }
 }
 
 impl Iterator for Walk<'_> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        if self.met.len() == self.left {
+        if self.met == self.nodes {
             return None;
         }
-        for point in self.points.by_ref() {
-            let owner = (point & OWNER_MASK) as u32;
-            if !self.met.contains(&owner) {
-                self.met.push(owner);
-                return Some(owner as usize);
+        while let Some(point) = self.points.next() {
+            let owner = (point & OWNER_MASK) as usize;
+            if self.meet(owner) {
+                return Some(owner);
             }
         }
         None
@@ -218,5 +276,80 @@ fn merge(points: &mut Vec<u64>, added: &[u64], newcomer: u64) {
     }
     for point in &mut points[..read] {
         *point += u64::from(*point & OWNER_MASK >= newcomer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ring with points of our choice: real ones practically never all lie below a hash.
+    fn ring(points: &[(u64, u64)]) -> Ring {
+        let mut ring = Ring::new(["a:1", "b:1", "c:1"].map(Arc::from));
+        let points = points
+            .iter()
+            .map(|(value, owner)| value << OWNER_BITS | owner);
+        ring.points = OnceLock::from(points.collect::<Vec<_>>());
+        ring
+    }
+
+    #[test]
+    fn must_begin_anew_past_the_last_point() {
+        let ring = ring(&[(5, 2), (7, 0), (7, 1), (90, 0)]);
+        let walk = |hash| ring.walk(hash).collect::<Vec<_>>();
+        for (hash, places) in [
+            (0, [2, 0, 1]),
+            (4, [2, 0, 1]),
+            (5, [0, 1, 2]),
+            (6, [0, 1, 2]),
+            (7, [0, 2, 1]),
+            (89, [0, 2, 1]),
+            (90, [2, 0, 1]),
+            (u32::MAX, [2, 0, 1]),
+        ] {
+            assert_eq!(walk(hash), places, "hash {hash}");
+            assert_eq!(ring.owner(hash), Some(places[0]), "hash {hash}");
+        }
+    }
+
+    #[test]
+    fn must_find_the_first_point_above_wherever_points_lie() {
+        // All crowded at one end: the proportion guesses wrong by the whole ring.
+        for offset in [0, (1 << 32) - 400, 1 << 40] {
+            let points: Vec<_> = (0..400)
+                .map(|number| (offset + number, number % 3))
+                .collect();
+            let ring = ring(&points);
+            for hash in [
+                0,
+                1,
+                37,
+                398,
+                399,
+                400,
+                1 << 31,
+                u32::MAX - 399,
+                u32::MAX - 1,
+                u32::MAX,
+            ] {
+                let start = points.iter().position(|point| point.0 > u64::from(hash));
+                assert_eq!(ring.start(hash), start.unwrap_or(400), "{offset} {hash}");
+            }
+        }
+    }
+
+    #[test]
+    fn must_hash_keys_of_32_hex_digits_to_themselves() {
+        let digits = b"0123456789abcdefABCDEF0123456789";
+        assert_eq!(hash(digits), 0x0123_4567);
+        assert_eq!(hash(b"FFFFFFFF000000000000000000000000"), u32::MAX);
+        // One digit fewer, one that is none, 32 characters that are 33 bytes.
+        for key in [
+            &digits[..31],
+            b"0123456789abcdefABCDEF012345678g",
+            "é123456789abcdefABCDEF0123456789".as_bytes(),
+        ] {
+            assert_eq!(hash(key), first_word(key));
+        }
     }
 }

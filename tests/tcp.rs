@@ -1,7 +1,7 @@
 //! Calls over TCP, against a server of ours and against listeners that misbehave.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
@@ -128,4 +128,282 @@ fn must_bring_answers_in_the_order_of_the_calls() {
             }
         }
     }
+}
+
+#[test]
+fn must_tell_refused_from_silent_from_broken() {
+    let network = TcpNetwork::default();
+    let echo = request("echo", b"x");
+    let (listener, to) = listen();
+    assert_eq!(network.call(&to, &echo, SHORT), Err(CallError::Silent));
+    drop(listener);
+    assert_eq!(network.call(&to, &echo, LONG), Err(CallError::Refused));
+    let nowhere = Location::new("no-such-host.invalid", 9900).unwrap();
+    let error = network.call(&nowhere, &echo, LONG).unwrap_err();
+    assert!(matches!(error, CallError::Local(_)), "{error}");
+    for answer in [&b""[..], b"GET /", &reply("echo", 1), &reply("ohce", 0)] {
+        let (listener, to) = listen();
+        let peer = script(listener, vec![answer.to_vec()]);
+        let error = network.call(&to, &echo, LONG).unwrap_err();
+        assert!(matches!(error, CallError::Broken(_)), "{error}");
+        peer.join().unwrap();
+    }
+}
+
+fn reply(name: &str, sequence: i32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    begin_message(
+        &mut bytes,
+        MessageKind::Reply,
+        name.as_bytes(),
+        sequence,
+        false,
+    );
+    bytes.write_stop();
+    bytes
+}
+
+/// A peer that takes one connection after the other, reads what comes first on it, says one of
+/// these things, and closes.
+fn script(listener: TcpListener, answers: Vec<Vec<u8>>) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+            stream.write_all(&answer).unwrap();
+        }
+    })
+}
+
+#[test]
+fn must_reach_a_peer_that_has_been_replaced() {
+    let network = TcpNetwork::default();
+    let echo = request("echo", b"x");
+    let (listener, to) = listen();
+    let again = listener.local_addr().unwrap();
+    let (_, server) = serve(listener);
+    for _ in 0..3 {
+        network.call(&to, &echo, LONG).unwrap();
+    }
+    server.stop(LONG);
+    let (echoes, server) = serve(TcpListener::bind(again).unwrap());
+    network.call(&to, &echo, LONG).unwrap();
+    assert_eq!(echoes.served.load(Ordering::SeqCst), 1);
+    server.stop(LONG);
+    assert_eq!(network.call(&to, &echo, LONG), Err(CallError::Refused));
+}
+
+#[test]
+fn must_try_a_kept_connection_that_breaks_once_more_and_no_other() {
+    let network = TcpNetwork::default();
+    let ping = request("ping", b"");
+    let (listener, to) = listen();
+    let (tell, told) = mpsc::channel();
+    let peer = thread::spawn(move || {
+        let read = |stream: &mut TcpStream| stream.read(&mut [0; 4096]).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        read(&mut stream);
+        stream.write_all(&reply("ping", 0)).unwrap();
+        read(&mut stream); // The second call, for which this connection ends,
+        drop(stream);
+        let (mut stream, _) = listener.accept().unwrap();
+        read(&mut stream); // and which comes again here, and is answered.
+        stream.write_all(&reply("ping", 0)).unwrap();
+        read(&mut stream); // The third call gets half an answer.
+        stream.write_all(&reply("ping", 1)[..9]).unwrap();
+        drop(stream);
+        listener.set_nonblocking(true).unwrap();
+        told.recv().unwrap();
+        assert!(listener.accept().is_err(), "it came again");
+    });
+    assert!(network.call(&to, &ping, LONG).is_ok());
+    assert!(network.call(&to, &ping, LONG).is_ok());
+    let error = network.call(&to, &ping, LONG).unwrap_err();
+    assert!(matches!(error, CallError::Broken(_)), "{error}");
+    tell.send(()).unwrap();
+    peer.join().unwrap();
+}
+
+#[test]
+fn must_take_no_late_answer_for_another() {
+    let network = TcpNetwork::default();
+    let (listener, to) = listen();
+    let (echo, _server) = serve(listener);
+    let wait = network.call(&to, &request("wait", b"first"), SHORT);
+    assert_eq!(wait, Err(CallError::Silent));
+    echo.open();
+    let second = request("wait", b"second");
+    assert_eq!(
+        network.call(&to, &second, LONG),
+        Ok(second.arguments.to_vec())
+    );
+}
+
+#[test]
+fn must_hear_everybody_but_the_silent_one_within_one_limit() {
+    let network = TcpNetwork::default();
+    let (silent, silent_at) = listen();
+    let houses: Vec<_> = (0..9).map(|_| listen()).collect();
+    let mut calls: Vec<_> = houses
+        .iter()
+        .map(|(_, to)| (to.clone(), request("echo", &[b'x'; 100_000])))
+        .collect();
+    let _servers: Vec<_> = houses
+        .into_iter()
+        .map(|(listener, _)| serve(listener))
+        .collect();
+    // More than fits into the buffers between: its writing gets stuck.
+    calls.insert(0, (silent_at, request("echo", &vec![b'x'; 16 << 20])));
+    let limit = 10 * SHORT;
+    // The second time with kept connections.
+    for _ in 0..2 {
+        let started = Instant::now();
+        let answers = network.call_all(&calls, limit);
+        assert!(started.elapsed() < 2 * limit);
+        assert_eq!(answers[0], Err(CallError::Silent));
+        assert!(answers[1..].iter().all(Result::is_ok));
+    }
+    drop(silent);
+}
+
+#[test]
+fn must_not_add_up_the_limits_of_hosts_that_do_not_answer() {
+    // A listener whose queue is full: the system drops what else wants to connect.
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let patience = Duration::from_millis(100);
+    let fill = || TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), patience).ok();
+    let _queue: Vec<_> = std::iter::from_fn(fill).collect();
+    let calls: Vec<_> = (2..42)
+        .map(|host| {
+            let to = Location::new(&format!("127.0.0.{host}"), port).unwrap();
+            (to, request("echo", b"x"))
+        })
+        .collect();
+    let started = Instant::now();
+    let answers = TcpNetwork::default().call_all(&calls, 5 * SHORT);
+    assert!(started.elapsed() < 4 * 5 * SHORT);
+    assert!(
+        answers
+            .iter()
+            .all(|answer| *answer == Err(CallError::Silent))
+    );
+}
+
+#[test]
+fn must_end_the_calls_that_wait_when_a_location_is_forgotten() {
+    let network = TcpNetwork::default();
+    let (listener, to) = listen();
+    let (echo, _server) = serve(listener);
+    for kept in [false, true] {
+        if kept {
+            network.call(&to, &request("echo", b"x"), LONG).unwrap();
+        }
+        let before = echo.waiting.load(Ordering::SeqCst);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| network.call(&to, &request("wait", b""), LONG));
+            wait_until("the call waits", || {
+                echo.waiting.load(Ordering::SeqCst) > before
+            });
+            let started = Instant::now();
+            network.forget(&to);
+            let error = waiting.join().unwrap().unwrap_err();
+            assert!(matches!(error, CallError::Broken(_)), "{error}");
+            assert!(started.elapsed() < LONG / 2);
+        });
+        assert_eq!(
+            echo.waiting.load(Ordering::SeqCst),
+            before + 1,
+            "not repeated"
+        );
+    }
+    network.call(&to, &request("echo", b"x"), LONG).unwrap();
+    echo.open();
+}
+
+#[test]
+fn must_not_wait_for_answers_to_oneway_requests() {
+    let network = TcpNetwork::default();
+    let (listener, to) = listen();
+    let mut put = request("put", &vec![b'x'; 1 << 20]);
+    put.oneway = true;
+    put.connection = Connection::Single;
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        assert_eq!(network.call(&to, &put, LONG), Ok(vec![0]));
+        let bytes = reading.join().unwrap();
+        let limits = Limits::default();
+        let (message, length) = Splitter::default().next(&bytes, &limits).unwrap().unwrap();
+        assert_eq!((message.kind, length), (MessageKind::Oneway, bytes.len()));
+        assert!(message.body == *put.arguments);
+    });
+}
+
+#[test]
+fn must_keep_connections_between_our_own_nodes_only() {
+    let network = TcpNetwork::default();
+    let (listener, to) = listen();
+    let mut ping = request("ping", b"");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Answers once on the first connection, and reads to its end, as an original would;
+            // then twice on the second.
+            for times in [1, 2] {
+                let (mut stream, _) = listener.accept().unwrap();
+                for sequence in 0..times {
+                    assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+                    stream.write_all(&reply("ping", sequence)).unwrap();
+                }
+                assert_eq!(stream.read(&mut [0; 4096]).unwrap(), 0);
+            }
+        });
+        ping.connection = Connection::Single;
+        assert!(network.call(&to, &ping, LONG).is_ok());
+        ping.connection = Connection::Kept;
+        assert!(network.call(&to, &ping, LONG).is_ok());
+        assert!(network.call(&to, &ping, LONG).is_ok());
+        network.forget(&to);
+    });
+}
+
+/// Both ends write more than fits in between, each to the other.
+#[test]
+fn must_finish_when_two_nodes_send_much_to_each_other() {
+    let networks = [TcpNetwork::default(), TcpNetwork::default()];
+    let (first, a) = listen();
+    let (second, b) = listen();
+    let _servers = (serve(first), serve(second));
+    let much = request("echo", &vec![b'x'; 16 << 20]);
+    thread::scope(|scope| {
+        for (network, to) in networks.iter().zip([a, b]) {
+            let much = &much;
+            scope.spawn(move || assert!(network.call(&to, much, LONG).is_ok()));
+        }
+    });
+}
+
+#[test]
+fn must_not_be_kept_waiting_by_an_answer_that_trickles() {
+    let (listener, to) = listen();
+    let trickling = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // A field of a megabyte, of which the bytes come one by one.
+        let mut answer = Vec::new();
+        begin_message(&mut answer, MessageKind::Reply, b"echo", 0, false);
+        answer.write_bytes_field(0, &[b'x'; 1 << 20]);
+        for byte in answer {
+            thread::sleep(Duration::from_millis(5));
+            if stream.write_all(&[byte]).is_err() {
+                return;
+            }
+        }
+    });
+    let answer = TcpNetwork::default().call(&to, &request("echo", b"x"), SHORT);
+    assert_eq!(answer, Err(CallError::Silent));
+    trickling.join().unwrap();
 }

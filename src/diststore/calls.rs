@@ -227,27 +227,6 @@ pub fn read_taken(result: &[u8]) -> Result<Vec<Taken>, CallError> {
     })
 }
 
-/// The arguments of `digests`: who asks, `{1: location}`.
-pub fn write_location(location: &Location) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.write_field(wire::STRUCT, 1);
-    location.write(&mut out);
-    out.write_stop();
-    out
-}
-
-pub fn read_location(arguments: &[u8]) -> Result<Location, Exception> {
-    let mut location = None;
-    Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
-        let found = (id, kind) == (1, wire::STRUCT);
-        if found {
-            location = Location::read(reader)?;
-        }
-        Ok(found)
-    })?;
-    location.ok_or_else(|| Exception::missing_argument("location"))
-}
-
 /// The answer to `digests`: a number for each shard.
 pub fn write_digests(digests: &[u64], out: &mut Vec<u8>) {
     out.write_field(wire::LIST, 0);

@@ -260,7 +260,7 @@ impl Service for Store {
             }
             b"forward" => self.on_forward(&KeyValue::read(call.arguments)?, result),
             b"digests" => {
-                let caller = calls::read_location(call.arguments)?;
+                let caller = crate::locator::read_location(call.arguments)?;
                 let look = self.locator.look();
                 let digests = self.digests(&look.view, &caller);
                 calls::write_digests(&digests, result);

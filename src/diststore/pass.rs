@@ -374,7 +374,7 @@ impl Store {
             ours.filter(|(_, member)| member.location != *self.locator.location())
                 .collect()
         };
-        let ask = calls::write_location(self.locator.location());
+        let ask = crate::locator::write_location(self.locator.location());
         let ask = request("digests", ask);
         for (place, other) in others {
             let limit = self.locator.ticks(4);

@@ -235,11 +235,27 @@ impl Hello {
     }
 }
 
+/// The arguments of `suspect` (`{1: location}`), and of others that take a location alone.
+pub fn write_location(location: &Location) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.write_field(wire::STRUCT, 1);
+    location.write(&mut out);
+    out.write_stop();
+    out
+}
+
+/// Reads field 1, a location; other fields are stepped over.
+pub fn read_location(arguments: &[u8]) -> Result<Location, Exception> {
+    News::read(arguments).map(|news| news.location)
+}
+
 /// `pull`: take me in, and give me the next of the items that I should hold.
 pub struct PullArguments<'a> {
     pub me: Member,
     pub replicas: usize,
     pub service: &'a [u8],
+    /// Of the caller's list: an equal one needs no answer.
+    pub digest: u64,
     /// Empty for the first page, then what the page before gave.
     pub cursor: &'a [u8],
 }
@@ -252,12 +268,13 @@ impl<'a> PullArguments<'a> {
         out.write_i32_field(2, i32::try_from(self.replicas).unwrap_or(i32::MAX));
         out.write_bytes_field(3, self.service);
         out.write_bytes_field(4, self.cursor);
+        out.write_i64_field(5, self.digest.cast_signed());
         out.write_stop();
         out
     }
 
     pub fn read(arguments: &'a [u8]) -> Result<Self, Exception> {
-        let (mut me, mut replicas) = (None, 0);
+        let (mut me, mut replicas, mut digest) = (None, 0, 0);
         let (mut service, mut cursor) = (&b""[..], &b""[..]);
         Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
             match (id, kind) {
@@ -265,6 +282,7 @@ impl<'a> PullArguments<'a> {
                 (2, wire::I32) => replicas = usize::try_from(reader.i32()?).unwrap_or(0),
                 (3, wire::STRING) => service = reader.bytes()?,
                 (4, wire::STRING) => cursor = reader.bytes()?,
+                (5, wire::I64) => digest = reader.i64()?.cast_unsigned(),
                 _ => return Ok(false),
             }
             Ok(true)
@@ -274,6 +292,7 @@ impl<'a> PullArguments<'a> {
             me,
             replicas,
             service,
+            digest,
             cursor,
         })
     }
@@ -282,6 +301,7 @@ impl<'a> PullArguments<'a> {
 /// The answer to `pull`.
 pub struct Page<'a> {
     pub me: Member,
+    /// Empty if the caller's digest was the same.
     pub members: Vec<Member>,
     pub items: Vec<Item<'a>>,
     /// Where the next page begins; `None`: this was the last.

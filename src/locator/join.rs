@@ -102,13 +102,14 @@ impl Locator {
             }
             self.take_page(&page, application);
         } else {
-            if self.location.port() > i16::MAX.cast_unsigned() {
-                return Err(StartError::PortTooHigh(peer.clone()));
-            }
             let members = self.members_of_original(peer).map_err(failed)?;
             for location in members {
                 self.admit(Member::original(location));
             }
+        }
+        let originals = self.view().members().iter().any(|member| !member.is_ours());
+        if originals && self.location.port() > i16::MAX.cast_unsigned() {
+            return Err(StartError::PortTooHigh(peer.clone()));
         }
         self.membership().joined = true;
         self.changed();
@@ -182,13 +183,17 @@ impl Locator {
     }
 
     fn pull_from(&self, from: &[(Location, Vec<u8>)]) -> Vec<crate::net::Answer> {
-        let me = self.me();
+        let (me, digest) = {
+            let membership = self.membership();
+            (membership.me.clone(), membership.view.digest())
+        };
         let pull = |(location, cursor): &(Location, Vec<u8>)| {
             let arguments = PullArguments {
                 me: me.clone(),
                 replicas: self.options.replicas,
                 service: self.service_type().as_bytes(),
                 cursor,
+                digest,
             };
             (location.clone(), request("pull", arguments.write()))
         };
@@ -267,7 +272,9 @@ impl Locator {
             let membership = self.membership();
             (membership.me.clone(), membership.view.clone())
         };
-        Page::write(&me, view.members(), result, |items| {
+        let same = pull.digest == view.digest();
+        let members = if same { &[] } else { view.members() };
+        Page::write(&me, members, result, |items| {
             application.page(&view, &newcomer, pull.cursor, items)
         });
         Ok(())

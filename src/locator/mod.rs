@@ -7,10 +7,10 @@
 //!
 //! Invariants:
 //!
-//! * The lock guards [`Membership`] and is never held while another node is called.
+//! * The lock guards its members and is never held while another node is called.
 //! * Nothing is waited for without a limit. Limits are counted in *ticks*, see below.
 //! * A node is dropped when a fresh connection to it is refused, when it has been silent for
-//!   [`SILENCE_TICKS`], or when it says goodbye; never on somebody else's word alone.
+//!   8 ticks, or when it says goodbye; never on somebody else's word alone.
 
 mod calls;
 mod join;
@@ -21,8 +21,8 @@ mod view;
 mod watch;
 
 pub use calls::{
-    EMPTY, Item, ItemList, Known, LIMITS, Page, Status, read_key, read_result, request,
-    single_request, write_key,
+    EMPTY, Item, ItemList, Known, LIMITS, Page, Status, read_key, read_location, read_result,
+    request, single_request, write_key, write_location,
 };
 pub use join::StartError;
 pub use member::{Member, State, fnv1a};
@@ -35,7 +35,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::net::{Answer, CallError, Connection, Environment, Request};
+use crate::net::{Answer, CallError, Environment, Request};
 use crate::service::{Call, Order, Service};
 use crate::thrift::{Exception, Write, wire};
 
@@ -239,7 +239,7 @@ impl Locator {
     pub fn order(&self, method: &[u8]) -> Order {
         match method {
             b"add" | b"remove" | b"join" | b"die" => Order::Write,
-            b"hello" | b"pull" | b"status" => Order::Free,
+            b"hello" | b"pull" | b"suspect" | b"status" => Order::Free,
             _ => Order::Read,
         }
     }
@@ -310,6 +310,7 @@ impl Locator {
                 let arguments = PullArguments::read(call.arguments)?;
                 return self.on_pull(arguments, result, application);
             }
+            b"suspect" => self.on_suspect(&calls::read_location(call.arguments)?),
             b"status" => {
                 self.status(application).write(result);
                 return Ok(());
@@ -402,7 +403,7 @@ impl Locator {
         };
         if dropped {
             self.note_removed(location);
-            self.tell_all("remove", location);
+            self.tell_lost(location);
         }
     }
 
@@ -412,34 +413,56 @@ impl Locator {
         self.changed();
     }
 
-    /// Sends `add` or `remove` to every other member, with everybody as authority: nobody has to
-    /// pass it on, so no stuck one can end the news. Those it doesn't reach learn by comparing.
-    fn tell_all(&self, method: &'static str, about: &Location) {
+    /// Tells the others that a node doesn't answer any more: ours are to ask it themselves, the
+    /// originals are told that it has gone. Those it doesn't reach learn by comparing lists.
+    fn tell_lost(&self, location: &Location) {
+        let suspect = request("suspect", calls::write_location(location));
+        let mut notices = self.tell_originals("remove", location);
+        notices.extend(self.tell_ours(&suspect, location));
+        // Who refuses here is found by its neighbour: dropping it now could go round in circles.
+        // The others ask the one in question, so they may take a tick longer.
+        self.notify(&notices, 2 * ANSWER_TICKS);
+    }
+
+    /// The same request for each other member of ours but one.
+    fn tell_ours(&self, request: &Request, except: &Location) -> Vec<(Location, Request)> {
+        let view = self.view();
+        let ours = view.members().iter().filter(|member| member.is_ours());
+        let others = ours.map(|member| &member.location);
+        let others = others.filter(|location| **location != self.location && *location != except);
+        others
+            .map(|location| (location.clone(), request.clone()))
+            .collect()
+    }
+
+    /// `add` or `remove`, with everybody as authority: who gets it has nobody to pass it on to, so
+    /// no stuck one can end the news.
+    fn news(&self, method: &'static str, about: &Location) -> Request {
         let view = self.view();
         let everybody = view.members().iter().map(|member| &member.location);
-        let arguments = Arc::new(News::write(about, everybody));
-        let others = view.members().iter();
-        let others = others.filter(|m| m.location != self.location && m.location != *about);
-        let tell = |member: &Member| {
-            let ours = member.is_ours();
-            let request = Request {
-                method,
-                arguments: arguments.clone(),
-                connection: if ours {
-                    Connection::Kept
-                } else {
-                    Connection::Single
-                },
-                oneway: !ours,
-            };
-            (member.location.clone(), request)
-        };
-        let calls: Vec<_> = others.map(tell).collect();
-        if !calls.is_empty() {
-            // Who refuses here is found by its neighbour: dropping it now could go round in circles.
-            // The others ask the one in question themselves, so they may take a tick longer.
-            let limit = self.ticks(2 * ANSWER_TICKS);
-            let _ = self.environment.network.call_all(&calls, limit);
+        single_request(method, News::write(about, everybody), true)
+    }
+
+    /// That for each original but one.
+    fn tell_originals(&self, method: &'static str, about: &Location) -> Vec<(Location, Request)> {
+        let view = self.view();
+        let originals = view.members().iter().filter(|member| !member.is_ours());
+        let originals = originals.filter(|member| member.location != *about);
+        let mut originals = originals.map(|member| member.location.clone()).peekable();
+        if originals.peek().is_none() {
+            return Vec::new();
+        }
+        let news = self.news(method, about);
+        originals.map(|location| (location, news.clone())).collect()
+    }
+
+    /// Sends what wants no answer but that it has arrived.
+    fn notify(&self, notices: &[(Location, Request)], ticks: u32) {
+        if !notices.is_empty() {
+            let _ = self
+                .environment
+                .network
+                .call_all(notices, self.ticks(ticks));
         }
     }
 
@@ -532,20 +555,23 @@ impl Locator {
     /// Says goodbye: this node is no member any more, and everybody is told.
     pub fn say_goodbye(&self) {
         self.set_state(State::Gone);
-        self.tell_all("remove", &self.location);
+        // A hello of a node that has gone is its goodbye.
+        let _ = self.hello(&self.others_of_ours());
+        self.notify(&self.tell_originals("remove", &self.location), ANSWER_TICKS);
         self.wait_for_originals();
     }
 
     /// This node begins to hand over, and everybody is told.
     pub fn begin_leaving(&self) {
         self.set_state(State::Leaving);
-        let others: Vec<_> = {
-            let membership = self.membership();
-            let ours = membership.others().filter(|member| member.is_ours());
-            ours.map(|member| member.location.clone()).collect()
-        };
         // Who doesn't hear it is told with each item.
-        let _ = self.hello(&others);
+        let _ = self.hello(&self.others_of_ours());
+    }
+
+    fn others_of_ours(&self) -> Vec<Location> {
+        let membership = self.membership();
+        let ours = membership.others().filter(|member| member.is_ours());
+        ours.map(|member| member.location.clone()).collect()
     }
 
     fn set_state(&self, state: State) {

@@ -204,7 +204,9 @@ impl Locator {
         let new = self.admit_unasked(location);
         done();
         if new {
-            self.tell_all("add", location);
+            let mut notices = self.tell_originals("add", location);
+            notices.extend(self.tell_ours(&self.news("add", location), location));
+            self.notify(&notices, ANSWER_TICKS);
         }
     }
 
@@ -234,38 +236,39 @@ impl Locator {
         self.note_admitted(location, change)
     }
 
-    /// `remove`. Of one of ours it is believed only if that node, asked once, no longer answers as
-    /// a member: it may have been taken for dead by one that couldn't reach it.
+    /// `remove`, from an original or a script. Of one of ours it is not believed: it is asked.
     pub(super) fn on_remove(&self, news: News, done: &dyn Fn()) {
         let location = &news.location;
-        let member = self.view().get(location).cloned();
-        match member {
-            Some(_) if *location == self.location => self.come_back(&news),
-            Some(member) if member.is_ours() => {
-                let answer = self.hello(std::slice::from_ref(location)).pop();
-                match answer {
-                    Some(Ok(hello)) if hello.me.state == State::Gone => {
-                        self.believe_goodbye(&hello.me);
-                    }
-                    Some(Ok(_)) => {}
-                    _ => {
-                        let now = self.now();
-                        if self.membership().remove(location, None, now) {
-                            self.note_removed(location);
-                        }
-                    }
-                }
-            }
-            Some(_) => {
-                let now = self.now();
-                if self.membership().remove(location, None, now) {
-                    self.note_removed(location);
-                }
-            }
-            None => {}
+        if *location == self.location {
+            self.come_back(&news);
+        } else if self.view().get(location).is_some_and(Member::is_ours) {
+            self.on_suspect(location);
+        } else {
+            self.take_out(location);
         }
         done();
         self.pass_on("remove", news);
+    }
+
+    /// `suspect`: somebody can't reach one of ours. It is taken out only if, asked once, it doesn't
+    /// answer here either.
+    pub(super) fn on_suspect(&self, location: &Location) {
+        if *location == self.location || !self.view().get(location).is_some_and(Member::is_ours) {
+            return;
+        }
+        match self.hello(std::slice::from_ref(location)).pop() {
+            Some(Ok(hello)) if hello.me.state == State::Gone => self.believe_goodbye(&hello.me),
+            Some(Ok(_)) => {}
+            _ => self.take_out(location),
+        }
+    }
+
+    /// Takes out a member that has gone without saying so here; the others have been told.
+    fn take_out(&self, location: &Location) {
+        let now = self.now();
+        if self.membership().remove(location, None, now) {
+            self.note_removed(location);
+        }
     }
 
     /// Somebody says that this node has gone. If it was an original, it has to be told again.

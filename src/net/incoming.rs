@@ -1,14 +1,14 @@
 //! The bytes that come in on one connection, and the messages in them.
 //!
 //! One buffer, small until a message or a full read wants more, so memory is only ever taken
-//! for bytes that have arrived (at most twice as much). Messages are slices of it.
+//! for bytes that have arrived (at most four times as much). Messages are slices of it.
 
 use std::io::{self, Read};
 
 use crate::thrift::{Error, Limits, Message, Splitter};
 
-/// What a quiet connection holds.
-pub(crate) const BUFFER_BYTES_MIN: usize = 4 << 10;
+/// What a quiet connection holds: most requests fit, and thousands of connections cost little.
+pub(crate) const BUFFER_BYTES_MIN: usize = 1 << 10;
 
 /// Up to here the buffer grows when a read fills it; beyond only for a message that needs it.
 const BUFFER_BYTES_BATCH: usize = 64 << 10;
@@ -34,14 +34,17 @@ impl Incoming {
 
     /// Reads once: how many bytes came, 0 at the end of the stream.
     pub fn read_from(&mut self, stream: &mut impl Read) -> io::Result<usize> {
-        let filled = self.end == self.bytes.len();
+        let length = self.bytes.len();
+        let filled = self.end == length;
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
         }
-        if self.end == self.bytes.len() || (filled && self.bytes.len() < BUFFER_BYTES_BATCH) {
-            self.bytes.resize(2 * self.bytes.len(), 0);
+        if filled && length < BUFFER_BYTES_BATCH {
+            self.bytes.resize(4 * length, 0);
+        } else if self.end == length {
+            self.bytes.resize(2 * length, 0);
         }
         let count = stream.read(&mut self.bytes[self.end..])?;
         self.end += count;
@@ -74,7 +77,9 @@ impl Incoming {
     /// Gives memory back, unless a message is under way.
     pub fn shrink(&mut self) {
         if self.is_empty() {
-            *self = Incoming::new();
+            (self.start, self.end) = (0, 0);
+            self.bytes.truncate(BUFFER_BYTES_MIN);
+            self.bytes.shrink_to_fit();
         }
     }
 }

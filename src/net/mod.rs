@@ -5,6 +5,7 @@
 //! simulation they are a scheduler's.
 
 mod clock;
+mod dial;
 pub(crate) mod incoming;
 mod tcp;
 

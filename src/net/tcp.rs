@@ -10,11 +10,11 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::dial::{connect, side_by_side};
 use super::incoming::Incoming;
 use super::{Answer, CallError, Connection, Network, Request};
 use crate::location::Location;
@@ -28,17 +28,11 @@ const IDLE_MAX: usize = 16;
 /// ours would close it.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Connections made at a time by one [`Network::call_all`].
-const CONNECTING_MAX: usize = 64;
-
 /// More than this may fill the peer's buffers, so its writing may have to wait for the peer.
 const QUICK_BYTES_MAX: usize = 64 << 10;
 
 /// Time limits are rounded up to this, so that the next call finds the one that it wants set.
 const LIMIT_STEP: Duration = Duration::from_millis(10);
-
-/// Stack of the threads that connect and resolve names.
-const STACK_BYTES: usize = 256 << 10;
 
 /// Connections to other nodes, and calls on them. Shared by all threads of a node.
 #[derive(Debug, Default)]
@@ -166,10 +160,7 @@ impl TcpNetwork {
             None => self.connect(group, deadline).map_err(Failure::Final)?,
         };
         let bytes = group.encode(link.sequence);
-        let written = link
-            .wait_until(deadline)
-            .and_then(|()| (&*link.stream).write_all(&bytes));
-        match written {
+        match link.write_all(&bytes, deadline) {
             Ok(()) => Ok(link),
             Err(error) => Err(self.fail(group, &link, failure_of(&error))),
         }
@@ -218,13 +209,9 @@ impl TcpNetwork {
                 Ok(None) => {}
                 Err(error) => return Err(CallError::Broken(error.to_string())),
             }
-            let read = link
-                .wait_until(deadline)
-                .and_then(|()| incoming.read_from(&mut &*link.stream));
-            match read {
+            match link.read(incoming, deadline) {
                 Ok(0) => return Err(broken("closed before the answer")),
                 Ok(_) => link.doubtful = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(failure_of(&error)),
             }
         }
@@ -255,13 +242,12 @@ impl TcpNetwork {
         Some(link)
     }
 
-    /// Keeps a connection for the next caller, if all its answers came in time and nothing else.
+    /// Keeps a connection for the next caller, if all its answers came and nothing else.
     fn put_back(&self, to: &Location, mut link: Link, clean: bool) {
         link.doubtful = true;
         let now = Instant::now();
         let mut pools = self.pools();
-        let wanted = pools.release(to, &link.stream) && clean && link.limit != Some(Duration::ZERO);
-        if wanted {
+        if pools.release(to, &link.stream) && clean {
             let pool = pools.of.entry(to.clone()).or_default();
             if pool.idle.len() < IDLE_MAX {
                 pool.idle.push((now, link));
@@ -271,19 +257,8 @@ impl TcpNetwork {
     }
 
     fn connect(&self, group: &Group<'_>, deadline: Instant) -> Result<Link, CallError> {
-        let mut outcome = Err(CallError::Local("no such host".to_owned()));
-        for address in resolve(group.to, deadline)? {
-            outcome = match (outcome, connect_to(address, deadline)) {
-                // One address that refuses doesn't make up for one that is silent.
-                (Err(CallError::Silent), Err(_)) => Err(CallError::Silent),
-                (_, outcome) => outcome,
-            };
-            if outcome.is_ok() {
-                break;
-            }
-        }
         let link = Link {
-            stream: Arc::new(outcome?),
+            stream: Arc::new(connect(group.to, deadline)?),
             sequence: 0,
             limit: None,
             doubtful: false,
@@ -329,6 +304,30 @@ impl Pools {
 }
 
 impl Link {
+    fn write_all(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+        // Not `write_all` of the stream: a peer that reads now and then would get the time anew.
+        while !bytes.is_empty() {
+            self.wait_until(deadline)?;
+            match (&*self.stream).write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes have come, 0 at the end of the stream.
+    fn read(&mut self, incoming: &mut Incoming, deadline: Instant) -> io::Result<usize> {
+        loop {
+            self.wait_until(deadline)?;
+            match incoming.read_from(&mut &*self.stream) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Lets the next read or write wait until then, or not at all if that is past.
     fn wait_until(&mut self, deadline: Instant) -> io::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -337,9 +336,11 @@ impl Link {
         if self.limit == Some(limit) {
             return Ok(());
         }
-        if limit.is_zero() {
-            self.stream.set_nonblocking(true)?;
-        } else {
+        let waited_before = self.limit != Some(Duration::ZERO);
+        if limit.is_zero() == waited_before {
+            self.stream.set_nonblocking(limit.is_zero())?;
+        }
+        if !limit.is_zero() {
             self.stream.set_read_timeout(Some(limit))?;
             self.stream.set_write_timeout(Some(limit))?;
         }
@@ -421,59 +422,6 @@ fn check(message: &Message<'_>, method: &str, sequence: i32, limits: &Limits) ->
     }
 }
 
-/// The addresses of a location. A name is looked up in a thread of its own, which ends when the
-/// system's resolver gives up, as nothing else bounds that.
-fn resolve(to: &Location, deadline: Instant) -> Result<Vec<SocketAddr>, CallError> {
-    if let Ok(ip) = to.address().parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, to.port())]);
-    }
-    let (answer, answered) = mpsc::channel();
-    let (name, port) = (to.address().to_owned(), to.port());
-    let look_up = move || {
-        let addresses = (name.as_str(), port).to_socket_addrs();
-        // Nobody may be waiting any more.
-        let _ = answer.send(addresses.map(Vec::from_iter));
-    };
-    let thread = thread::Builder::new()
-        .name("resolve".to_owned())
-        .stack_size(STACK_BYTES);
-    let local =
-        |cause: &dyn std::fmt::Display| CallError::Local(format!("{}: {cause}", to.address()));
-    thread.spawn(look_up).map_err(|error| local(&error))?;
-    let left = deadline.saturating_duration_since(Instant::now());
-    match answered.recv_timeout(left) {
-        Ok(addresses) => addresses.map_err(|error| local(&error)),
-        Err(_) => Err(local(&"no answer to the look-up of the name")),
-    }
-}
-
-fn connect_to(address: SocketAddr, deadline: Instant) -> Result<TcpStream, CallError> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(CallError::Silent);
-    }
-    let connected = TcpStream::connect_timeout(&address, left).and_then(|stream| {
-        stream.set_nodelay(true)?;
-        Ok((stream.local_addr()?, stream))
-    });
-    match connected {
-        // The system may choose the very port that we connect to, if it is free, as ours.
-        Ok((own, _)) if own == address => Err(CallError::Refused),
-        Ok((_, stream)) => Ok(stream),
-        Err(error) => Err(match error.kind() {
-            ErrorKind::ConnectionRefused => CallError::Refused,
-            ErrorKind::TimedOut
-            | ErrorKind::WouldBlock
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable => CallError::Silent,
-            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
-                CallError::Broken(error.to_string())
-            }
-            _ => CallError::Local(error.to_string()),
-        }),
-    }
-}
-
 /// What an error on an established connection means.
 fn failure_of(error: &io::Error) -> CallError {
     match error.kind() {
@@ -483,30 +431,4 @@ fn failure_of(error: &io::Error) -> CallError {
         | ErrorKind::NetworkUnreachable => CallError::Silent,
         _ => CallError::Broken(error.to_string()),
     }
-}
-
-/// Does the work for all items, several at a time, on this thread and others.
-fn side_by_side<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    let helpers = items.len().min(CONNECTING_MAX).saturating_sub(1);
-    let items = Mutex::new(items.into_iter());
-    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work_off = || std::iter::from_fn(next).map(&work).collect::<Vec<_>>();
-    if helpers == 0 {
-        return work_off();
-    }
-    thread::scope(|scope| {
-        let spawn = |_| {
-            let thread = thread::Builder::new()
-                .name("connect".to_owned())
-                .stack_size(STACK_BYTES);
-            thread.spawn_scoped(scope, work_off).ok()
-        };
-        // Where no thread is to be had, the others do its work.
-        let helpers: Vec<_> = (0..helpers).filter_map(spawn).collect();
-        let mut done = work_off();
-        for helper in helpers {
-            done.extend(helper.join().expect("BUG: a panic while connecting"));
-        }
-        done
-    })
 }

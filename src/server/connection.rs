@@ -135,6 +135,12 @@ enum End {
     Gone,
 }
 
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        End::Malformed(error)
+    }
+}
+
 impl From<io::Error> for End {
     fn from(_: io::Error) -> Self {
         End::Gone
@@ -188,6 +194,9 @@ impl Conversation<'_> {
             }
             while let Some(message) = incoming.next(&self.shared.options.limits)? {
                 message_begun = false;
+                if self.answers.len() > BATCH_BYTES_MAX {
+                    self.flush()?;
+                }
                 self.connection.enter(Phase::Serving, 0);
                 self.serve(&message)?;
             }
@@ -197,9 +206,6 @@ impl Conversation<'_> {
 
     /// Serves one message and appends its answer, if it wants one.
     fn serve(&mut self, message: &Message<'_>) -> Result<(), End> {
-        if self.answers.len() > BATCH_BYTES_MAX {
-            self.flush()?;
-        }
         self.shared.say_if_verbose(|| {
             let peer = self.connection.stream.peer_addr();
             let peer = peer.map_or_else(|error| error.to_string(), |peer| peer.to_string());
@@ -208,21 +214,24 @@ impl Conversation<'_> {
         });
         let turn = self.turn.take();
         let start = self.answers.len();
+        let mut failed = false;
         let outcome = match message.kind {
             MessageKind::Call | MessageKind::Oneway => {
                 if let Some(turn) = &turn {
                     turn.wait(self.shared.service.order(message.name));
                 }
-                self.call(message, &|| turn.iter().for_each(Turn::done))
+                let done = || turn.iter().for_each(Turn::done);
+                // Nothing of ours is half done when the service panics: its answer is thrown away.
+                let answered = catch_unwind(AssertUnwindSafe(|| self.call(message, &done)));
+                answered.unwrap_or_else(|_| {
+                    failed = true;
+                    Err(Exception::internal("the service failed"))
+                })
             }
-            MessageKind::Reply | MessageKind::Exception => Ok(Err(Exception::new(
+            MessageKind::Reply | MessageKind::Exception => Err(Exception::new(
                 Exception::WRONG_MESSAGE_TYPE,
                 "an answer to nothing",
-            ))),
-        };
-        let (failed, outcome) = match outcome {
-            Ok(outcome) => (false, outcome),
-            Err(Panicked) => (true, Err(Exception::internal("the service failed"))),
+            )),
         };
         if let Err(exception) = outcome {
             self.answers.truncate(start);
@@ -238,11 +247,7 @@ impl Conversation<'_> {
     }
 
     /// Has the service append its result behind a reply's header.
-    fn call(
-        &mut self,
-        message: &Message<'_>,
-        done: &dyn Fn(),
-    ) -> Result<Result<(), Exception>, Panicked> {
+    fn call(&mut self, message: &Message<'_>, done: &dyn Fn()) -> Result<(), Exception> {
         self.begin(MessageKind::Reply, message);
         let call = Call {
             method: message.name,
@@ -250,10 +255,7 @@ impl Conversation<'_> {
             local: self.connection.local,
             done,
         };
-        let answers = &mut self.answers;
-        // Nothing of ours is half done when the service panics: its answer is thrown away.
-        let serve = AssertUnwindSafe(|| self.shared.service.call(&call, answers));
-        catch_unwind(serve).map_err(|_| Panicked)
+        self.shared.service.call(&call, &mut self.answers)
     }
 
     fn begin(&mut self, kind: MessageKind, message: &Message<'_>) {
@@ -286,14 +288,5 @@ impl Conversation<'_> {
                 Ok(0) | Err(_) => return,
             }
         }
-    }
-}
-
-/// The service panicked; the panic hook has said where.
-struct Panicked;
-
-impl From<Error> for End {
-    fn from(error: Error) -> Self {
-        End::Malformed(error)
     }
 }

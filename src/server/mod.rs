@@ -32,6 +32,7 @@
 //! ```
 
 mod connection;
+mod threads;
 mod turn;
 
 use std::collections::HashMap;
@@ -46,13 +47,14 @@ use std::time::{Duration, Instant};
 use crate::service::Service;
 use crate::thrift::Limits;
 use connection::{Connection, Phase};
+use threads::Threads;
 use turn::Turns;
-
-/// What a connection's thread may use of a stack; only what it touches takes memory.
-const STACK_BYTES: usize = 256 << 10;
 
 /// How long the accepting thread leaves a trouble (no descriptors, no threads, no room) alone.
 const BACK_OFF: Duration = Duration::from_millis(20);
+
+/// Trouble is reported once in this time, however often it comes.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often a stopping server looks which connections have become idle.
 const STOP_INTERVAL: Duration = Duration::from_millis(10);
@@ -116,6 +118,7 @@ struct Shared {
     options: Options,
     started: Instant,
     turns: Arc<Turns>,
+    threads: Arc<Threads>,
     /// Guards the connections and whether the server goes on.
     table: Mutex<Table>,
     /// Notified when a connection or the accepting thread has ended.
@@ -149,6 +152,7 @@ impl Server {
             options,
             started: Instant::now(),
             turns: Arc::default(),
+            threads: Arc::default(),
             table: Mutex::new(Table {
                 open: HashMap::new(),
                 accepted: 0,
@@ -241,7 +245,7 @@ impl Shared {
 
     /// The accepting thread.
     fn accept(self: Arc<Self>, listener: TcpListener) {
-        let mut in_trouble = false;
+        let mut reported: Option<Instant> = None;
         loop {
             let accepted = listener.accept();
             let table = self.make_room();
@@ -250,13 +254,13 @@ impl Shared {
             }
             drop(table);
             let outcome = accepted.and_then(|(stream, peer)| self.admit(stream, peer));
-            if let Err(error) = &outcome {
-                if !in_trouble {
+            if let Err(error) = outcome {
+                if reported.is_none_or(|reported| reported.elapsed() > REPORT_INTERVAL) {
                     (self.options.log)(&format!("can't accept a connection: {error}"));
+                    reported = Some(Instant::now());
                 }
                 wait(&self.stopping, self.table(), BACK_OFF);
             }
-            in_trouble = outcome.is_err();
         }
         drop(listener);
         self.table().accepting = false;
@@ -299,11 +303,8 @@ impl Shared {
             shared: Arc::clone(self),
             number,
         };
-        let thread = thread::Builder::new()
-            .name("connection".to_owned())
-            .stack_size(STACK_BYTES);
         let serve = move || connection::serve(&place.shared, &connection, turn);
-        thread.spawn(serve).map(drop)
+        self.threads.run(Box::new(serve))
     }
 
     /// The watching thread: ends the connections that take too long.
@@ -316,11 +317,16 @@ impl Shared {
         ];
         let shortest = limits.into_iter().min().expect("BUG: three limits");
         let interval = (shortest / 4).clamp(STOP_INTERVAL, Duration::from_secs(1));
-        let limit = |phase| match phase {
-            Phase::Idle => options.idle_limit,
-            Phase::Receiving => options.message_limit,
-            Phase::Answering => options.write_limit,
-            Phase::Serving => Duration::MAX,
+        let overdue = |connection: &Connection| {
+            let (phase, since) = connection.phase();
+            let limit = match phase {
+                Phase::Idle => options.idle_limit,
+                Phase::Receiving => options.message_limit,
+                Phase::Answering => options.write_limit,
+                Phase::Serving => return None,
+            };
+            let lasted = Duration::from_micros(self.now().saturating_sub(since));
+            (lasted > limit).then_some(phase)
         };
         loop {
             let table = self.table();
@@ -328,15 +334,11 @@ impl Shared {
                 return;
             }
             wait(&self.stopping, table, interval);
-            let now = self.now();
-            let overdue = self.chosen(|connection| {
-                let (phase, since) = connection.phase();
-                Duration::from_micros(now.saturating_sub(since)) > limit(phase)
-            });
-            for connection in overdue {
-                match connection.phase().0 {
-                    Phase::Idle => connection.hang_up(),
-                    _ => connection.cut(),
+            for connection in self.chosen(|connection| overdue(connection).is_some()) {
+                match overdue(&connection) {
+                    None => {} // It has just gone on.
+                    Some(Phase::Idle) => connection.hang_up(),
+                    Some(_) => connection.cut(),
                 }
             }
         }

@@ -131,3 +131,89 @@ impl Queue {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    /// Waits in a thread of its own, whose answer is when it went on.
+    fn waiting(turn: Turn, order: Order) -> thread::JoinHandle<Instant> {
+        thread::spawn(move || {
+            turn.wait(order);
+            Instant::now()
+        })
+    }
+
+    fn ahead(turns: &Turns) -> usize {
+        turns.queue().ahead.len()
+    }
+
+    #[test]
+    fn must_wait_for_a_silent_connection_from_its_acceptance_only() {
+        let turns = Arc::new(Turns::default());
+        let accepted = Instant::now();
+        let silent = turns.accepted();
+        turns.accepted().wait(Order::Read);
+        assert!(accepted.elapsed() >= SILENT);
+        assert_eq!(ahead(&turns), 0, "forgotten: nobody waits for it again");
+        drop(silent);
+    }
+
+    #[test]
+    fn must_wait_for_all_side_by_side() {
+        let turns = Arc::new(Turns::default());
+        let silent: Vec<_> = (0..1000).map(|_| turns.accepted()).collect();
+        let started = Instant::now();
+        turns.accepted().wait(Order::Read);
+        assert!(started.elapsed() < 100 * SILENT);
+        assert_eq!(ahead(&turns), 0);
+        drop(silent);
+    }
+
+    #[test]
+    fn must_wait_for_writes_until_they_are_done_and_no_longer() {
+        let turns = Arc::new(Turns::default());
+        let started = Instant::now();
+        for _ in 0..50 {
+            let [write, read] = [turns.accepted(), turns.accepted()];
+            write.wait(Order::Write);
+            let read = waiting(read, Order::Read);
+            while ahead(&turns) > 1 {
+                thread::yield_now(); // The read has not said anything yet.
+            }
+            let done = Instant::now();
+            write.done();
+            assert!(read.join().unwrap() >= done);
+        }
+        assert!(
+            started.elapsed() < 25 * WORKING,
+            "half of what waiting to the end takes"
+        );
+    }
+
+    #[test]
+    fn must_not_wait_for_reads_nor_for_what_comes_later_nor_when_free() {
+        let turns = Arc::new(Turns::default());
+        let [read, free, other] = [turns.accepted(), turns.accepted(), turns.accepted()];
+        other.wait(Order::Free);
+        assert_eq!(ahead(&turns), 2, "they would be forgotten, had it waited");
+        free.wait(Order::Free);
+        read.wait(Order::Read);
+        assert_eq!(ahead(&turns), 0);
+    }
+
+    #[test]
+    fn must_hold_others_up_for_a_bounded_time() {
+        let turns = Arc::new(Turns::default());
+        let writes: Vec<_> = (0..4).map(|_| turns.accepted()).collect();
+        let started = Instant::now();
+        for write in writes.iter().rev() {
+            let mut queue = turns.queue();
+            queue.hold(write.number, Instant::now() + WORKING);
+        }
+        turns.accepted().wait(Order::Read);
+        assert!(started.elapsed() >= WORKING);
+        assert!(started.elapsed() < 4 * WORKING, "one after the other");
+    }
+}

@@ -37,19 +37,21 @@ pub mod wire {
     pub const MAP: u8 = 13;
     pub const SET: u8 = 14;
     pub const LIST: u8 = 15;
+    /// Sixteen bytes; in the specification since 2022. No service here has one; it is skipped.
+    pub const UUID: u8 = 16;
 }
 
 /// What a peer may make us read. Each is checked before memory is taken for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// A whole message, header included, in bytes. Up: larger values and batches; down: less
+    /// A whole message in bytes, with its header and its frame's length. Up: larger values and batches; down: less
     /// memory per connection.
     pub message_bytes_max: usize,
     /// One string or binary, in bytes.
     pub string_bytes_max: usize,
     /// Elements of one list, set or map.
     pub elements_max: usize,
-    /// Containers and structs inside one another.
+    /// Containers and structs inside one another, the message's own struct being the first.
     pub depth_max: usize,
 }
 
@@ -66,8 +68,9 @@ impl Default for Limits {
     }
 }
 
-/// Why bytes are not a message. The connection they came on can't be used any further, as nobody
-/// knows where the next message begins.
+/// Why bytes are not a message. From [`Splitter`]: the connection they came on can't be used any
+/// further, as nobody knows where the next message begins. From [`Reader`]: the struct is not what
+/// was expected, and an exception can be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {
     /// The bytes end within a value.
@@ -82,9 +85,10 @@ pub enum Error {
     Negative,
     /// A length or count above its limit, or above what the bytes can hold.
     TooLarge(&'static str),
-    /// A value of another type than the one that was asked for.
+    /// Elements of another type than the one that was asked for. Only [`Reader::list`] says so, and
+    /// the message can be read on.
     WrongType(u8),
-    /// Something is left within a frame after its message.
+    /// Something is left within a frame after its message. (A frame too short is `Truncated`.)
     FrameMismatch,
 }
 
@@ -182,3 +186,52 @@ impl fmt::Display for Exception {
 }
 
 impl std::error::Error for Exception {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Exception, Error> {
+        Exception::read(Reader::new(bytes, &Limits::default()))
+    }
+
+    #[test]
+    fn must_write_an_exception() {
+        let mut out = Vec::new();
+        Exception::new(Exception::INTERNAL_ERROR, "no").write(&mut out);
+        let expected = b"\x0b\0\x01\0\0\0\x02no\x08\0\x02\0\0\0\x06\0";
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn must_read_an_exception_with_whatever_fields_it_has() {
+        assert_eq!(read(&[0]), Ok(Exception::new(0, "")));
+        let other_order = b"\x08\0\x02\0\0\0\x63\x02\0\x09\x01\x0b\0\x01\0\0\0\x02n\xff\0";
+        assert_eq!(read(other_order), Ok(Exception::new(99, "n\u{fffd}")));
+        let wrong_types = b"\x08\0\x01\0\0\0\x63\x0b\0\x02\0\0\0\x01n\0";
+        assert_eq!(read(wrong_types), Ok(Exception::new(0, "")));
+        assert_eq!(read(&other_order[..9]), Err(Error::Truncated));
+    }
+
+    #[test]
+    fn must_name_the_standard_kinds() {
+        let kinds = [
+            (Exception::unknown_method(b"fly"), 1, "unknown method: fly"),
+            (Exception::missing_result("get"), 5, "get: missing result"),
+            (Exception::internal("full"), 6, "full"),
+            (
+                Exception::missing_argument("key"),
+                7,
+                "missing argument: key",
+            ),
+            (Error::Negative.into(), 7, "negative length"),
+        ];
+        for (exception, kind, message) in kinds {
+            assert_eq!(
+                (exception.kind, exception.message.as_str()),
+                (kind, message)
+            );
+        }
+        assert_eq!(Exception::WRONG_MESSAGE_TYPE, 2);
+    }
+}

@@ -17,6 +17,9 @@ enum Frame {
 pub(super) struct Scanner {
     pub position: usize,
     stack: Vec<Frame>,
+    /// Rounds of the loop so far, by which a test sees that they grow with the bytes alone.
+    #[cfg(test)]
+    pub steps: usize,
 }
 
 impl Scanner {
@@ -31,6 +34,10 @@ impl Scanner {
     /// ends at `position`. False: more bytes are needed.
     pub fn advance(&mut self, bytes: &[u8], limits: &Limits) -> Result<bool, Error> {
         loop {
+            #[cfg(test)]
+            {
+                self.steps += 1;
+            }
             if self.position > limits.message_bytes_max {
                 return Err(Error::TooLarge("message"));
             }
@@ -65,8 +72,8 @@ impl Scanner {
                 Frame::Elements { kind, left } => {
                     let kind = *kind;
                     if let Some(size) = fixed_size(kind) {
-                        // No overflow: `left` is within elements_max or what the bytes can hold.
-                        self.position += size * *left;
+                        // Saturating, as nothing else bounds the limit that somebody sets.
+                        self.position = self.position.saturating_add(size.saturating_mul(*left));
                         self.stack.pop();
                         continue;
                     }
@@ -112,9 +119,6 @@ impl Scanner {
                     return Ok(false);
                 };
                 let kind = rest[0];
-                if left > 0 {
-                    check_kind(kind)?;
-                }
                 self.push(Frame::Elements { kind, left }, limits)?;
                 5
             }
@@ -124,10 +128,6 @@ impl Scanner {
                 };
                 // Counted down from an even number: keys come at even counts, values at odd ones.
                 let kinds = [rest[0], rest[1]];
-                if entries > 0 {
-                    check_kind(kinds[0])?;
-                    check_kind(kinds[1])?;
-                }
                 let left = 2 * entries;
                 self.push(Frame::Entries { kinds, left }, limits)?;
                 6
@@ -158,11 +158,16 @@ pub(super) fn count(
         return Ok(None);
     };
     let count = i32::from_be_bytes(bytes.try_into().expect("BUG: four bytes"));
+    within(count, max, what).map(Some)
+}
+
+/// A length or count that has been read, held against its limit.
+pub(super) fn within(count: i32, max: usize, what: &'static str) -> Result<usize, Error> {
     let count = usize::try_from(count).map_err(|_| Error::Negative)?;
     if count > max {
         return Err(Error::TooLarge(what));
     }
-    Ok(Some(count))
+    Ok(count)
 }
 
 /// Bytes of a value whose type says them all.
@@ -172,6 +177,7 @@ pub(super) fn fixed_size(kind: u8) -> Option<usize> {
         wire::I16 => Some(2),
         wire::I32 => Some(4),
         wire::I64 | wire::DOUBLE => Some(8),
+        wire::UUID => Some(16),
         _ => None,
     }
 }
@@ -187,6 +193,173 @@ pub(super) fn least_size(kind: u8) -> Result<usize, Error> {
     }
 }
 
-fn check_kind(kind: u8) -> Result<(), Error> {
-    least_size(kind).map(|_| ())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        message_bytes_max: 100,
+        string_bytes_max: 10,
+        elements_max: 5,
+        depth_max: 3,
+    };
+
+    /// Where a value of type `kind` ends; `None` if it doesn't.
+    fn end(kind: u8, bytes: &[u8]) -> Result<Option<usize>, Error> {
+        let mut scanner = Scanner::default();
+        scanner.start(0, kind);
+        Ok(scanner.advance(bytes, &LIMITS)?.then_some(scanner.position))
+    }
+
+    #[test]
+    fn must_enforce_the_limit_of_nesting() {
+        // Lists of one list each, `levels` of them, the innermost empty.
+        let lists = |levels: usize| {
+            let mut bytes = [wire::LIST, 0, 0, 0, 1].repeat(levels);
+            bytes[5 * levels - 1] = 0;
+            bytes
+        };
+        assert_eq!(end(wire::LIST, &lists(3)), Ok(Some(15)));
+        assert_eq!(end(wire::LIST, &lists(4)), Err(Error::TooLarge("nesting")));
+        let structs = |levels: usize| {
+            let fields = [wire::STRUCT, 0, 1].repeat(levels - 1);
+            [fields, vec![wire::STOP; levels]].concat()
+        };
+        assert_eq!(end(wire::STRUCT, &structs(3)), Ok(Some(9)));
+        assert_eq!(
+            end(wire::STRUCT, &structs(4)),
+            Err(Error::TooLarge("nesting"))
+        );
+        let maps = |levels: usize| {
+            let mut bytes = [wire::BOOL, wire::MAP, 0, 0, 0, 1, 1].repeat(levels);
+            bytes.truncate(7 * levels - 1);
+            bytes[7 * levels - 2] = 0;
+            bytes
+        };
+        assert_eq!(end(wire::MAP, &maps(3)), Ok(Some(20)));
+        assert_eq!(end(wire::MAP, &maps(4)), Err(Error::TooLarge("nesting")));
+    }
+
+    #[test]
+    fn must_enforce_the_limit_of_nesting_without_the_bytes_of_a_stack_overflow() {
+        let limits = Limits {
+            message_bytes_max: 1 << 20,
+            ..LIMITS
+        };
+        let mut scanner = Scanner::default();
+        scanner.start(0, wire::STRUCT);
+        let deep = [wire::STRUCT, 0, 1].repeat(100_000);
+        assert_eq!(
+            scanner.advance(&deep, &limits),
+            Err(Error::TooLarge("nesting"))
+        );
+        assert!(scanner.steps < 10);
+    }
+
+    #[test]
+    fn must_enforce_the_limit_of_elements() {
+        for kind in [wire::LIST, wire::SET] {
+            assert_eq!(
+                end(kind, &[wire::BOOL, 0, 0, 0, 5, 1, 1, 1, 1, 1]),
+                Ok(Some(10))
+            );
+            let six = end(kind, &[wire::BOOL, 0, 0, 0, 6]);
+            assert_eq!(six, Err(Error::TooLarge("container")));
+            let negative = end(kind, &[wire::BOOL, 0x80, 0, 0, 0]);
+            assert_eq!(negative, Err(Error::Negative));
+        }
+        let five = [&[wire::BOOL, wire::BYTE, 0, 0, 0, 5], &[1; 10][..]].concat();
+        assert_eq!(end(wire::MAP, &five), Ok(Some(16)));
+        let six = end(wire::MAP, &[wire::BOOL, wire::BYTE, 0, 0, 0, 6]);
+        assert_eq!(six, Err(Error::TooLarge("container")));
+        let negative = end(wire::MAP, &[wire::BOOL, wire::BYTE, 255, 255, 255, 255]);
+        assert_eq!(negative, Err(Error::Negative));
+    }
+
+    #[test]
+    fn must_enforce_the_limit_of_strings() {
+        let string = |length: u8| [&[0, 0, 0, length], &[b'x'; 11][..]].concat();
+        assert_eq!(end(wire::STRING, &string(10)), Ok(Some(14)));
+        assert_eq!(
+            end(wire::STRING, &string(11)),
+            Err(Error::TooLarge("string"))
+        );
+        // Said by the length alone, before a byte of the string has come.
+        assert_eq!(
+            end(wire::STRING, &[0, 0, 0, 11]),
+            Err(Error::TooLarge("string"))
+        );
+        assert_eq!(
+            end(wire::STRING, &[0xff, 0xff, 0xff, 0xff]),
+            Err(Error::Negative)
+        );
+    }
+
+    #[test]
+    fn must_enforce_the_limit_of_the_whole_before_it_has_come() {
+        // Five structs of two longest strings each, of which the last does not fit any more.
+        let mut bytes = vec![wire::STRUCT, 0, 0, 0, 5];
+        for _ in 0..3 {
+            for id in [1, 2] {
+                bytes.extend([wire::STRING, 0, id, 0, 0, 0, 10]);
+                bytes.extend([b'x'; 10]);
+            }
+            bytes.push(wire::STOP);
+        }
+        assert_eq!(bytes.len(), 110);
+        let limit = end(wire::LIST, &bytes[..100]);
+        assert_eq!(limit, Err(Error::TooLarge("message")));
+        assert_eq!(end(wire::LIST, &bytes[..90]), Ok(None));
+        let elements = Limits {
+            elements_max: usize::MAX,
+            ..LIMITS
+        };
+        let mut scanner = Scanner::default();
+        scanner.start(usize::MAX / 2, wire::LIST);
+        scanner.position = 0;
+        let doubles = scanner.advance(&[wire::DOUBLE, 0x7f, 255, 255, 255], &elements);
+        assert_eq!(doubles, Err(Error::TooLarge("message")));
+    }
+
+    #[test]
+    fn must_enforce_known_types() {
+        for kind in [wire::STOP, 1, 5, 7, 9, 17, 255] {
+            let unknown = Err(Error::UnknownType(kind));
+            assert_eq!(end(wire::LIST, &[kind, 0, 0, 0, 1]), unknown);
+            assert_eq!(end(wire::MAP, &[kind, wire::BOOL, 0, 0, 0, 1]), unknown);
+            assert_eq!(end(wire::MAP, &[wire::BOOL, kind, 0, 0, 0, 1, 1]), unknown);
+            // The type of no elements says nothing.
+            assert_eq!(end(wire::LIST, &[kind, 0, 0, 0, 0]), Ok(Some(5)));
+            assert_eq!(end(wire::MAP, &[kind, kind, 0, 0, 0, 0]), Ok(Some(6)));
+        }
+        assert_eq!(end(wire::STRUCT, &[9, 0, 1]), Err(Error::UnknownType(9)));
+        assert_eq!(end(7, &[]), Err(Error::UnknownType(7)));
+    }
+
+    #[test]
+    fn must_take_one_step_a_value_however_the_bytes_come() {
+        // A list of structs of one byte: as many values as bytes.
+        let count = 200_000_u32;
+        let mut bytes = [&[wire::STRUCT], &count.to_be_bytes()[..]].concat();
+        bytes.extend(vec![wire::STOP; count as usize]);
+        let limits = Limits {
+            message_bytes_max: 1 << 20,
+            elements_max: 1 << 20,
+            ..LIMITS
+        };
+        for step in [1, 7, bytes.len()] {
+            let mut scanner = Scanner::default();
+            scanner.start(0, wire::LIST);
+            let mut there = 0;
+            let mut calls = 0;
+            while !scanner.advance(&bytes[..there], &limits).unwrap() {
+                there = (there + step).min(bytes.len());
+                calls += 1;
+            }
+            assert_eq!((there, scanner.position), (bytes.len(), bytes.len()));
+            // Into a struct and out of it, and one round for each call that comes to nothing.
+            let most = 2 * count as usize + calls + 10;
+            assert!(scanner.steps <= most, "{} steps of {step}", scanner.steps);
+        }
+    }
 }

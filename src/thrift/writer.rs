@@ -81,3 +81,68 @@ impl Write for Vec<u8> {
         self.write_bytes(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = vec![0xee];
+        write(&mut out);
+        assert_eq!(out.remove(0), 0xee, "what was there stays");
+        out
+    }
+
+    #[test]
+    fn must_write_fields() {
+        let cases: [(Vec<u8>, &[u8]); 8] = [
+            (written(|out| out.write_bool_field(1, true)), &[2, 0, 1, 1]),
+            (
+                written(|out| out.write_bool_field(-1, false)),
+                &[2, 255, 255, 0],
+            ),
+            (
+                written(|out| out.write_byte_field(2, 0xfe)),
+                &[3, 0, 2, 0xfe],
+            ),
+            (
+                written(|out| out.write_i16_field(256, -2)),
+                &[6, 1, 0, 0xff, 0xfe],
+            ),
+            (
+                written(|out| out.write_i32_field(3, 0x0102_0304)),
+                &[8, 0, 3, 1, 2, 3, 4],
+            ),
+            (
+                written(|out| out.write_i64_field(4, 0x0102_0304_0506_0708)),
+                &[10, 0, 4, 1, 2, 3, 4, 5, 6, 7, 8],
+            ),
+            (
+                written(|out| out.write_bytes_field(5, b"a\0")),
+                &[11, 0, 5, 0, 0, 0, 2, b'a', 0],
+            ),
+            (
+                written(|out| out.write_bytes_field(0, b"")),
+                &[11, 0, 0, 0, 0, 0, 0],
+            ),
+        ];
+        for (found, expected) in cases {
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn must_write_what_fields_are_made_of() {
+        assert_eq!(written(|out| out.write_field(wire::MAP, 7)), [13, 0, 7]);
+        assert_eq!(written(|out| out.write_stop()), [0]);
+        assert_eq!(written(|out| out.write_i32(-1)), [255; 4]);
+        assert_eq!(
+            written(|out| out.write_bytes(b"hi")),
+            [0, 0, 0, 2, b'h', b'i']
+        );
+        assert_eq!(
+            written(|out| out.write_list(wire::STRUCT, 258)),
+            [12, 0, 0, 1, 2]
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! How it works, and what it costs: pages for whoever wants to know, or to change it.
+
+#[doc = include_str!("guide/how_it_works.md")]
+pub mod how_it_works {}
+
+#[doc = include_str!("guide/cost.md")]
+pub mod cost {}

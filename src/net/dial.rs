@@ -1,0 +1,114 @@
+//! Making connections: names, addresses, several at a time.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Instant;
+
+use super::CallError;
+use crate::location::Location;
+
+/// Connections made at a time by one caller.
+const CONNECTING_MAX: usize = 64;
+
+/// Stack of the threads that connect and look names up.
+const STACK_BYTES: usize = 256 << 10;
+
+/// A connection to the first address of a location that takes one.
+pub(super) fn connect(to: &Location, deadline: Instant) -> Result<TcpStream, CallError> {
+    let mut outcome = Err(CallError::Local(format!("{}: no address", to.address())));
+    for address in resolve(to, deadline)? {
+        outcome = match (outcome, connect_to(address, deadline)) {
+            // One address that refuses doesn't make up for one that is silent.
+            (Err(CallError::Silent), Err(_)) => Err(CallError::Silent),
+            (_, outcome) => outcome,
+        };
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// The addresses of a location. A name is looked up in a thread of its own, which ends when the
+/// system's resolver gives up, as nothing else bounds that.
+fn resolve(to: &Location, deadline: Instant) -> Result<Vec<SocketAddr>, CallError> {
+    if let Ok(ip) = to.address().parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, to.port())]);
+    }
+    let (answer, answered) = mpsc::channel();
+    let (name, port) = (to.address().to_owned(), to.port());
+    let look_up = move || {
+        let addresses = (name.as_str(), port).to_socket_addrs();
+        // Nobody may be waiting any more.
+        let _ = answer.send(addresses.map(Vec::from_iter));
+    };
+    let thread = thread::Builder::new()
+        .name("resolve".to_owned())
+        .stack_size(STACK_BYTES);
+    let local = |cause: &dyn fmt::Display| CallError::Local(format!("{}: {cause}", to.address()));
+    thread.spawn(look_up).map_err(|error| local(&error))?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    match answered.recv_timeout(left) {
+        Ok(addresses) => addresses.map_err(|error| local(&error)),
+        Err(_) => Err(local(&"no answer to the look-up of the name")),
+    }
+}
+
+fn connect_to(address: SocketAddr, deadline: Instant) -> Result<TcpStream, CallError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(CallError::Silent);
+    }
+    let connected = TcpStream::connect_timeout(&address, left).and_then(|stream| {
+        stream.set_nodelay(true)?;
+        Ok((stream.local_addr()?, stream))
+    });
+    match connected {
+        // The system may choose the very port that we connect to, if it is free, as ours.
+        Ok((own, _)) if own == address => Err(CallError::Refused),
+        Ok((_, stream)) => Ok(stream),
+        Err(error) => Err(match error.kind() {
+            ErrorKind::ConnectionRefused => CallError::Refused,
+            ErrorKind::TimedOut
+            | ErrorKind::WouldBlock
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable => CallError::Silent,
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
+                CallError::Broken(error.to_string())
+            }
+            _ => CallError::Local(error.to_string()),
+        }),
+    }
+}
+
+/// Does the work for all items, several at a time, on this thread and others.
+pub(super) fn side_by_side<T: Send, R: Send>(
+    items: Vec<T>,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    let helpers = items.len().min(CONNECTING_MAX).saturating_sub(1);
+    let items = Mutex::new(items.into_iter());
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work_off = || std::iter::from_fn(next).map(&work).collect::<Vec<_>>();
+    if helpers == 0 {
+        return work_off();
+    }
+    thread::scope(|scope| {
+        let spawn = |_| {
+            let thread = thread::Builder::new()
+                .name("connect".to_owned())
+                .stack_size(STACK_BYTES);
+            thread.spawn_scoped(scope, work_off).ok()
+        };
+        // Where no thread is to be had, the others do its work.
+        let helpers: Vec<_> = (0..helpers).filter_map(spawn).collect();
+        let mut done = work_off();
+        for helper in helpers {
+            done.extend(helper.join().expect("BUG: a panic while connecting"));
+        }
+        done
+    })
+}

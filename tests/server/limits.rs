@@ -1,0 +1,148 @@
+//! What clients can't make a server do, however slow, many or silent they are.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thrifty_p2p::thrift::MessageKind;
+
+use crate::house::{LONG, house, message, visit};
+
+#[test]
+fn must_close_the_longest_idle_connection_at_the_limit() {
+    let house = house(|options| options.connections_max = 3);
+    let mut busy = house.visit();
+    busy.send(&message(MessageKind::Call, "wait", 1, &[]));
+    house.service.wait_for("wait", 1);
+    let [mut silent, mut lively] = [house.visit(), house.visit()];
+    lively.call("ping", &[]); // It has been accepted after the silent one, and is idle from now on.
+    house.call("ping", &[]);
+    silent.must_be_closed();
+    lively.call("ping", &[]);
+    house.service.open_the_gate();
+    assert_eq!(busy.answer().unwrap().sequence, 1);
+}
+
+#[test]
+fn must_let_a_new_connection_wait_when_none_is_idle() {
+    let house = house(|options| options.connections_max = 2);
+    let mut busy = [house.visit(), house.visit()];
+    for client in &mut busy {
+        client.send(&message(MessageKind::Call, "wait", 1, &[]));
+    }
+    house.service.wait_for("wait", 2);
+    let mut late = house.visit();
+    late.send(&message(MessageKind::Call, "ping", 2, &[]));
+    house.service.open_the_gate();
+    for client in &mut busy {
+        client.answer().unwrap();
+    }
+    assert_eq!(late.answer().unwrap().sequence, 2);
+}
+
+#[test]
+fn must_close_idle_and_trickling_connections_in_time() {
+    let house = house(|options| {
+        options.idle_limit = Duration::from_millis(400);
+        options.message_limit = Duration::from_millis(200);
+    });
+    let mut idle = house.visit();
+    let mut trickling = house.visit();
+    trickling.call("ping", &[]);
+    let started = Instant::now();
+    let endless = message(MessageKind::Call, "put", 1, &[&[b'x'; 1 << 20]]);
+    let pause = || thread::sleep(Duration::from_millis(5));
+    let sent = endless.iter().take_while(|byte| {
+        pause();
+        trickling.stream.write_all(&[**byte]).is_ok()
+    });
+    assert!(sent.count() < endless.len());
+    assert!(started.elapsed() > Duration::from_millis(200));
+    idle.must_be_closed();
+    house.call("ping", &[]);
+}
+
+#[test]
+fn must_give_up_on_a_client_that_does_not_read() {
+    let house = house(|options| options.write_limit = Duration::from_millis(200));
+    let mut client = house.visit();
+    client.call("put", &[b"k", &[b'x'; 4 << 20]]);
+    let get = message(MessageKind::Call, "get", 1, &[b"k"]);
+    let deadline = Instant::now() + LONG;
+    while client.stream.write_all(&get).is_ok() {
+        assert!(Instant::now() < deadline, "the connection is kept");
+        thread::sleep(Duration::from_millis(1));
+    }
+    house.call("ping", &[]);
+}
+
+#[test]
+fn must_keep_serving_a_connection_that_has_been_large_and_quiet() {
+    let house = house(|_| {});
+    let mut client = house.visit();
+    let value = vec![b'x'; 1 << 20];
+    for pause in [0, 1_300, 0] {
+        // Past the second after which the memory is given back.
+        thread::sleep(Duration::from_millis(pause));
+        client.call("put", &[b"k", &value]);
+        assert!(client.call("get", &[b"k"]).result().unwrap() == value);
+    }
+}
+
+/// Not a test of its own: the server of the next one, in a process with few descriptors.
+#[test]
+fn few_descriptors_child() {
+    if std::env::var_os("FEW_DESCRIPTORS").is_some() {
+        let house = house(|options| options.connections_max = 1000);
+        println!("\nserving {}", house.address);
+        house.service.wait_for("leave", 1);
+    }
+}
+
+#[test]
+fn must_outlive_a_lack_of_descriptors() {
+    let mut child = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 30; exec \"$0\" --exact limits::few_descriptors_child --nocapture",
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .env("FEW_DESCRIPTORS", "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address = lines.find_map(|line| Some(line.unwrap().strip_prefix("serving ")?.to_owned()));
+    let address = address.unwrap().parse().unwrap();
+    let mut clients: Vec<_> = (0..60).map(|_| visit(address)).collect();
+    let complaint = |line: &String| line.contains("can't accept a connection");
+    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut errors = errors.by_ref().map(Result::unwrap);
+    assert!(errors.any(|line| complaint(&line)));
+    clients[0].call("ping", &[]);
+    drop(clients);
+    let mut last = visit(address);
+    last.call("ping", &[]);
+    last.send(&message(MessageKind::Oneway, "leave", 0, &[]));
+    assert_eq!(errors.filter(complaint).count(), 0, "said once");
+    assert!(child.wait().unwrap().success());
+}
+
+/// The write limit went on for the request behind an answer that had been written early.
+#[test]
+fn regression_must_not_count_serving_as_writing() {
+    let limit = Duration::from_millis(50);
+    let house = house(|options| options.write_limit = limit);
+    let mut client = house.visit();
+    client.call("put", &[b"k", &[b'x'; 300_000]]);
+    let get = message(MessageKind::Call, "get", 1, &[b"k"]);
+    let wait = message(MessageKind::Call, "wait", 2, &[]);
+    client.send(&[get, wait].concat());
+    assert_eq!(client.answer().unwrap().sequence, 1);
+    house.service.wait_for("wait", 1);
+    thread::sleep(4 * limit); // Past the limit, and the interval at which it is looked at.
+    house.service.open_the_gate();
+    assert_eq!(client.answer().unwrap().sequence, 2);
+}
