@@ -91,9 +91,19 @@ pub fn say(line: &[u8]) {
         .and_then(|()| out.flush());
 }
 
-/// Prints a line on stderr.
+/// Prints a line on stderr: one line, whatever the options or a peer had in them.
 pub fn complain(program: &str, cause: &dyn fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{program}: {cause}");
+    let cause = cause.to_string();
+    let mut line = String::with_capacity(cause.len());
+    for c in cause.chars() {
+        if c.is_control() {
+            line.extend(c.escape_debug());
+        } else {
+            line.push(c);
+        }
+    }
+    // If nobody reads it any more, that is no reason to end in another way.
+    let _ = writeln!(std::io::stderr(), "{program}: {line}");
 }
 
 /// Arguments are bytes, the option parser wants text: a character for each byte, and back again

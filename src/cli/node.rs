@@ -129,15 +129,7 @@ fn number(
     }
 }
 
-/// What others are told has to lead them here.
 fn checked_address(address: String) -> Result<String, Trouble> {
-    let unspecified = address
-        .parse()
-        .is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
-    if unspecified {
-        let cause = "stands for all addresses: other nodes can't be told it";
-        return Err(Trouble::new(address, cause));
-    }
     match Location::new(&address, 0) {
         Ok(_) => Ok(address),
         Err(_) => Err(Trouble::usage(format!(
@@ -254,6 +246,11 @@ fn bind(address: &str, port: Option<u16>) -> Result<(TcpListener, Location), Tro
         let Some(socket) = resolved.next() else {
             return Err(Trouble::new(location, "no such address"));
         };
+        // What others are told has to lead them here. Names may stand for it, "0" does.
+        if socket.ip().to_canonical().is_unspecified() {
+            let cause = "stands for all addresses: other nodes can't be told it";
+            return Err(Trouble::new(address, cause));
+        }
         match TcpListener::bind(socket) {
             Ok(listener) => return Ok((listener, location)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && port.is_none() => {}

@@ -7,7 +7,7 @@ use std::process::Output;
 use thrifty_p2p::location::Location;
 
 use crate::running::{
-    LONG, Node, STOREGET, STOREPRIMER, STOREPUT, STORETEST, get, network, owner, own_address, put,
+    LONG, Node, STOREGET, STOREPRIMER, STOREPUT, STORETEST, get, network, own_address, owner, put,
     run, settle,
 };
 
@@ -40,7 +40,11 @@ fn must_take_keys_and_values_as_bytes() {
     ];
     for (key, value) in cases {
         prints(&program(STOREPUT, one, &[key, value]), 0, b"");
-        prints(&program(STOREGET, other, &[key]), 0, &[*value, b"\n"].concat());
+        prints(
+            &program(STOREGET, other, &[key]),
+            0,
+            &[*value, b"\n"].concat(),
+        );
     }
     // A key that begins with a dash comes behind two.
     prints(&program(STOREPUT, one, &[b"--", b"-p", b"-h"]), 0, b"");

@@ -55,7 +55,11 @@ fn must_name_a_peer_that_is_not_there() {
 fn must_name_a_peer_that_does_not_answer() {
     let listener = TcpListener::bind((own_address(), 9900)).unwrap();
     let peer = listener.local_addr().unwrap().to_string();
-    complains(STORESERVER, &["-a", &own_address(), "-h", &peer], &[&peer, "no answer"]);
+    complains(
+        STORESERVER,
+        &["-a", &own_address(), "-h", &peer],
+        &[&peer, "no answer"],
+    );
     complains(STOREGET, &["-h", &peer, "a"], &[&peer, "no answer"]);
     complains(LOCATION, &["--status", "-h", &peer], &[&peer, "no answer"]);
 }
@@ -85,8 +89,16 @@ fn must_name_a_peer_of_another_service() {
     settle(&[&store]);
     let (own, another) = (own_address(), "another service");
     let (locator, store) = (locator.location.name(), store.location.name());
-    complains(STORESERVER, &["-a", &own, "-h", locator], &[locator, another]);
-    complains(LOCATION, &["-a", &own, "-h", store], &[store, "diststore.Store"]);
+    complains(
+        STORESERVER,
+        &["-a", &own, "-h", locator],
+        &[locator, another],
+    );
+    complains(
+        LOCATION,
+        &["-a", &own, "-h", store],
+        &[store, "diststore.Store"],
+    );
     complains(STOREGET, &["-h", locator, "a"], &[locator, another]);
     complains(STOREPUT, &["-h", locator, "a", "b"], &[locator, another]);
 }
@@ -98,7 +110,10 @@ fn must_name_another_number_of_copies() {
     settle(&[&node]);
     for replicas in ["1", "3"] {
         let arguments = ["-a", &address, "--replicas", replicas];
-        let (peer, copies) = (node.location.name(), format!("2 copies of each key, not {replicas}"));
+        let (peer, copies) = (
+            node.location.name(),
+            format!("2 copies of each key, not {replicas}"),
+        );
         complains(STORESERVER, &arguments, &[peer, &copies]);
     }
     settle(&[&node]);
@@ -117,16 +132,27 @@ fn must_name_an_address_that_can_not_be_used() {
 
 #[test]
 fn must_name_an_option_that_is_none() {
-    for program in [STORESERVER, LOCATION, STOREPUT, STOREGET, STOREPRIMER, STORETEST] {
-        complains(program, &["--nonsense"], &["nonsense", "--help"]);
-        complains(program, &["-x"], &["x"]);
-        complains(program, &["-p"], &["p"]);
-        complains(program, &["-h", "::::no:where"], &["::::no:where"]);
-        complains(program, &["-h", "two words:9900"], &["two words"]);
-        complains(program, &["-h", "host:port"], &["host:port"]);
-        complains(program, &["-h", "line\nbreak:9900"], &["line\\nbreak"]);
+    let programs: [(&str, &[&str]); 6] = [
+        (STORESERVER, &[]),
+        (LOCATION, &[]),
+        (STOREPUT, &["a", "apple"]),
+        (STOREGET, &["a"]),
+        (STOREPRIMER, &[]),
+        (STORETEST, &[]),
+    ];
+    for (program, behind) in programs {
+        let complains = |options: &[&str], parts: &[&str]| {
+            complains(program, &[options, behind].concat(), parts);
+        };
+        complains(&["--nonsense"], &["nonsense", "--help"]);
+        complains(&["--non\nsense"], &["non\\nsense"]);
+        complains(&["-x"], &["x"]);
+        complains(&["-h", "::::no:where"], &["::::no:where"]);
+        complains(&["-h", "two words:9900"], &["two words"]);
+        complains(&["-h", "host:port"], &["host:port"]);
+        complains(&["-h", "line\nbreak:9900"], &["line\\nbreak"]);
         for port in ["0", "-1", "65536", "99oo", ""] {
-            complains(program, &["-p", port], &["port", port]);
+            complains(&["-p", port], &["port", port]);
         }
     }
     for program in [STORESERVER, LOCATION] {
@@ -134,6 +160,7 @@ fn must_name_an_option_that_is_none() {
             complains(program, &["--replicas", number], &["--replicas"]);
         }
         complains(program, &["--connections", "0"], &["--connections"]);
+        complains(program, &["-p"], &["p"]);
         complains(program, &["a", "b", "c"], &["PEER", "PORT"]);
         complains(program, &["nowhere"], &["nowhere"]);
     }
@@ -145,7 +172,14 @@ fn must_name_an_option_that_is_none() {
 
 #[test]
 fn must_tell_about_themselves() {
-    for program in [STORESERVER, LOCATION, STOREPUT, STOREGET, STOREPRIMER, STORETEST] {
+    for program in [
+        STORESERVER,
+        LOCATION,
+        STOREPUT,
+        STOREGET,
+        STOREPRIMER,
+        STORETEST,
+    ] {
         for option in ["--help", "--version"] {
             let output = run(program, &[option], SECONDS);
             assert!(output.status.success() && output.stderr.is_empty());

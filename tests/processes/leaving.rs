@@ -83,7 +83,13 @@ fn must_end_at_once_when_interrupted_twice() {
     settle(&[&node, &other]);
     let network = network();
     for number in 0..50 {
-        put(&network, &node.location, format!("key {number}").as_bytes(), b"value").unwrap();
+        put(
+            &network,
+            &node.location,
+            format!("key {number}").as_bytes(),
+            b"value",
+        )
+        .unwrap();
     }
     // Somebody who takes nothing, so that the leaver stays for a while.
     other.process.signal("STOP");
@@ -111,7 +117,10 @@ fn must_say_how_many_keys_nobody_took() {
     node.process.signal("INT");
     let status = node.process.wait(LONG);
     assert_eq!(status.code(), Some(2));
-    let line = format!("storeserver: {}: 3 keys were not taken by others\n", node.location);
+    let line = format!(
+        "storeserver: {}: 3 keys were not taken by others\n",
+        node.location
+    );
     assert_eq!(node.process.errors(), line);
 }
 
@@ -132,7 +141,13 @@ fn must_carry_a_put_out_at_the_next_when_its_holder_was_killed() {
         nodes.pop().unwrap().kill();
         for number in 0..200 {
             let key = format!("key {number}");
-            put(&network, &nodes[number % 3].location, key.as_bytes(), b"new").unwrap();
+            put(
+                &network,
+                &nodes[number % 3].location,
+                key.as_bytes(),
+                b"new",
+            )
+            .unwrap();
             let value = get(&network, &nodes[(number + 1) % 3].location, key.as_bytes()).unwrap();
             assert_eq!(value, b"new");
         }
@@ -145,7 +160,11 @@ fn must_refuse_new_connections_when_it_has_left() {
     let stays = Node::store(&address, &[]);
     let leaver = Node::store(&address, &[]);
     settle(&[&stays, &leaver]);
-    assert!(run(STOREPRIMER, &["-h", stays.location.name()], LONG).status.success());
+    assert!(
+        run(STOREPRIMER, &["-h", stays.location.name()], LONG)
+            .status
+            .success()
+    );
     let location = leaver.location.clone();
     leaver.leave("INT");
     assert_eq!(get(&network(), &location, b"A"), Err(CallError::Refused));

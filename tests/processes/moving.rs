@@ -5,7 +5,9 @@ use std::time::Duration;
 use thrifty_p2p::location::Location;
 
 use crate::running::load::Load;
-use crate::running::{LONG, Node, get, network, own_address, owner, put, settle, status, wait_until};
+use crate::running::{
+    LONG, Node, get, network, own_address, owner, put, settle, status, wait_until,
+};
 
 const KEYS: usize = 500;
 
@@ -35,11 +37,18 @@ fn must_move_no_more_than_a_newcomer_takes_over() {
     let newcomer = nodes[3].location.clone();
     settle(&nodes.iter().collect::<Vec<_>>());
     let after = owners(&nodes[1].location);
-    let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
+    let moved = before
+        .iter()
+        .zip(&after)
+        .filter(|(before, after)| before != after);
     let moved: Vec<_> = moved.map(|(_, after)| after).collect();
     assert!(moved.iter().all(|after| **after == newcomer));
     // About a quarter: far from none and from all.
-    assert!((KEYS / 20..KEYS / 2).contains(&moved.len()), "{}", moved.len());
+    assert!(
+        (KEYS / 20..KEYS / 2).contains(&moved.len()),
+        "{}",
+        moved.len()
+    );
     for node in &nodes {
         let own = after.iter().filter(|owner| **owner == node.location);
         assert_eq!(status(&network, &node.location).items, own.count());
@@ -67,7 +76,9 @@ fn must_have_as_many_copies_as_asked_for() {
         for count in 2..=4 {
             nodes.push(Node::store(&address, &options));
             settle(&nodes.iter().collect::<Vec<_>>());
-            let items = nodes.iter().map(|node| status(&network, &node.location).items);
+            let items = nodes
+                .iter()
+                .map(|node| status(&network, &node.location).items);
             assert_eq!(items.sum::<usize>(), KEYS * replicas.min(count));
         }
     }
@@ -84,7 +95,8 @@ fn must_stay_readable(replicas: &str) {
     let mut number = 0;
     let mut leave = |node: &Node| {
         number += 1;
-        node.process.signal(if number % 2 == 0 { "INT" } else { "TERM" });
+        node.process
+            .signal(if number % 2 == 0 { "INT" } else { "TERM" });
     };
     for round in 0..4 {
         // One comes.
@@ -114,9 +126,14 @@ fn must_stay_readable(replicas: &str) {
             load.remove(&leaver.location);
         }
         // And they are back at their ports, empty, before anybody could wonder.
-        let again = leavers.each_ref().map(|leaver| leaver.location.port().to_string());
+        let again = leavers
+            .each_ref()
+            .map(|leaver| leaver.location.port().to_string());
         for port in again {
-            nodes.push(Node::store(&address, &["--replicas", replicas, "-p", &port]));
+            nodes.push(Node::store(
+                &address,
+                &["--replicas", replicas, "-p", &port],
+            ));
         }
         let leaver = nodes.remove(0);
         load.remove(&leaver.location);

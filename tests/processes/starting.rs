@@ -45,9 +45,10 @@ fn must_take_the_port_that_it_is_given() {
         // An option beats a position.
         Node::store(&other, &["--host", name, "127.0.0.1:1", "9952"]),
     ];
-    assert_eq!(others.each_ref().map(|node| node.location.port()), [
-        9950, 9951, 9952
-    ]);
+    assert_eq!(
+        others.each_ref().map(|node| node.location.port()),
+        [9950, 9951, 9952]
+    );
     let nodes: Vec<_> = others.iter().chain([&first]).collect();
     settle(&nodes);
 }

@@ -111,7 +111,13 @@ impl History {
                 let put = by_value.get(&(read.key, &read.value[..]));
                 let cause = bounds.judge(read, put.copied())?;
                 let value = String::from_utf8_lossy(&read.value[..read.value.len().min(20)]);
-                let Read { key, at, began, ended, .. } = read;
+                let Read {
+                    key,
+                    at,
+                    began,
+                    ended,
+                    ..
+                } = read;
                 Some(format!(
                     "key {key} read {value:?} at {at} ({began:?} to {ended:?}): {cause}",
                 ))
@@ -158,9 +164,9 @@ impl Bounds {
         let bound = count.checked_sub(1).map(|last| of_key[last].1);
         match (put, bound) {
             (None, None) if read.value.is_empty() => None,
-            (None, Some(bound)) if read.value.is_empty() => {
-                Some(format!("lost: a put that began at {bound:?} was acknowledged"))
-            }
+            (None, Some(bound)) if read.value.is_empty() => Some(format!(
+                "lost: a put that began at {bound:?} was acknowledged"
+            )),
             (None, _) => Some("nobody has put that".to_owned()),
             (Some(put), _) if put.began > read.ended => Some("not put yet".to_owned()),
             (Some(put), Some(bound)) => {

@@ -206,7 +206,11 @@ impl Node {
     /// A store node on `address`; it finds its port, and its network, by itself, unless the options
     /// tell.
     pub fn store(address: &str, options: &[&str]) -> Self {
-        Node::start(Command::new(STORESERVER).args(["-a", address]).args(options))
+        Node::start(
+            Command::new(STORESERVER)
+                .args(["-a", address])
+                .args(options),
+        )
     }
 
     /// Waits until it says where it serves.
