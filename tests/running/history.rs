@@ -10,12 +10,14 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use thrifty_p2p::location::Location;
 
+use super::now;
+
+#[derive(Default)]
 pub struct History {
-    since: Instant,
     events: Mutex<Events>,
 }
 
@@ -49,21 +51,10 @@ pub struct Sums {
 }
 
 impl History {
-    pub fn new() -> Self {
-        History {
-            since: Instant::now(),
-            events: Mutex::default(),
-        }
-    }
-
-    pub fn now(&self) -> Duration {
-        self.since.elapsed()
-    }
-
     /// To be called before the value is sent anywhere. The answer is for [`History::acknowledged`].
     pub fn begin_put(&self, key: usize, value: &[u8]) -> usize {
         let mut events = self.events.lock().unwrap();
-        let began = self.now();
+        let began = now();
         events.puts.push(Put {
             key,
             value: value.to_vec(),
@@ -75,14 +66,14 @@ impl History {
 
     pub fn acknowledged(&self, put: usize) {
         let mut events = self.events.lock().unwrap();
-        let now = self.now();
+        let now = now();
         events.puts[put].acknowledged = Some(now);
     }
 
-    /// A read that is over; `began` is a time of [`History::now`] before it was sent.
+    /// A read that is over; `began` is a time of [`now`] before it was sent.
     pub fn read(&self, at: &Location, key: usize, value: Vec<u8>, began: Duration) {
         let mut events = self.events.lock().unwrap();
-        let ended = self.now();
+        let ended = now();
         events.reads.push(Read {
             at: at.clone(),
             key,
@@ -179,5 +170,50 @@ impl Bounds {
             }
             (Some(_), None) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at() -> Location {
+        Location::new("127.0.0.1", 9900).unwrap()
+    }
+
+    /// What a read of `value` is, after a was acknowledged, then b, and c not.
+    fn judge(value: &[u8]) -> Result<Sums, String> {
+        let history = History::default();
+        let early = now();
+        for value in [b"a", b"b"] {
+            let put = history.begin_put(1, value);
+            history.acknowledged(put);
+        }
+        history.begin_put(1, b"c");
+        // This one may have been answered by anybody at any time.
+        history.read(&at(), 1, b"a".to_vec(), early);
+        history.read(&at(), 1, value.to_vec(), now());
+        history.check()
+    }
+
+    #[test]
+    fn must_tell_right_reads_from_wrong_ones() {
+        assert!(judge(b"b").is_ok());
+        assert!(judge(b"c").is_ok());
+        assert!(judge(b"a").unwrap_err().contains("stale"));
+        assert!(judge(b"").unwrap_err().contains("lost"));
+        assert!(judge(b"d").unwrap_err().contains("nobody"));
+    }
+
+    #[test]
+    fn must_allow_either_of_two_at_once() {
+        let history = History::default();
+        let puts = [b"a", b"b"].map(|value| history.begin_put(1, value));
+        for put in puts {
+            history.acknowledged(put);
+        }
+        history.read(&at(), 1, b"a".to_vec(), now());
+        history.read(&at(), 1, b"b".to_vec(), now());
+        assert!(history.check().is_ok());
     }
 }

@@ -13,7 +13,7 @@ use thrifty_p2p::location::Location;
 use thrifty_p2p::net::{CallError, TcpNetwork};
 
 use super::history::{History, Sums};
-use super::{get, network, put};
+use super::{get, network, now, put};
 
 /// Between two calls of a client: the machine has other things to do.
 const PACE: Duration = Duration::from_millis(2);
@@ -51,7 +51,7 @@ impl Load {
         nodes: impl IntoIterator<Item = &'a Location>,
     ) -> Self {
         let shared = Arc::new(Shared {
-            history: History::new(),
+            history: History::default(),
             nodes: Mutex::new(nodes.into_iter().cloned().collect()),
             failed: Mutex::default(),
             ending: AtomicBool::new(false),
@@ -71,10 +71,6 @@ impl Load {
         let readers = (0..readers).map(|_| start(Shared::read_one));
         let clients = writers.chain(readers).collect();
         Load { shared, clients }
-    }
-
-    pub fn now(&self) -> Duration {
-        self.shared.history.now()
     }
 
     /// Clients talk to this node, too, from now on.
@@ -105,7 +101,7 @@ impl Load {
         for key in 0..KEYS {
             let mut values = BTreeSet::new();
             for node in nodes {
-                let began = self.shared.history.now();
+                let began = now();
                 let value = get(&network, node, name(key).as_bytes()).expect("the last read");
                 self.shared.history.read(node, key, value.clone(), began);
                 values.insert(value);
@@ -139,7 +135,7 @@ impl Shared {
     fn read_one(&self, network: &TcpNetwork) {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let key = scatter(number) % KEYS;
-        let began = self.history.now();
+        let began = now();
         let read = self.call(number, |at| {
             get(network, at, name(key).as_bytes()).map(|value| (at.clone(), value))
         });
@@ -162,14 +158,14 @@ impl Shared {
                 nodes.iter().nth(scatter(number) % nodes.len()).cloned()
             };
             let at = at.expect("a node to talk to");
-            let began = self.history.now();
+            let began = now();
             match call(&at) {
                 Ok(answer) => return Some(answer),
                 Err(CallError::Refused) if !self.ending.load(Ordering::Relaxed) => {
                     thread::sleep(PACE);
                 }
                 Err(cause) => {
-                    let ended = self.history.now();
+                    let ended = now();
                     let cause = cause.to_string();
                     let failed = Failed {
                         began,

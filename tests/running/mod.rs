@@ -15,7 +15,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,12 @@ pub const STOREPUT: &str = env!("CARGO_BIN_EXE_storeput");
 pub const STOREGET: &str = env!("CARGO_BIN_EXE_storeget");
 pub const STOREPRIMER: &str = env!("CARGO_BIN_EXE_storeprimer");
 pub const STORETEST: &str = env!("CARGO_BIN_EXE_storetest");
+
+/// Since the first look at the clock: one clock for all that is printed.
+pub fn now() -> Duration {
+    static SINCE: LazyLock<Instant> = LazyLock::new(Instant::now);
+    SINCE.elapsed()
+}
 
 /// # Panics
 /// If `reached` doesn't come true in `limit`.
@@ -75,8 +81,8 @@ pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S], limit: Duration) -> 
     let status = process.wait(limit);
     Output {
         status,
-        stdout: process.out.take(),
-        stderr: process.errors.take(),
+        stdout: process.out.bytes(),
+        stderr: process.errors.bytes(),
     }
 }
 
@@ -153,40 +159,52 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("--- {}\n{}{}", self.name, self.out(), self.errors());
+            eprintln!("--- {}", self.name);
+            for (time, line) in self.out.lines().iter().chain(&self.errors.lines()) {
+                eprintln!("{time:9.3?} {}", String::from_utf8_lossy(line).trim_end());
+            }
         }
     }
 }
 
 /// What comes out of a pipe, read by a thread that ends with the pipe.
 struct Said {
-    bytes: Arc<Mutex<Vec<u8>>>,
+    lines: Arc<Mutex<Vec<Line>>>,
     reader: Option<thread::JoinHandle<()>>,
 }
 
+/// When it came, and its bytes.
+type Line = (Duration, Vec<u8>);
+
 impl Said {
     fn read(pipe: impl Read + Send + 'static) -> Self {
-        let bytes = Arc::new(Mutex::new(Vec::new()));
-        let into = Arc::clone(&bytes);
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&lines);
         let reader = thread::spawn(move || {
             let mut pipe = BufReader::new(pipe);
             let mut line = Vec::new();
             while pipe.read_until(b'\n', &mut line).unwrap_or(0) > 0 {
-                into.lock().unwrap().append(&mut line);
+                into.lock()
+                    .unwrap()
+                    .push((now(), std::mem::take(&mut line)));
             }
         });
         Said {
-            bytes,
+            lines,
             reader: Some(reader),
         }
     }
 
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    fn lines(&self) -> Vec<Line> {
+        self.lines.lock().unwrap().clone()
     }
 
-    fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes.lock().unwrap())
+    fn bytes(&self) -> Vec<u8> {
+        self.lines().into_iter().flat_map(|line| line.1).collect()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
     }
 
     fn finish(&mut self) {
