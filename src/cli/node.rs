@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use getopts::{Options, ParsingStyle};
 
 use crate::location::Location;
-use crate::locator::{self, EXTENSION, LIMITS, Locator, Participant};
+use crate::locator::{self, EXTENSION, LIMITS, Locator, Participant, StartError};
 use crate::net::{Environment, Network, Random, SystemClock, TcpNetwork};
 use crate::node::Node;
 use crate::{server, signal};
@@ -24,6 +24,9 @@ const TICK: Duration = Duration::from_millis(500);
 const REPLICAS: usize = 2;
 
 const REPLICAS_MAX: usize = 5;
+
+/// How often a node is looked for that has gone by the time it is to be joined.
+const FIND_ATTEMPTS_MAX: usize = 5;
 
 const BRIEF: &str = "[OPTIONS] [[PEER] PORT]
 
@@ -187,11 +190,14 @@ pub fn run_node<P: Participant>(
     let mut node = node.map_err(|error| Trouble::new(&location, error))?;
     watch_signals(options.program, end);
     let service = types.last().expect("BUG: a node without a service type");
-    let peer = options.peer.or_else(|| {
-        let found = discover(&*network, &options.address, service, Some(&location));
-        found.map(|(location, _)| location)
-    });
-    if let Err(error) = node.join(peer.as_ref()) {
+    let joined = match &options.peer {
+        Some(peer) => node.join(Some(peer)),
+        None => {
+            let find = || discover(&*network, &options.address, service, Some(&location));
+            join_found(&mut node, || find().map(|found| found.0))
+        }
+    };
+    if let Err(error) = joined {
         node.stop();
         return Err(Trouble::new(location, error));
     }
@@ -204,6 +210,22 @@ pub fn run_node<P: Participant>(
             location,
             format!("{keys} keys were not taken by others"),
         )),
+    }
+}
+
+/// Joins the node that is found, or starts a network if there is none. One that has gone since it
+/// was found is no trouble: another one is looked for.
+fn join_found<P: Participant>(
+    node: &mut Node<P>,
+    find: impl Fn() -> Option<Location>,
+) -> Result<(), StartError> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match node.join(find().as_ref()) {
+            Err(StartError::Unreachable(..)) if attempts < FIND_ATTEMPTS_MAX => {}
+            joined => return joined,
+        }
     }
 }
 

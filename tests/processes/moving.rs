@@ -3,7 +3,7 @@
 use thrifty_p2p::location::Location;
 
 use crate::running::load::Load;
-use crate::running::{Node, get, network, own_address, owner, put, settle, status, wait_until};
+use crate::running::{Node, get, network, own_address, owner, put, settle, status};
 
 const KEYS: usize = 500;
 

@@ -1,7 +1,11 @@
 //! Starting: ports, discovery, many at once.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write as _};
+use std::net::TcpListener;
 use std::process::Command;
+
+use thrifty_p2p::thrift::{Write, wire};
 
 use crate::running::{LOCATION, Node, Process, STORESERVER, members, network, own_address, settle};
 
@@ -82,4 +86,28 @@ fn must_be_one_network_if_all_are_started_at_once() {
             assert_eq!(members.len(), 10, "as an original asks");
         }
     }
+}
+
+/// A node that is found, and has gone by the time it is to be joined.
+#[test]
+fn regression_must_look_again_when_the_node_found_has_gone() {
+    let address = own_address();
+    let listener = TcpListener::bind((&*address, 9900)).unwrap();
+    let started = Process::start(Command::new(STORESERVER).args(["-a", &address]));
+    let (mut stream, _) = listener.accept().unwrap();
+    // The header of a CALL in one piece; that of the REPLY differs in its last byte of four.
+    let mut message = vec![0; 100];
+    let length = stream.read(&mut message).unwrap();
+    message.truncate(length - 1);
+    message[3] = 2;
+    message.write_field(wire::LIST, 0);
+    message.write_list(wire::STRING, 2);
+    message.write_bytes(b"diststore.Store");
+    message.write_bytes(b"thrifty.Peer");
+    message.write_stop();
+    drop(listener);
+    stream.write_all(&message).unwrap();
+    let node = Node::serving(started);
+    settle(&[&node]);
+    assert!(node.process.has_said("Initiating the network..."));
 }
