@@ -11,6 +11,7 @@
 pub mod history;
 pub mod load;
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -153,16 +154,31 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Its name and all that it has said, with times.
+    fn account(&self) -> String {
+        let mut account = format!("--- {}\n", self.name);
+        for (time, line) in self.out.lines().iter().chain(&self.errors.lines()) {
+            let line = String::from_utf8_lossy(line);
+            account += &format!("{:8.3} {}\n", time.as_secs_f64(), line.trim_end());
+        }
+        account
+    }
+}
+
+thread_local! {
+    /// The accounts of the processes that have ended in this test.
+    static ENDED: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // It fails if the process has ended: as good.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        ENDED.with_borrow_mut(|ended| *ended += &self.account());
         if thread::panicking() {
-            eprintln!("--- {}", self.name);
-            for (time, line) in self.out.lines().iter().chain(&self.errors.lines()) {
-                eprintln!("{time:9.3?} {}", String::from_utf8_lossy(line).trim_end());
-            }
+            eprint!("{}", ENDED.take());
         }
     }
 }
