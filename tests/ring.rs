@@ -264,10 +264,11 @@ fn pairs_with_a_common_point() -> Vec<(u32, [Arc<str>; 2])> {
         let [(low, first), (high, second)] = two else {
             unreachable!("windows of two")
         };
-        if low == high && first != second {
-            if let Ok(value) = u32::try_from(*low) {
-                pairs.push((value, [first.clone(), second.clone()]));
-            }
+        if low == high
+            && first != second
+            && let Ok(value) = u32::try_from(*low)
+        {
+            pairs.push((value, [first.clone(), second.clone()]));
         }
     }
     pairs

@@ -267,6 +267,33 @@ fn must_hear_everybody_but_the_silent_one_within_one_limit() {
 }
 
 #[test]
+fn must_hear_the_others_when_a_kept_connection_gets_stuck() {
+    let network = TcpNetwork::default();
+    let (listener, stuck_at) = listen();
+    let (house, to) = listen();
+    let _server = serve(house);
+    let (tell, told) = mpsc::channel();
+    let stuck = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        stream.write_all(&reply("ping", 0)).unwrap();
+        told.recv().unwrap();
+    });
+    network
+        .call(&stuck_at, &request("ping", b""), LONG)
+        .unwrap();
+    let calls = [
+        (stuck_at, request("ping", &vec![b'x'; 16 << 20])),
+        (to, request("echo", b"x")),
+    ];
+    let answers = network.call_all(&calls, 5 * SHORT);
+    assert_eq!(answers[0], Err(CallError::Silent));
+    assert!(answers[1].is_ok());
+    tell.send(()).unwrap();
+    stuck.join().unwrap();
+}
+
+#[test]
 fn must_not_add_up_the_limits_of_hosts_that_do_not_answer() {
     // A listener whose queue is full: the system drops what else wants to connect.
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();

@@ -219,7 +219,9 @@ mod tests {
     fn must_prefer_the_greater_value_among_equal_versions() {
         for order in [[b"x", b"y"], [b"y", b"x"]] {
             let items = Items::default();
-            order.map(|value| items.merge(b"k", 7, value));
+            for value in order {
+                items.merge(b"k", 7, value);
+            }
             assert_eq!(value(&items, b"k"), Some((7, b"y".to_vec())));
         }
     }

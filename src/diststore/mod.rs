@@ -74,6 +74,14 @@ impl Store {
         }
     }
 
+    /// Hands key, version and value of all that lies here to `take`, in no particular order, under
+    /// a lock: it must not call back.
+    pub fn each_item(&self, mut take: impl FnMut(&[u8], i64, &[u8])) {
+        for shard in 0..SHARDS {
+            self.items.each(shard, &mut take);
+        }
+    }
+
     fn now(&self) -> Duration {
         self.locator.environment().clock.now()
     }
@@ -245,10 +253,8 @@ impl Service for Store {
             b"get" => self.get(crate::locator::read_key(call.arguments)?, result),
             b"put" => {
                 let KeyValue { key, value } = KeyValue::read(call.arguments)?;
-                self.put(
-                    key,
-                    value.ok_or_else(|| Exception::missing_argument("value"))?,
-                )?;
+                let value = value.ok_or_else(|| Exception::missing_argument("value"))?;
+                self.put(key, value, call.done)?;
                 result.write_stop();
                 Ok(())
             }

@@ -111,10 +111,14 @@ impl Store {
         self.locator.begin_leaving();
         let mut least = usize::MAX;
         let mut progress = self.now();
+        let mut taker = self.now();
         loop {
             let view = self.locator.view();
             let unconfirmed = self.pass(&view, Scope::All);
-            if unconfirmed == 0 && self.locator.view().epoch() == view.epoch() {
+            if unconfirmed == 0
+                && self.locator.all_are_known()
+                && self.locator.view().epoch() == view.epoch()
+            {
                 break;
             }
             let now = self.now();
@@ -122,17 +126,29 @@ impl Store {
                 (least, progress) = (unconfirmed, now);
             }
             let takes = |member: &Member| !matches!(member.state, State::Leaving | State::Gone);
-            let nobody = !view.members().iter().any(takes);
+            if view.members().iter().any(takes) {
+                taker = now;
+            }
+            // A newcomer that only another leaver knew is about to ask.
+            let nobody = now.saturating_sub(taker) > self.locator.ticks(2);
             if nobody || now.saturating_sub(progress) > NO_PROGRESS_MAX {
                 break;
             }
             self.pause(self.locator.ticks(1) / 10);
         }
         self.locator.say_goodbye();
-        // What came in meanwhile, from nodes that had not heard it yet.
-        match self.pass(&self.locator.view(), Scope::All) {
-            0 => Ok(()),
-            unconfirmed => Err(unconfirmed),
+        // What came in meanwhile, from nodes that had not heard it yet; and these may take a moment
+        // to agree on who holds it now.
+        let end = self.now() + NO_PROGRESS_MAX;
+        loop {
+            let unconfirmed = self.pass(&self.locator.view(), Scope::All);
+            if unconfirmed == 0 {
+                return Ok(());
+            }
+            if self.now() >= end || self.locator.view().members().is_empty() {
+                return Err(unconfirmed);
+            }
+            self.pause(self.locator.ticks(1) / 10);
         }
     }
 
@@ -204,7 +220,10 @@ impl Store {
                 .position(|other| other.location == member.location)
         };
         let targets: Vec<_> = targets.filter_map(place).collect();
-        if targets.is_empty() && (keep || nobody_needed) {
+        // What an original is to own it takes after the goodbye: before, it would hand it back.
+        let leaving = before_goodbye(view, me);
+        let original = || view.members().iter().any(|member| !member.is_ours());
+        if targets.is_empty() && (keep || nobody_needed || (leaving && original())) {
             return None;
         }
         Some(Offered {
@@ -347,18 +366,31 @@ impl Store {
         let (Some(original), Some(value)) = (now.filter(|now| !now.is_ours()), value) else {
             return;
         };
-        let has = |store: &Self| {
-            let found = store.get_from_original(&original, &offered.key);
-            found.is_ok_and(|found| found == value)
-        };
-        let put = |store: &Self| {
-            store
-                .put_at_original(&original.location, &offered.key, &value)
-                .is_ok()
-        };
+        // One that leaves hands its keys over itself, and has later values than the copies here.
+        if self.locator.originals_are_leaving() {
+            return;
+        }
         // The empty value is its word for a missing key.
-        if value.is_empty() || has(self) || (put(self) && has(self)) {
+        if value.is_empty() {
             offered.held += 1;
+            return;
+        }
+        let mut found = self.get_from_original(&original, &offered.key);
+        if found.as_ref().is_ok_and(Vec::is_empty)
+            && self
+                .put_at_original(&original.location, &offered.key, &value, &|| ())
+                .is_ok()
+        {
+            found = self.get_from_original(&original, &offered.key);
+        }
+        match found {
+            Ok(found) if found == value => offered.held += 1,
+            // Put there by others: what is here is the older one, as it was never told.
+            Ok(found) if !found.is_empty() => {
+                let version = self.next_version(offered.version);
+                self.items.merge(&offered.key, version, &found);
+            }
+            _ => {}
         }
     }
 
@@ -437,6 +469,11 @@ impl Store {
             }
         });
     }
+}
+
+/// Whether this node is leaving but still a member.
+fn before_goodbye(view: &View, me: &Location) -> bool {
+    view.get(me).is_some_and(|me| me.state == State::Leaving)
 }
 
 fn offer_request(list: &ItemList) -> Request {

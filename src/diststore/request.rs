@@ -71,9 +71,10 @@ impl Store {
         Ok(())
     }
 
-    /// Whether this node can answer for `key` from what it has.
+    /// Whether this node can answer for `key` from what it has. Not while it is leaving: it may own
+    /// keys that another leaver, which was before it in the ring, has handed to those after it.
     pub(super) fn is_primary(&self, look: &Look, key: &[u8]) -> bool {
-        if !matches!(look.state, State::Full | State::Leaving) {
+        if look.state != State::Full {
             return false;
         }
         let owner = look.view.owner(key);
@@ -126,16 +127,20 @@ impl Store {
 
     /// Carries a get out.
     fn get_here(&self, key: &[u8], deadline: Duration) -> Result<Vec<u8>, Exception> {
+        let look = self.wait_until_ready(deadline)?;
+        if self.is_primary(&look, key) || self.is_relayed(key) {
+            let value = self.items.read(key, |_, value| value.to_vec());
+            return Ok(value.unwrap_or_default());
+        }
+        let latest = self.latest(key, deadline)?;
+        Ok(latest.map(|found| found.value).unwrap_or_default())
+    }
+
+    /// The latest account of a key: of all holders, as long as none of them is a primary that
+    /// has everything.
+    fn latest(&self, key: &[u8], deadline: Duration) -> Result<Option<Found>, Exception> {
         loop {
             let look = self.wait_until_ready(deadline)?;
-            let own = self.items.read(key, |version, value| Found {
-                version,
-                value: value.to_vec(),
-                primary: false,
-            });
-            if self.is_primary(&look, key) || self.is_relayed(key) {
-                return Ok(own.map(|found| found.value).unwrap_or_default());
-            }
             let holders = look.view.holders(key, self.locator.replicas());
             let others = self.others_of_ours(&holders);
             let calls: Vec<_> = others
@@ -144,32 +149,30 @@ impl Store {
                 .collect();
             let limit = self.locator.ticks(1);
             let answers = self.locator.call_members(&calls, limit);
-            let answers: Result<Vec<_>, _> = {
-                let answers: Vec<_> = answers
-                    .into_iter()
-                    .map(|answer| answer.and_then(|result| Found::read(&result)))
-                    .collect();
-                let sure = answers.iter().flatten().any(|found| found.primary);
-                let answers = answers.into_iter();
-                // With a primary's answer those of the others are not needed.
-                if sure {
-                    Ok(answers.flatten().collect())
-                } else {
-                    answers.collect()
-                }
-            };
-            if let Ok(found) = answers {
-                let latest = found.into_iter().chain(own).max_by(|one, other| {
-                    (one.version, &one.value).cmp(&(other.version, &other.value))
+            let answers: Vec<_> = answers
+                .into_iter()
+                .map(|answer| answer.and_then(|result| Found::read(&result)))
+                .collect();
+            // With a primary's answer those of the others are not needed.
+            let sure = answers.iter().flatten().any(|found| found.primary);
+            if sure || answers.iter().all(Result::is_ok) {
+                let own = self.items.read(key, |version, value| Found {
+                    version,
+                    value: value.to_vec(),
+                    primary: false,
                 });
-                return Ok(latest.map(|found| found.value).unwrap_or_default());
+                let found = answers.into_iter().flatten().chain(own);
+                return Ok(found.max_by(|one, other| {
+                    (one.version, &one.value).cmp(&(other.version, &other.value))
+                }));
             }
             self.pause_until(deadline)?;
         }
     }
 
     /// Serves a client's `put`: acknowledged, or an exception and then it may still take effect.
-    pub(super) fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Exception> {
+    /// `done` is called when later requests of the same client will find its effect.
+    pub(super) fn put(&self, key: &[u8], value: &[u8], done: &dyn Fn()) -> Result<(), Exception> {
         let deadline = self.deadline();
         loop {
             let look = self.wait_until_ready(deadline)?;
@@ -178,10 +181,12 @@ impl Store {
                 return Ok(());
             }
             let holders = look.view.holders(key, self.locator.replicas());
-            let coordinator = holders.iter().find(|holder| holder.is_ours());
-            let coordinator = match coordinator {
-                Some(holder) if holder.location != *self.locator.location() => holder,
-                _ => return self.put_here(key, value, deadline),
+            let coordinator = match holders.first() {
+                Some(first) if first.is_ours() && first.location != *self.locator.location() => {
+                    first
+                }
+                // What an original owns any of ours may put there.
+                _ => return self.put_here(key, value, deadline, done),
             };
             let request = request("forward", KeyValue::write(key, Some(value)));
             let limit = deadline.saturating_sub(self.now());
@@ -191,20 +196,40 @@ impl Store {
             {
                 Ok(_) => return Ok(()),
                 Err(CallError::Exception(exception)) => return Err(exception),
-                // It may be carrying the put out: elsewhere the same put could come later than
-                // another one that this client doesn't know of.
-                Err(CallError::Silent) => return Err(not_acknowledged()),
-                Err(CallError::Refused | CallError::Broken(_) | CallError::Local(_)) => {}
+                // It may be carrying the put out, or its messages are still on their way: elsewhere
+                // the same put could be overtaken by another one, and then come back over it.
+                Err(CallError::Silent | CallError::Broken(_)) => return Err(not_acknowledged()),
+                Err(CallError::Refused | CallError::Local(_)) => {}
             }
             self.pause_until(deadline)?;
         }
     }
 
+    /// The version that a put has to be above. A holder that has everything knows it; anybody else
+    /// asks: what it has given or seen itself may be below what was acknowledged elsewhere, as clocks
+    /// differ.
+    fn latest_version(&self, key: &[u8], deadline: Duration) -> Result<i64, Exception> {
+        let look = self.wait_until_ready(deadline)?;
+        let holders = look.view.holders(key, self.locator.replicas());
+        let me = self.locator.location();
+        if look.state == State::Full && holders.iter().any(|holder| holder.location == *me) {
+            return Ok(self.items.version(key));
+        }
+        let latest = self.latest(key, deadline)?;
+        Ok(latest.map_or(0, |found| found.version))
+    }
+
     /// Carries a put out.
-    fn put_here(&self, key: &[u8], value: &[u8], deadline: Duration) -> Result<(), Exception> {
+    fn put_here(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        deadline: Duration,
+        done: &dyn Fn(),
+    ) -> Result<(), Exception> {
         let me = self.locator.location();
         let replicas = self.locator.replicas();
-        let mut version = self.next_version(self.items.version(key));
+        let mut version = self.next_version(self.latest_version(key, deadline)?);
         let mut served: Vec<Served> = Vec::new();
         for _ in 0..ROUNDS_MAX {
             let look = self.wait_until_ready(deadline)?;
@@ -280,7 +305,7 @@ impl Store {
                 }
             }
             for original in originals {
-                match self.put_at_original(&original, key, value) {
+                match self.put_at_original(&original, key, value, done) {
                     Ok(()) => served.push(Served {
                         holder: original,
                         named: Vec::new(),
@@ -308,7 +333,7 @@ impl Store {
         let deadline = self.deadline();
         match forwarded.value {
             Some(value) => {
-                self.put_here(forwarded.key, value, deadline)?;
+                self.put_here(forwarded.key, value, deadline, &|| ())?;
                 calls::write_answer(None, result);
             }
             None => {
@@ -343,15 +368,18 @@ impl Store {
     }
 
     /// An original's own `put`, and a `ping` behind it: when it answers, it has acted on the put.
+    /// Between the two `done` is called: whatever is said to it from then on it hears later.
     pub(super) fn put_at_original(
         &self,
         original: &Location,
         key: &[u8],
         value: &[u8],
+        done: &dyn Fn(),
     ) -> Result<(), CallError> {
         let _relayed = Relayed::new(self, key);
         let put = single_request("put", KeyValue::write(key, Some(value)), true);
         self.locator.call_member(original, &put, ORIGINAL_LIMIT)?;
+        done();
         let ping = single_request("ping", EMPTY.to_vec(), false);
         self.locator.call_member(original, &ping, ORIGINAL_LIMIT)?;
         Ok(())

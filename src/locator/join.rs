@@ -218,9 +218,7 @@ impl Locator {
             Some(cursor) => Pulled::UpTo(cursor.to_vec()),
             None => Pulled::All,
         };
-        self.membership()
-            .pulled
-            .insert(page.me.location.clone(), pulled);
+        self.membership().note_pulled(&page.me.location, pulled);
     }
 
     /// True if nothing was left to pull, looked at again under the lock.
@@ -230,6 +228,9 @@ impl Locator {
             let mut membership = self.membership();
             let (ours, originals) = left_to_pull(&membership);
             if !ours.is_empty() || !originals.is_empty() || membership.me.state != State::Filling {
+                return false;
+            }
+            if !membership.is_pulled() {
                 return false;
             }
             membership.lapsed = false;
@@ -268,13 +269,23 @@ impl Locator {
         }
         let newcomer = pull.me.location.clone();
         self.admit(pull.me);
-        let (me, view) = {
+        let (me, view, gone) = {
             let membership = self.membership();
-            (membership.me.clone(), membership.view.clone())
+            let gone = membership.gone.get(&newcomer).copied();
+            (membership.me.clone(), membership.view.clone(), gone)
         };
         let same = pull.digest == view.digest();
         let members = if same { &[] } else { view.members() };
-        Page::write(&me, members, result, |items| {
+        // An earlier run under this name has said goodbye with a later stamp: the newcomer has to
+        // know, to have one above that.
+        let earlier = gone.filter(|_| view.get(&newcomer).is_none());
+        let earlier = earlier.map(|stamp| Member {
+            location: newcomer.clone(),
+            state: State::Gone,
+            stamp,
+        });
+        let members: Vec<_> = members.iter().cloned().chain(earlier).collect();
+        Page::write(&me, &members, result, |items| {
             application.page(&view, &newcomer, pull.cursor, items)
         });
         Ok(())

@@ -187,8 +187,13 @@ impl Locator {
     /// The view and the state to serve a request by, at this moment: a node that was stopped finds
     /// out here, before it answers from what it had.
     pub fn look(&self) -> Look {
-        self.check_lapse();
-        let membership = self.membership();
+        let now = self.now();
+        let mut membership = self.membership();
+        if membership.has_lapsed(now, self.ticks(LAPSE_TICKS)) {
+            drop(membership);
+            self.lapse();
+            membership = self.membership();
+        }
         Look {
             view: membership.view.clone(),
             state: membership.me.state,

@@ -156,6 +156,7 @@ impl Locator {
         for location in unasked {
             self.ask_kind(&location);
         }
+        self.watch_leaving_originals();
         let Some(location) = chosen else { return };
         let asked = self.now();
         match self.members_of_original(&location) {
@@ -180,6 +181,25 @@ impl Locator {
                 if since.is_some_and(|since| self.now().saturating_sub(since) >= DEAF) {
                     self.drop_member(&location);
                 }
+            }
+        }
+    }
+
+    /// Whether an original that has said `remove` of itself may still be handing its keys over.
+    pub fn originals_are_leaving(&self) -> bool {
+        !self.membership().leaving_originals.is_empty()
+    }
+
+    /// While it hands over, its port accepts connections that it never serves; then it refuses.
+    fn watch_leaving_originals(&self) {
+        let leaving = self.membership().leaving_originals.clone();
+        for (location, since) in leaving {
+            let ping = single_request("ping", EMPTY.to_vec(), false);
+            let network = &self.environment.network;
+            let answer = network.call(&location, &ping, self.ticks(ANSWER_TICKS));
+            let long = self.now().saturating_sub(since) > DEAF;
+            if long || matches!(answer, Err(CallError::Refused)) {
+                self.membership().leaving_originals.remove(&location);
             }
         }
     }
@@ -243,23 +263,42 @@ impl Locator {
             self.come_back(&news);
         } else if self.view().get(location).is_some_and(Member::is_ours) {
             self.on_suspect(location);
-        } else {
+        } else if self.view().get(location).is_some() {
+            // The other originals first: what they are asked for as soon as this one is out they
+            // would else ask of it, while it waits for them.
+            self.notify(&self.tell_originals("remove", location), ANSWER_TICKS);
+            let now = self.now();
+            self.membership()
+                .leaving_originals
+                .insert(location.clone(), now);
             self.take_out(location);
         }
         done();
         self.pass_on("remove", news);
     }
 
-    /// `suspect`: somebody can't reach one of ours. It is taken out only if, asked once, it doesn't
-    /// answer here either.
+    /// `suspect`: somebody can't reach a member. It is taken out only if, asked once, it doesn't
+    /// answer here either. (A silent original is busy: it has to refuse.)
     pub(super) fn on_suspect(&self, location: &Location) {
-        if *location == self.location || !self.view().get(location).is_some_and(Member::is_ours) {
-            return;
-        }
-        match self.hello(std::slice::from_ref(location)).pop() {
-            Some(Ok(hello)) if hello.me.state == State::Gone => self.believe_goodbye(&hello.me),
-            Some(Ok(_)) => {}
-            _ => self.take_out(location),
+        let member = self.view().get(location).cloned();
+        match member {
+            Some(_) if *location == self.location => {}
+            Some(member) if member.is_ours() => {
+                match self.hello(std::slice::from_ref(location)).pop() {
+                    Some(Ok(hello)) if hello.me.state == State::Gone => {
+                        self.believe_goodbye(&hello.me);
+                    }
+                    Some(Ok(_)) => {}
+                    _ => self.take_out(location),
+                }
+            }
+            Some(_) => {
+                let answer = self.service_types_of(location);
+                if matches!(answer, Err(CallError::Refused)) && !self.is_starting(location) {
+                    self.take_out(location);
+                }
+            }
+            None => {}
         }
     }
 

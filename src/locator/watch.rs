@@ -12,7 +12,7 @@ use crate::net::CallError;
 
 use super::calls::{Hello, Known};
 use super::member::{Member, State};
-use super::{LAPSE_TICKS, Locator, SILENCE_TICKS};
+use super::{Locator, SILENCE_TICKS};
 
 /// How many ticks lie between two attempts at a lost node.
 const LOST_TICKS: usize = 8;
@@ -23,7 +23,7 @@ const DIFFERENCES_AT_ONCE: usize = 64;
 impl Locator {
     /// Looks after the others once. To be called at the interval of the options, by one thread.
     pub fn tick(&self) {
-        self.check_lapse();
+        let _ = self.look();
         if !self.has_joined() {
             return;
         }
@@ -38,6 +38,7 @@ impl Locator {
             if asked.is_empty() {
                 targets.extend(self.some_other(&targets));
                 targets.extend(self.a_lost_node());
+                targets.extend(self.silent_ones(&targets));
             }
             if targets.is_empty() {
                 break;
@@ -65,7 +66,7 @@ impl Locator {
         }
         {
             let mut membership = self.membership();
-            let alone = membership.others().next().is_none();
+            let alone = !membership.others().any(Member::is_ours);
             if answered || alone {
                 // The moment of asking: an answer may have lain there while this node was stopped.
                 membership.answered = membership.answered.max(started);
@@ -78,30 +79,20 @@ impl Locator {
         self.drop_the_silent();
     }
 
-    /// Whether this node was stopped, or cut off from all others, and then it is filling again.
-    pub(super) fn check_lapse(&self) {
-        let now = self.now();
-        let limit = self.ticks(LAPSE_TICKS);
-        let lapsed = {
+    /// This node was stopped, or cut off from all others: it is filling again.
+    pub(super) fn lapse(&self) {
+        let (now, wall) = (self.now(), self.wall());
+        let view = {
             let mut membership = self.membership();
-            let lapsed = membership.joined
-                && now.saturating_sub(membership.answered) > limit
-                && membership.others().next().is_some()
-                && matches!(membership.me.state, State::Full | State::Filling);
-            if lapsed {
-                membership.lapsed = true;
-                membership.answered = now;
-                membership.refill(self.wall());
-            }
-            lapsed
+            membership.lapsed = true;
+            membership.answered = now;
+            membership.refill(wall);
+            membership.view.clone()
         };
-        if lapsed {
-            let view = self.view();
-            for member in view.members() {
-                self.environment().network.forget(&member.location);
-            }
-            self.changed();
+        for member in view.members() {
+            self.environment().network.forget(&member.location);
         }
+        self.changed();
     }
 
     /// The next of ours in name order, together with those before it that are silent already.
@@ -144,6 +135,20 @@ impl Locator {
             .collect();
         let chosen = others.get(self.environment.random.below(others.len().max(1)))?;
         Some(chosen.location.clone())
+    }
+
+    /// The members that didn't answer when they were asked last: silence counts only as long as it
+    /// is asked into.
+    fn silent_ones(&self, those: &[Location]) -> Vec<Location> {
+        let membership = self.membership();
+        let silent = membership.tracks.iter();
+        let silent = silent
+            .filter(|(location, track)| track.silent_since.is_some() && !those.contains(location));
+        let ours = silent.filter(|(location, _)| {
+            let member = membership.view.get(location);
+            member.is_some_and(Member::is_ours)
+        });
+        ours.map(|(location, _)| location.clone()).collect()
     }
 
     /// From time to time, one of those that went without goodbye.
@@ -217,6 +222,21 @@ impl Locator {
         }
         let members = hello.members.filter(|_| is_member && differs)?;
         Some((from.clone(), members))
+    }
+
+    /// Whether every other node knows all that are here to stay, as far as they answer. A newcomer
+    /// that has taken a leaver's keys may have been taken in by that one alone so far: nobody else
+    /// would find them.
+    pub fn all_are_known(&self) -> bool {
+        let view = self.view();
+        let stays = |member: &&Member| matches!(member.state, State::Filling | State::Full);
+        let answers = self.hello(&self.others_of_ours());
+        let lists = answers.into_iter().flatten();
+        let mut lists = lists.filter_map(|hello| hello.members);
+        lists.all(|theirs| {
+            let knows = |member: &Member| theirs.iter().any(|o| o.location == member.location);
+            view.members().iter().filter(stays).all(knows)
+        })
     }
 
     pub(super) fn believe_goodbye(&self, member: &Member) {

@@ -187,10 +187,9 @@ impl TcpNetwork {
             }
             link.sequence = link.sequence.wrapping_add(1);
         }
-        match group.connection {
-            Connection::Kept => self.put_back(group.to, link, incoming.is_empty()),
-            // What has been written arrives, whatever happens to the connection on this side.
-            Connection::Single => drop(link.stream.shutdown(Shutdown::Write)),
+        // One that isn't kept is closed here; what has been written arrives all the same.
+        if group.connection == Connection::Kept {
+            self.put_back(group.to, link, incoming.is_empty());
         }
         Ok(())
     }

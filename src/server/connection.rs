@@ -102,6 +102,7 @@ impl Connection {
 
 /// Serves until the peer or somebody here ends the connection.
 pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
+    turn.listening();
     // Nobody else sets it.
     let _ = connection.thread.set(thread::current().id());
     let mut conversation = Conversation {

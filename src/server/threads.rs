@@ -80,3 +80,55 @@ impl Threads {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn must_run_all_jobs_at_once_in_threads_old_and_new() {
+        let threads = Arc::new(Threads::default());
+        for jobs in 1..30 {
+            let (begun, begin) = mpsc::channel();
+            let gates: Vec<_> = (0..jobs)
+                .map(|_| {
+                    let (gate, open) = mpsc::channel::<()>();
+                    let begun = begun.clone();
+                    let job = move || {
+                        begun.send(thread::current().id()).unwrap();
+                        open.recv_timeout(LONG).unwrap();
+                    };
+                    threads.run(Box::new(job)).unwrap();
+                    gate
+                })
+                .collect();
+            // None of them ends before all have begun.
+            let begun: Vec<_> = gates
+                .iter()
+                .map(|_| begin.recv_timeout(LONG).unwrap())
+                .collect();
+            assert_eq!(begun.len(), jobs);
+            gates.iter().for_each(|gate| gate.send(()).unwrap());
+        }
+    }
+
+    #[test]
+    fn must_use_a_thread_again() {
+        let threads = Arc::new(Threads::default());
+        let (tell, told) = mpsc::channel();
+        let run = || {
+            let tell = tell.clone();
+            let job = move || tell.send(thread::current().id()).unwrap();
+            threads.run(Box::new(job)).unwrap();
+            let thread = told.recv_timeout(LONG).unwrap();
+            while threads.waiting().threads == 0 {
+                thread::yield_now(); // It will have nothing to do in a moment.
+            }
+            thread
+        };
+        assert_eq!(run(), run());
+    }
+}

@@ -4,7 +4,8 @@
 //! node says `remove`, `ping` and `put` on three connections, a script says a one-way put and then
 //! get on two. Connections are numbered as they are accepted, and the first request of one waits for
 //!
-//! * connections before it that have said nothing yet, for [`SILENT`] from their acceptance, and
+//! * connections before it that have said nothing yet, for [`SILENT`] from when their threads listen
+//!   (which on a busy machine may be a while after their acceptance), and
 //! * writes before it, until their effect is there, for [`WORKING`] from their arrival.
 //!
 //! All these times run side by side: a thousand silent connections delay the next one once, and nobody
@@ -53,9 +54,10 @@ pub(super) struct Turn {
 }
 
 impl Turns {
-    /// The place behind all connections so far.
+    /// The place behind all connections so far. Its thread says [`Turn::listening`] as soon as it
+    /// runs; what was said before then is not lost on those who come after.
     pub fn accepted(self: &Arc<Self>) -> Turn {
-        let until = Instant::now() + SILENT;
+        let until = Instant::now() + WORKING;
         let mut queue = self.queue();
         let number = queue.accepted;
         queue.accepted += 1;
@@ -73,6 +75,17 @@ impl Turns {
 }
 
 impl Turn {
+    /// From now on this connection's first request would be noticed.
+    pub fn listening(&self) {
+        let until = Instant::now() + SILENT;
+        let mut queue = self.turns.queue();
+        if let Some(ahead) = queue.ahead.get_mut(&self.number) {
+            ahead.until = until;
+            // Who waits already counts with a later end.
+            ahead.gone.iter().for_each(|gone| gone.notify_all());
+        }
+    }
+
     /// The first request has arrived: waits until its turn comes, for at most about [`WORKING`].
     pub fn wait(&self, order: Order) {
         let mut queue = self.turns.queue();
@@ -150,12 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn must_wait_for_a_silent_connection_from_its_acceptance_only() {
+    fn must_wait_for_a_silent_connection_from_when_it_is_listened_to() {
         let turns = Arc::new(Turns::default());
         let accepted = Instant::now();
         let silent = turns.accepted();
+        silent.listening();
         turns.accepted().wait(Order::Read);
         assert!(accepted.elapsed() >= SILENT);
+        assert!(accepted.elapsed() < WORKING);
         assert_eq!(ahead(&turns), 0, "forgotten: nobody waits for it again");
         drop(silent);
     }
@@ -164,6 +179,7 @@ mod tests {
     fn must_wait_for_all_side_by_side() {
         let turns = Arc::new(Turns::default());
         let silent: Vec<_> = (0..1000).map(|_| turns.accepted()).collect();
+        silent.iter().for_each(Turn::listening);
         let started = Instant::now();
         turns.accepted().wait(Order::Read);
         assert!(started.elapsed() < 100 * SILENT);

@@ -1,0 +1,163 @@
+//! Questions to nodes, over one blocking connection each: who holds a key (`get_node`), who is there (`get_all`).
+
+use crate::Outcome;
+use crate::message::Template;
+use std::collections::BTreeMap;
+use std::io::{BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+/// Requests sent before their answers are read.
+const BATCH: u32 = 1000;
+/// How long a node may take for an answer.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// Pause before a node is asked again.
+const PAUSE: Duration = Duration::from_millis(1);
+/// The longest text and the longest list that are believed.
+const LENGTH_MAX: usize = 1 << 20;
+
+/// `yardstick holders HOST:PORT KEYS`: how many of the first KEYS keys each node holds, as that node sees it.
+pub fn holders(arguments: &[String]) -> Outcome {
+    let [address, keys] = arguments else {
+        return Err("usage: yardstick holders HOST:PORT KEYS".into());
+    };
+    let mut node = Node::connect(address.parse()?)?;
+    let mut counts = BTreeMap::new();
+    node.each_holder(keys.parse()?, |_, holder| {
+        *counts.entry(holder).or_insert(0_u32) += 1;
+        true
+    })?;
+    for (holder, count) in counts {
+        println!("{holder}\t{count}");
+    }
+    Ok(())
+}
+
+/// `yardstick await COUNT HOST:PORT...`: waits until every one of these nodes lists COUNT members, then prints the time
+/// as seconds since 1970. A node that does not listen yet is tried again.
+pub fn await_members(arguments: &[String]) -> Outcome {
+    let [count, addresses @ ..] = arguments else {
+        return Err("usage: yardstick await COUNT HOST:PORT...".into());
+    };
+    let count: usize = count.parse()?;
+    for address in addresses {
+        let address = address.parse()?;
+        let mut node = loop {
+            match Node::connect(address) {
+                Ok(node) => break node,
+                Err(_) => thread::sleep(PAUSE), // not there yet; the caller's time limit ends this
+            }
+        };
+        while node.members()?.len() != count {
+            thread::sleep(PAUSE);
+        }
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    println!("{:.6}", now.as_secs_f64());
+    Ok(())
+}
+
+/// Up to `wanted` of the first `keys` keys that this node holds (`here`) or another one.
+pub fn keys_held(address: SocketAddr, here: bool, keys: u32, wanted: usize) -> Outcome<Vec<u32>> {
+    let name = address.to_string();
+    let mut found = Vec::new();
+    Node::connect(address)?.each_holder(keys, |key, holder| {
+        if (holder == name) == here {
+            found.push(key);
+        }
+        found.len() < wanted
+    })?;
+    if found.is_empty() {
+        return Err(format!("of {keys} keys none is held as wanted").into());
+    }
+    Ok(found)
+}
+
+struct Node {
+    stream: BufReader<TcpStream>,
+}
+
+impl Node {
+    fn connect(address: SocketAddr) -> Outcome<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_TIME))?;
+        Ok(Node {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// Calls `see` with each of the first `keys` keys and the name of its holder, until that returns false.
+    fn each_holder(&mut self, keys: u32, mut see: impl FnMut(u32, String) -> bool) -> Outcome {
+        let question = Template::thrift_call_with_key("get_node");
+        for start in (0..keys).step_by(BATCH as usize) {
+            let batch = start..keys.min(start + BATCH);
+            let mut out = Vec::new();
+            for key in batch.clone() {
+                question.write(key, key, &mut out);
+            }
+            self.stream.get_mut().write_all(&out)?;
+            let mut wanted = true;
+            for key in batch {
+                self.expect(&[0x80, 1, 0, 2, 0, 0, 0, 8])?;
+                self.expect(b"get_node")?;
+                self.expect(&key.to_be_bytes())?;
+                self.expect(&[12, 0, 0])?;
+                let holder = self.location()?;
+                self.expect(&[0])?;
+                wanted = wanted && see(key, holder);
+            }
+            if !wanted {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn members(&mut self) -> Outcome<Vec<String>> {
+        let question = b"\x80\x01\0\x01\0\0\0\x07get_all\0\0\0\0\0";
+        self.stream.get_mut().write_all(question)?;
+        self.expect(b"\x80\x01\0\x02\0\0\0\x07get_all\0\0\0\0\x0f\0\0\x0c")?;
+        let count = self.length()?;
+        let members = (0..count).map(|_| self.location()).collect();
+        self.expect(&[0])?;
+        members
+    }
+
+    /// A Location, as every library writes it.
+    fn location(&mut self) -> Outcome<String> {
+        self.expect(&[11, 0, 1])?;
+        let mut host = vec![0; self.length()?];
+        self.stream.read_exact(&mut host)?;
+        self.expect(&[6, 0, 2])?;
+        let mut port = [0; 2];
+        self.stream.read_exact(&mut port)?;
+        self.expect(&[0])?;
+        Ok(format!(
+            "{}:{}",
+            String::from_utf8(host)?,
+            u16::from_be_bytes(port)
+        ))
+    }
+
+    fn length(&mut self) -> Outcome<usize> {
+        let mut bytes = [0; 4];
+        self.stream.read_exact(&mut bytes)?;
+        let length = u32::from_be_bytes(bytes) as usize;
+        if length > LENGTH_MAX {
+            return Err(format!("a length of {length} in an answer").into());
+        }
+        Ok(length)
+    }
+
+    fn expect(&mut self, expected: &[u8]) -> Outcome {
+        let mut got = vec![0; expected.len()];
+        self.stream.read_exact(&mut got)?;
+        if got != expected {
+            let (expected, got) = (expected.escape_ascii(), got.escape_ascii());
+            return Err(format!("expected {expected}, got {got}").into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,22 @@
+/*
+ * The store: a key-value store spread over the nodes of a locator ring. Any node answers for any key.
+ *
+ * Keys and values are bytes, and `string` and `binary` are the same on the wire. The fields say `string`, as in 2009,
+ * because Python's users type text: `put('a', 'apple')`, and `get('a')` returns 'apple'. For bytes that are no UTF-8
+ * thriftpy2 takes and returns `bytes`; Apache Thrift's Python code raises UnicodeDecodeError. Who stores such
+ * bytes with it writes `binary` for `string` in a copy of this file, and need change nothing else.
+ */
+include "locator.thrift"
+
+namespace * diststore
+
+/** A locator node that also holds values. */
+service Store extends locator.Locator {
+  /** The value of `key`, "" where there is none. */
+  string get(1: string key)
+
+  /** Sets the value of `key`; "" removes it. The return says that every node that has to hold the value holds it; an
+   *  exception says that it may or may not come into effect. `oneway` in the interface of 2009, which is still
+   *  served: then nothing tells when, or whether, it was done. */
+  void put(1: string key, 2: string value)
+}

@@ -1,0 +1,236 @@
+//! What clients did and saw, and whether they may have seen it.
+//!
+//! Every operation has the number of the event at which it began and, unless it still runs, of
+//! that at which it ended. Values are unique but for the empty one, which deletes, and as which a
+//! missing key reads.
+//!
+//! A put may *supersede* another one of the same key for certain only if it began after the other
+//! was acknowledged. (Of puts that overlap either may be the newer; one that was never acknowledged may
+//! take effect any time later.) So, where p and q are puts of one key,
+//!
+//! * **p is stale for a read r** if p was acknowledged, a q began after that, and q was acknowledged
+//!   before r began. Before any put a key is missing, which is stale as soon as any
+//!   q was acknowledged before r began.
+//! * **A read r is wrong** if no put that had begun when r ended gave its value, or if all that did
+//!   (several, for the empty value) are stale for r.
+//!
+//! Where silence may outlast the limits, q counts only if the world was stable from q's
+//! acknowledgement to r's end.
+//!
+//! **At the end**, when all is settled, each key must read as a put whose version is not below that of any
+//! acknowledged put, where the version is the one seen on the nodes at the acknowledgement; and,
+//! unless stability counts, as one that is not stale.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Still running, or an error: may have had its effect, or may have it later.
+    Unknown,
+    /// A put was acknowledged; the version that nodes then had for it, if any still had it.
+    Acknowledged(Option<i64>),
+    /// What a get brought.
+    Read(Vec<u8>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Operation {
+    pub key: Vec<u8>,
+    /// `None`: a get.
+    pub put: Option<Vec<u8>>,
+    pub begin: u64,
+    pub end: Option<u64>,
+    pub outcome: Outcome,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = String::from_utf8_lossy;
+        let end = self.end.map_or("…".to_owned(), |end| end.to_string());
+        write!(f, "[{}, {end}] ", self.begin)?;
+        match &self.put {
+            Some(value) => write!(f, "put({}, {:?})", text(&self.key), text(value))?,
+            None => write!(f, "get({})", text(&self.key))?,
+        }
+        match &self.outcome {
+            Outcome::Read(value) => write!(f, " = {:?}", text(value)),
+            other => write!(f, ": {other:?}"),
+        }
+    }
+}
+
+/// Whether the world's stability decides what is promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    Always,
+    WhileStable,
+}
+
+#[derive(Debug, Default)]
+pub struct History {
+    operations: Vec<Operation>,
+    event: u64,
+    /// (event, from then on).
+    stability: Vec<(u64, bool)>,
+}
+
+impl History {
+    fn next_event(&mut self) -> u64 {
+        self.event += 1;
+        self.event
+    }
+
+    fn begin(&mut self, key: &[u8], put: Option<Vec<u8>>) -> usize {
+        let begin = self.next_event();
+        self.operations.push(Operation {
+            key: key.to_vec(),
+            put,
+            begin,
+            end: None,
+            outcome: Outcome::Unknown,
+        });
+        self.operations.len() - 1
+    }
+
+    pub fn begin_put(&mut self, key: &[u8], value: &[u8]) -> usize {
+        self.begin(key, Some(value.to_vec()))
+    }
+
+    pub fn begin_get(&mut self, key: &[u8]) -> usize {
+        self.begin(key, None)
+    }
+
+    pub fn end(&mut self, operation: usize, outcome: Outcome) {
+        let event = self.next_event();
+        self.operations[operation].end = Some(event);
+        self.operations[operation].outcome = outcome;
+    }
+
+    /// `true`: it has changed.
+    pub fn note_stability(&mut self, stable: bool) -> bool {
+        let before = self.stability.last().is_some_and(|(_, stable)| *stable);
+        if before != stable {
+            let event = self.next_event();
+            self.stability.push((event, stable));
+        }
+        before != stable
+    }
+
+    fn is_stable(&self, from: u64, to: u64) -> bool {
+        let before = self.stability.partition_point(|(event, _)| *event <= from);
+        let at_first = before > 0 && self.stability[before - 1].1;
+        let later = self.stability[before..].iter();
+        at_first && later.take_while(|(event, _)| *event < to).count() == 0
+    }
+
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    pub fn keys(&self) -> BTreeSet<Vec<u8>> {
+        self.operations.iter().map(|o| o.key.clone()).collect()
+    }
+
+    fn puts<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = (&'a Operation, &'a Vec<u8>)> {
+        let of_key = self.operations.iter().filter(move |o| o.key == key);
+        of_key.filter_map(|o| o.put.as_ref().map(|value| (o, value)))
+    }
+
+    /// An acknowledged put that began after `from` and ended before `begin`.
+    fn superseding<'a>(
+        &'a self,
+        key: &[u8],
+        from: u64,
+        (begin, end): (u64, u64),
+        promise: Promise,
+    ) -> Option<&'a Operation> {
+        let of_key = self.operations.iter().filter(|o| o.key == key);
+        let mut later = of_key.filter(|q| q.put.is_some() && q.begin > from);
+        later.find(|q| {
+            let acknowledged = matches!(q.outcome, Outcome::Acknowledged(_));
+            let known = q.end.filter(|end| acknowledged && *end < begin);
+            known.is_some_and(|ack| promise == Promise::Always || self.is_stable(ack, end))
+        })
+    }
+
+    /// # Errors
+    /// Says which read is wrong and why.
+    pub fn check_reads(&self, promise: Promise) -> Result<(), String> {
+        for read in &self.operations {
+            if let (Outcome::Read(value), Some(end)) = (&read.outcome, read.end) {
+                self.check_read(&read.key, value, (read.begin, end), promise)
+                    .map_err(|why| format!("{read}: {why}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_read(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        read: (u64, u64),
+        promise: Promise,
+    ) -> Result<(), String> {
+        let mut excuse = Err("nobody has put this value".to_owned());
+        if value.is_empty() {
+            match self.superseding(key, 0, read, promise) {
+                None => return Ok(()),
+                Some(q) => excuse = Err(format!("missing after {q}")),
+            }
+        }
+        for (put, given) in self.puts(key) {
+            if given != value || put.begin > read.1 {
+                continue;
+            }
+            let acknowledged = matches!(put.outcome, Outcome::Acknowledged(_));
+            let Some(ack) = put.end.filter(|_| acknowledged) else {
+                return Ok(());
+            };
+            match self.superseding(key, ack, read, promise) {
+                None => return Ok(()),
+                Some(q) => excuse = Err(format!("{put} is older than {q}")),
+            }
+        }
+        excuse
+    }
+
+    /// Whether a key may, at the very end, lie on the nodes with this value and version; `None`:
+    /// nowhere.
+    ///
+    /// # Errors
+    /// Says what has been lost.
+    pub fn check_final(
+        &self,
+        key: &[u8],
+        found: Option<(i64, &[u8])>,
+        promise: Promise,
+    ) -> Result<(), String> {
+        let fail = |why: String| {
+            let key = String::from_utf8_lossy(key);
+            let found = found.map(|(version, value)| (version, String::from_utf8_lossy(value)));
+            let puts = self.puts(key.as_bytes()).map(|(put, _)| put.to_string());
+            let puts = puts.collect::<Vec<_>>().join("\n  ");
+            Err(format!(
+                "at the end {key} is {found:?}: {why}; the puts:\n  {puts}"
+            ))
+        };
+        for (put, _) in self.puts(key) {
+            match (&put.outcome, found) {
+                (Outcome::Acknowledged(_), None) => return fail(format!("{put} is lost")),
+                (Outcome::Acknowledged(Some(version)), Some((held, _))) if held < *version => {
+                    return fail(format!("{put} was newer"));
+                }
+                _ => (),
+            }
+        }
+        let end = (self.event + 1, self.event + 1);
+        match found {
+            Some((_, value)) if promise == Promise::Always => {
+                self.check_read(key, value, end, promise).or_else(fail)
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! A simulated world to test node logic in: one process, virtual time, everything from a seed.
+//!
+//! From the ground up:
+//!
+//! * `pool`: threads; `scheduler`: activities, virtual time, whose turn it is;
+//! * `network`: calls between nodes, and all that can happen to them;
+//! * `world`: processes, clocks, crashes; what a node and a client are to it;
+//! * `truth`: what is so, seen from outside; `history`: what clients saw, and whether they may;
+//! * `schedule`: random schedules of everything; `runner`: many of them, and replay.
+//!
+//! To replay a failure, say what it prints: `SIM_SEED=17 cargo test --test sim_store class_1`;
+//! with `SIM_TRACE=1` the whole trace is printed. `SIM_SCHEDULES=100000` runs that many,
+//! and `SIM_KEEP_GOING=1` lists all that fail.
+
+// Each test file uses a part.
+#![allow(dead_code)]
+
+pub mod history;
+pub mod network;
+pub mod pool;
+pub mod runner;
+pub mod schedule;
+pub mod scheduler;
+pub mod truth;
+pub mod world;

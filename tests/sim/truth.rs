@@ -1,0 +1,97 @@
+//! What the world is really like, seen from outside: who agrees with whom, and where copies lie.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use thrifty_p2p::location::Location;
+
+use super::world::{Item, Phase, World};
+
+impl World {
+    /// All members' lists are the set of live nodes, and nobody starts, fills or leaves.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub fn agreed(&self) -> Result<(), String> {
+        let processes = self.processes();
+        for (location, process) in &processes {
+            if process.phase != Phase::Up {
+                return Err(format!("{location} is {:?}", process.phase));
+            }
+            let mut members = process.node.members();
+            members.sort_unstable();
+            let live = processes.iter().map(|(location, _)| location);
+            if !members.iter().map(|(member, _)| member).eq(live) {
+                return Err(format!("{location} knows {members:?}"));
+            }
+            if let Some((member, _)) = members.iter().find(|(_, filling)| *filling) {
+                return Err(format!("{location} has {member} as filling"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every key's newest copy lies with all its holders; and if `nobody_else`, with them alone.
+    ///
+    /// # Errors
+    /// The first key of which this isn't so.
+    pub fn copies(&self, nobody_else: bool) -> Result<(), String> {
+        let processes = self.processes();
+        let live: Vec<Location> = processes.iter().map(|(at, _)| at.clone()).collect();
+        let mut keys: BTreeMap<Vec<u8>, BTreeMap<Location, Item>> = BTreeMap::new();
+        for (location, process) in &processes {
+            for item in process.node.items() {
+                let copies = keys.entry(item.key.clone()).or_default();
+                copies.insert(location.clone(), item);
+            }
+        }
+        for (key, copies) in keys {
+            let newest = copies.values().max().expect("BUG: a key without copies");
+            let holders: BTreeSet<_> = self.subject.holders(&live, &key).into_iter().collect();
+            for holder in &holders {
+                if copies.get(holder) != Some(newest) {
+                    let key = String::from_utf8_lossy(&key);
+                    return Err(format!("{key}: {holder} lacks the newest of {copies:?}"));
+                }
+            }
+            let other = copies.keys().find(|node| !holders.contains(*node));
+            if let Some(other) = other.filter(|_| nobody_else) {
+                let key = String::from_utf8_lossy(&key);
+                return Err(format!("{key}: {other} is none of {holders:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every key has its copies: any R-1 nodes may be killed now.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub fn safe(&self) -> Result<(), String> {
+        self.agreed()?;
+        self.copies(false)
+    }
+
+    /// Nothing is left to do.
+    ///
+    /// # Errors
+    /// What is.
+    pub fn settled(&self) -> Result<(), String> {
+        self.agreed()?;
+        self.copies(true)
+    }
+
+    /// The version under which somebody has this value; of the empty one, which is not unique, the least.
+    pub fn version_of(&self, key: &[u8], value: &[u8]) -> Option<i64> {
+        let processes = self.processes();
+        let items = processes
+            .iter()
+            .flat_map(|(_, process)| process.node.items());
+        let versions = items.filter(|item| item.key == key && item.value == value);
+        let versions = versions.map(|item| item.version);
+        if value.is_empty() {
+            versions.min()
+        } else {
+            versions.max()
+        }
+    }
+}

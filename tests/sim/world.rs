@@ -1,0 +1,383 @@
+//! The simulated world: processes at locations, the links between them, their clocks.
+//!
+//! A node is what [`Subject::node`] makes: it is called through its service, and an activity each
+//! starts it, ticks it and runs its mover, as the program does. The world can crash, stop,
+//! continue and restart it, and looks at its members and items from outside.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use thrifty_p2p::location::Location;
+use thrifty_p2p::net::{Clock, Environment, Network, Random};
+use thrifty_p2p::service::Service;
+
+use super::history::History;
+use super::network::{Origin, SimNetwork, Weather, Wires};
+use super::scheduler::{Group, Scheduler, WORLD};
+
+/// How often a node is ticked.
+pub const TICK: Duration = Duration::from_millis(500);
+
+/// 2026-01-01, in microseconds.
+const EPOCH: i64 = 1_767_225_600_000_000;
+
+/// A copy of a key's value, as a node has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Item {
+    pub key: Vec<u8>,
+    pub version: i64,
+    pub value: Vec<u8>,
+}
+
+/// A node's logic. The world is told the truth by the last two.
+pub trait SimNode: Send + Sync {
+    fn service(&self) -> Arc<dyn Service>;
+
+    /// Joins the network of `contact`, or starts one. `false`: the process ends.
+    fn start(&self, contact: Option<&Location>) -> bool;
+
+    fn tick(&self);
+
+    /// One round of the mover.
+    fn work(&self);
+
+    /// Hands over and says goodbye; the process ends when this returns. `false`: not all keys
+    /// were taken.
+    fn leave(&self) -> bool;
+
+    /// Itself and the others, and whether each is filling.
+    fn members(&self) -> Vec<(Location, bool)>;
+
+    fn items(&self) -> Vec<Item>;
+}
+
+/// What is tested, and how a client talks to it.
+pub trait Subject: Send + Sync {
+    fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode>;
+
+    /// `Ok`: acknowledged.
+    fn put(&self, net: &dyn Network, to: &Location, key: &[u8], value: &[u8])
+    -> Result<(), String>;
+
+    /// Empty: there is no such key.
+    fn get(&self, net: &dyn Network, to: &Location, key: &[u8]) -> Result<Vec<u8>, String>;
+
+    /// Who should have the key when these are the nodes and none is filling.
+    fn holders(&self, nodes: &[Location], key: &[u8]) -> Vec<Location>;
+}
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub weather: Weather,
+    /// Every process's wall clock is off by up to this, either way.
+    pub clocks_apart: Duration,
+    /// Note when the world is stable. It costs a look at every node after every call.
+    pub watch_stability: bool,
+    /// More than that many turns are a failure.
+    pub turns_max: u64,
+    /// Print the trace as it is written.
+    pub print: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            weather: Weather::default(),
+            clocks_apart: Duration::from_secs(300),
+            watch_stability: false,
+            turns_max: 2_000_000,
+            print: false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Starting,
+    Up,
+    Leaving,
+}
+
+#[derive(Clone)]
+pub struct Process {
+    pub group: Group,
+    pub phase: Phase,
+    pub stopped: bool,
+    pub node: Arc<dyn SimNode>,
+    service: Arc<dyn Service>,
+}
+
+pub struct World {
+    pub scheduler: Arc<Scheduler>,
+    /// Decides everything but who is next.
+    pub random: Random,
+    pub subject: Arc<dyn Subject>,
+    options: Options,
+    processes: Mutex<BTreeMap<Location, Process>>, // guards itself
+    wires: Mutex<Wires>,                           // guards itself
+    history: Mutex<History>,                       // guards itself
+}
+
+impl World {
+    pub fn new(
+        seed: u64,
+        subject: Arc<dyn Subject>,
+        options: Options,
+        scheduler: Arc<Scheduler>,
+    ) -> Arc<Self> {
+        let mut wires = Wires::default();
+        wires.weather = options.weather.clone();
+        Arc::new(World {
+            scheduler,
+            random: Random::new(seed ^ 0x5eed),
+            subject,
+            options,
+            processes: Mutex::default(),
+            wires: Mutex::new(wires),
+            history: Mutex::default(),
+        })
+    }
+
+    pub fn wires(&self) -> MutexGuard<'_, Wires> {
+        self.wires.lock().expect("BUG: the network panicked")
+    }
+
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().expect("BUG: the history panicked")
+    }
+
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<Location, Process>> {
+        self.processes.lock().expect("BUG: the world panicked")
+    }
+
+    pub fn chance(&self, per_mille: usize) -> bool {
+        per_mille > 0 && self.random.below(1000) < per_mille
+    }
+
+    /// A time from `from` up to `to`, in microseconds.
+    pub fn between(&self, from: usize, to: usize) -> Duration {
+        Duration::from_micros((from + self.random.below((to - from).max(1))) as u64)
+    }
+
+    /// What a thread loses before it comes to do what it should.
+    pub fn hesitation(&self) -> Duration {
+        match self.random.below(100) {
+            0..70 => Duration::ZERO,
+            70..99 => self.between(1, 2_000),
+            _ => self.between(2_000, 100_000),
+        }
+    }
+
+    pub fn pick<'a, T>(&self, from: &'a [T]) -> Option<&'a T> {
+        (!from.is_empty()).then(|| &from[self.random.below(from.len())])
+    }
+
+    /// Every process there is, by location.
+    pub fn processes(&self) -> Vec<(Location, Process)> {
+        let slots = self.slots();
+        let all = slots.iter();
+        all.map(|(location, process)| (location.clone(), process.clone()))
+            .collect()
+    }
+
+    pub fn locations(&self) -> Vec<Location> {
+        self.slots().keys().cloned().collect()
+    }
+
+    pub fn node(&self, location: &Location) -> Option<Arc<dyn SimNode>> {
+        let slots = self.slots();
+        slots.get(location).map(|process| process.node.clone())
+    }
+
+    pub fn process(&self, location: &Location) -> Option<(Group, Arc<dyn Service>)> {
+        let slots = self.slots();
+        let process = slots.get(location)?;
+        Some((process.group, process.service.clone()))
+    }
+
+    /// A client's way to the nodes.
+    pub fn client(self: &Arc<Self>) -> Arc<dyn Network> {
+        let origin = Origin {
+            location: None,
+            group: WORLD,
+        };
+        let world = self.clone();
+        Arc::new(SimNetwork { world, origin })
+    }
+
+    /// An activity that is no node's.
+    pub fn spawn(&self, name: &'static str, job: impl FnOnce() + Send + 'static) {
+        let now = self.scheduler.now();
+        self.scheduler.spawn(WORLD, name, now, job);
+    }
+
+    /// Starts a process. It takes calls at once.
+    pub fn boot(self: &Arc<Self>, location: &Location, contact: Option<&Location>) {
+        let group = self.scheduler.new_group();
+        let apart = self.options.clocks_apart.as_micros() as usize;
+        let off = self.random.below(2 * apart + 1) as i64 - apart as i64;
+        self.scheduler.trace(format_args!(
+            "{location} boots as process {}, contact {contact:?}, clock off by {off} us",
+            group.0
+        ));
+        let origin = Origin {
+            location: Some(location.clone()),
+            group,
+        };
+        let network = SimNetwork {
+            world: self.clone(),
+            origin,
+        };
+        let clock = SimClock {
+            scheduler: self.scheduler.clone(),
+            off,
+        };
+        let (scheduler, me) = (self.scheduler.clone(), location.clone());
+        let environment = Environment {
+            network: Arc::new(network),
+            clock: Arc::new(clock),
+            random: Random::new(self.random.below(usize::MAX) as u64),
+            log: Box::new(move |line| scheduler.trace(format_args!("{me} says: {line}"))),
+        };
+        let node = self.subject.node(location, environment);
+        let process = Process {
+            group,
+            phase: Phase::Starting,
+            stopped: false,
+            service: node.service(),
+            node: node.clone(),
+        };
+        let before = self.slots().insert(location.clone(), process);
+        assert!(before.is_none(), "BUG: {location} is taken");
+        let (world, me, contact) = (self.clone(), location.clone(), contact.cloned());
+        let at = self.scheduler.now() + self.hesitation();
+        self.scheduler.spawn(group, "start", at, move || {
+            if node.start(contact.as_ref()) {
+                world.set_phase(&me, Phase::Up);
+                world.observe();
+                world.tick_from_now_on(group, node.clone());
+                world.work_from_now_on(group, node);
+            } else {
+                world.scheduler.trace(format_args!("{me} gives up"));
+                world.end(&me);
+            }
+        });
+    }
+
+    fn set_phase(&self, location: &Location, phase: Phase) {
+        if let Some(process) = self.slots().get_mut(location) {
+            process.phase = phase;
+        }
+        self.scheduler
+            .trace(format_args!("{location} is {phase:?}"));
+    }
+
+    fn tick_from_now_on(self: &Arc<Self>, group: Group, node: Arc<dyn SimNode>) {
+        let (world, tick) = (self.clone(), TICK.as_micros() as usize);
+        let at = self.scheduler.now() + self.between(tick * 9 / 10, tick * 11 / 10);
+        self.scheduler.spawn(group, "tick", at, move || {
+            node.tick();
+            world.observe();
+            world.tick_from_now_on(group, node);
+        });
+    }
+
+    fn work_from_now_on(self: &Arc<Self>, group: Group, node: Arc<dyn SimNode>) {
+        let world = self.clone();
+        let at = self.scheduler.now() + self.between(50_000, 500_000);
+        self.scheduler.spawn(group, "mover", at, move || {
+            node.work();
+            world.observe();
+            world.work_from_now_on(group, node);
+        });
+    }
+
+    /// The process ends as if killed.
+    pub fn crash(self: &Arc<Self>, location: &Location) {
+        self.scheduler.trace(format_args!("{location} crashes"));
+        self.end(location);
+        self.observe();
+    }
+
+    fn end(self: &Arc<Self>, location: &Location) {
+        let process = self.slots().remove(location);
+        if let Some(process) = process {
+            self.scheduler.kill(process.group);
+            self.break_calls_to(location, process.group);
+        }
+    }
+
+    /// Nothing of the process runs until it is continued.
+    pub fn stop(&self, location: &Location) {
+        self.scheduler.trace(format_args!("{location} is stopped"));
+        if let Some(process) = self.slots().get_mut(location) {
+            process.stopped = true;
+            self.scheduler.stop(process.group);
+        }
+    }
+
+    pub fn resume(&self, location: &Location) {
+        self.scheduler
+            .trace(format_args!("{location} is continued"));
+        if let Some(process) = self.slots().get_mut(location) {
+            process.stopped = false;
+            self.scheduler.resume_group(process.group);
+        }
+    }
+
+    /// Asks the process to leave; `done` hears how it went, unless it is killed before.
+    pub fn leave(self: &Arc<Self>, location: &Location, done: impl FnOnce(bool) + Send + 'static) {
+        let Some(process) = self.slots().get(location).cloned() else {
+            return;
+        };
+        self.set_phase(location, Phase::Leaving);
+        self.observe();
+        let (world, me, node) = (self.clone(), location.clone(), process.node);
+        let now = self.scheduler.now();
+        self.scheduler.spawn(process.group, "leave", now, move || {
+            let complete = node.leave();
+            world
+                .scheduler
+                .trace(format_args!("{me} has left, complete: {complete}"));
+            world.end(&me);
+            world.observe();
+            done(complete);
+        });
+    }
+
+    /// Notes whether the world is stable, if that is of interest.
+    pub fn observe(&self) {
+        if self.options.watch_stability {
+            let stable = self.agreed().is_ok();
+            if self.history().note_stability(stable) {
+                self.scheduler.trace(format_args!("stable: {stable}"));
+            }
+        }
+    }
+
+    /// Lets go of all nodes: they hold the world.
+    pub fn close(&self) {
+        let all = std::mem::take(&mut *self.slots());
+        drop(all);
+    }
+}
+
+struct SimClock {
+    scheduler: Arc<Scheduler>,
+    off: i64,
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Duration {
+        self.scheduler.now()
+    }
+
+    fn wall(&self) -> i64 {
+        EPOCH + self.scheduler.now().as_micros() as i64 + self.off
+    }
+
+    fn pause(&self, time: Duration) {
+        self.scheduler.sleep(time);
+    }
+}

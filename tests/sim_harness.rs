@@ -1,0 +1,425 @@
+//! The simulated world itself, on a toy: does it find what is wrong, again and again the same?
+
+mod sim;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use sim::pool::Pool;
+use sim::runner::{Figures, Verdict, run_many, run_world};
+use sim::schedule::{Class, Plan, location, play};
+use sim::world::{Item, Options, SimNode, Subject, World};
+use thrifty_p2p::location::Location;
+use thrifty_p2p::net::{CallError, Connection, Environment, Network, Random, Request};
+use thrifty_p2p::service::{Call, Order, Service};
+use thrifty_p2p::thrift::Exception;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What the toy does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bug {
+    None,
+    /// Says that it is done before the others have it.
+    AcknowledgesFirst,
+    /// Takes what arrives last for the newest.
+    IgnoresVersions,
+    PanicsOnDelete,
+    /// Calls the others under its lock.
+    HoldsLock,
+    /// Forgets a put now and then.
+    Forgets,
+}
+
+/// A register on a fixed set of nodes: each puts on all, each answers from what it has.
+struct Toy {
+    bug: Bug,
+    nodes: Vec<Location>,
+}
+
+type Items = BTreeMap<Vec<u8>, (i64, Vec<u8>)>;
+
+struct ToyNode {
+    bug: Bug,
+    me: Location,
+    nodes: Vec<Location>,
+    environment: Environment,
+    items: Mutex<Items>, // guards itself
+}
+
+struct ToyService(Arc<ToyNode>);
+
+fn request(method: &'static str, arguments: Vec<u8>) -> Request {
+    Request {
+        method,
+        arguments: Arc::new(arguments),
+        connection: Connection::Kept,
+        oneway: false,
+    }
+}
+
+/// Toy messages: version, key, 0, value.
+fn pack(key: &[u8], version: i64, value: &[u8]) -> Vec<u8> {
+    [&version.to_be_bytes(), key, b"\0", value].concat()
+}
+
+fn unpack(bytes: &[u8]) -> (Vec<u8>, i64, Vec<u8>) {
+    let (version, rest) = bytes.split_at(8);
+    let version = i64::from_be_bytes(version.try_into().expect("eight bytes"));
+    let end = rest.iter().position(|byte| *byte == 0).expect("a key");
+    (rest[..end].to_vec(), version, rest[end + 1..].to_vec())
+}
+
+impl ToyNode {
+    fn items(&self) -> MutexGuard<'_, Items> {
+        self.items.lock().expect("BUG: the toy panicked")
+    }
+
+    fn store(&self, bytes: &[u8]) {
+        let (key, version, value) = unpack(bytes);
+        let mut items = self.items();
+        let known = items.get(&key);
+        if self.bug == Bug::IgnoresVersions || known < Some(&(version, value.clone())) {
+            items.insert(key, (version, value));
+        }
+    }
+
+    /// The first node gives the versions and copies to all.
+    fn put(&self, bytes: &[u8]) -> Result<(), Exception> {
+        if self.nodes[0] != self.me {
+            let answer = self.environment.network.call(
+                &self.nodes[0],
+                &request("put", bytes.to_vec()),
+                LIMIT,
+            );
+            return answer.map(|_| ()).map_err(|why| failed(&why));
+        }
+        let (key, _, value) = unpack(bytes);
+        if self.bug == Bug::PanicsOnDelete && value.is_empty() {
+            panic!("the toy can't delete");
+        }
+        let version = {
+            let mut items = self.items();
+            let version = items.get(&key).map_or(1, |(version, _)| version + 1);
+            items.insert(key.clone(), (version, value.clone()));
+            version
+        };
+        if self.bug == Bug::Forgets && self.environment.random.below(50) == 0 {
+            self.items().remove(&key);
+            return Ok(());
+        }
+        if self.bug == Bug::AcknowledgesFirst {
+            return Ok(()); // the mover copies
+        }
+        let _guard = (self.bug == Bug::HoldsLock).then(|| self.items());
+        self.copy(&pack(&key, version, &value))
+    }
+
+    fn copy(&self, bytes: &[u8]) -> Result<(), Exception> {
+        let others = self.nodes.iter().filter(|node| **node != self.me);
+        let calls = others.map(|node| (node.clone(), request("store", bytes.to_vec())));
+        let calls: Vec<_> = calls.collect();
+        for answer in self.environment.network.call_all(&calls, LIMIT) {
+            answer.map_err(|why| failed(&why))?;
+        }
+        Ok(())
+    }
+
+    fn get(&self, key: &[u8]) -> Vec<u8> {
+        let items = self.items();
+        items
+            .get(key)
+            .map(|(_, value)| value.clone())
+            .unwrap_or_default()
+    }
+}
+
+fn failed(why: &CallError) -> Exception {
+    Exception::internal(why.to_string())
+}
+
+impl Service for ToyService {
+    fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
+        match call.method {
+            b"store" => self.0.store(call.arguments),
+            b"put" => self.0.put(call.arguments)?,
+            _ => result.extend(self.0.get(call.arguments)),
+        }
+        Ok(())
+    }
+
+    fn order(&self, _method: &[u8]) -> Order {
+        Order::Free
+    }
+}
+
+/// The node as the world holds it: the service needs the `Arc`.
+struct ToyHandle(Arc<ToyNode>);
+
+impl SimNode for ToyHandle {
+    fn service(&self) -> Arc<dyn Service> {
+        Arc::new(ToyService(self.0.clone()))
+    }
+
+    fn start(&self, _contact: Option<&Location>) -> bool {
+        true
+    }
+
+    fn tick(&self) {}
+
+    fn work(&self) {
+        if self.0.nodes[0] != self.0.me {
+            return;
+        }
+        let all = self.0.items().clone();
+        for (key, (version, value)) in all {
+            // Tried again in the next round.
+            let _ = self.0.copy(&pack(&key, version, &value));
+        }
+    }
+
+    fn leave(&self) -> bool {
+        true
+    }
+
+    fn members(&self) -> Vec<(Location, bool)> {
+        let nodes = self.0.nodes.iter();
+        nodes.map(|node| (node.clone(), false)).collect()
+    }
+
+    fn items(&self) -> Vec<Item> {
+        let items = self.0.items();
+        let all = items.iter().map(|(key, (version, value))| Item {
+            key: key.clone(),
+            version: *version,
+            value: value.clone(),
+        });
+        all.collect()
+    }
+}
+
+impl Subject for Toy {
+    fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode> {
+        Arc::new(ToyHandle(Arc::new(ToyNode {
+            bug: self.bug,
+            me: location.clone(),
+            nodes: self.nodes.clone(),
+            environment,
+            items: Mutex::default(),
+        })))
+    }
+
+    fn put(
+        &self,
+        net: &dyn Network,
+        to: &Location,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), String> {
+        let answer = net.call(to, &request("put", pack(key, 0, value)), LIMIT);
+        answer.map(|_| ()).map_err(|why| why.to_string())
+    }
+
+    fn get(&self, net: &dyn Network, to: &Location, key: &[u8]) -> Result<Vec<u8>, String> {
+        let answer = net.call(to, &request("get", key.to_vec()), LIMIT);
+        answer.map_err(|why| why.to_string())
+    }
+
+    fn holders(&self, nodes: &[Location], _key: &[u8]) -> Vec<Location> {
+        nodes.to_vec()
+    }
+}
+
+fn plan() -> Plan {
+    Plan {
+        nodes: 3,
+        ..Plan::new(Class::Late, 3)
+    }
+}
+
+fn toy(bug: Bug) -> Arc<dyn Subject> {
+    let nodes = (0..3).map(location).collect();
+    Arc::new(Toy { bug, nodes })
+}
+
+fn play_toy(bug: Bug, pool: &Pool, seed: u64) -> Verdict {
+    let plan = plan();
+    run_world(pool, seed, &toy(bug), plan.options(), move |world| {
+        play(world, &plan)
+    })
+}
+
+/// The first failure within some seeds.
+fn failure_of(bug: Bug) -> String {
+    let pool = Pool::default();
+    let failures = (1..=50).filter_map(|seed| play_toy(bug, &pool, seed).failure);
+    failures.into_iter().next().expect("a bug is found")
+}
+
+#[test]
+fn must_let_a_correct_toy_pass() {
+    let figures = run_many("sim_harness must_let", 100, |pool, seed| {
+        play_toy(Bug::None, pool, seed)
+    });
+    assert_eq!(figures.puts, figures.puts_acknowledged);
+    assert_eq!(figures.gets, figures.gets_answered);
+    assert!(figures.slow_spells > 0);
+}
+
+#[test]
+fn must_find_an_early_acknowledgement() {
+    let failure = failure_of(Bug::AcknowledgesFirst);
+    assert!(
+        failure.contains("older") || failure.contains("missing"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn must_find_a_copy_that_goes_back() {
+    let failure = failure_of(Bug::IgnoresVersions);
+    assert!(failure.contains("is older than"), "{failure}");
+}
+
+#[test]
+fn must_find_a_lost_put() {
+    let failure = failure_of(Bug::Forgets);
+    assert!(failure.contains("missing after"), "{failure}");
+}
+
+#[test]
+fn must_report_a_panic() {
+    let failure = failure_of(Bug::PanicsOnDelete);
+    assert_eq!(failure, "panic in put: the toy can't delete");
+}
+
+#[test]
+#[ignore = "takes as long as the watchdog waits, and leaves threads behind"]
+fn must_report_a_lock_held_across_a_call() {
+    let failure = failure_of(Bug::HoldsLock);
+    assert!(failure.contains("is a lock held"), "{failure}");
+}
+
+#[test]
+fn must_replay_from_the_seed() {
+    let pool = Pool::default();
+    let once = play_toy(Bug::None, &pool, 7);
+    let again = play_toy(Bug::None, &Pool::default(), 7);
+    assert_eq!(once, again);
+    let other = play_toy(Bug::None, &pool, 8);
+    assert_ne!(once.trace_hash, other.trace_hash);
+}
+
+/// Runs a play without chaos on the toy.
+fn in_world(play: impl Fn(&Arc<World>) + Clone + Send + 'static) {
+    let pool = Pool::default();
+    for seed in 1..=20 {
+        let play = play.clone();
+        let verdict = run_world(
+            &pool,
+            seed,
+            &toy(Bug::None),
+            Options::default(),
+            move |world| {
+                for number in 0..3 {
+                    world.boot(&location(number), None);
+                }
+                world.scheduler.sleep(Duration::from_secs(1));
+                play(world);
+                Ok(Figures::default())
+            },
+        );
+        assert_eq!(verdict.failure, None, "seed {seed}");
+    }
+}
+
+fn ask(world: &Arc<World>, number: usize) -> Result<Vec<u8>, CallError> {
+    let limit = Duration::from_secs(2);
+    let request = request("get", b"a".to_vec());
+    world.client().call(&location(number), &request, limit)
+}
+
+#[test]
+fn must_refuse_for_who_is_not_there() {
+    in_world(|world| {
+        assert_eq!(ask(world, 9), Err(CallError::Refused));
+        world.crash(&location(1));
+        assert_eq!(ask(world, 1), Err(CallError::Refused));
+        world.boot(&location(1), None);
+        assert_eq!(ask(world, 1), Ok(vec![]));
+    });
+}
+
+#[test]
+fn must_carry_out_later_what_a_stopped_node_got() {
+    in_world(|world| {
+        world.stop(&location(0));
+        let before = world.scheduler.now();
+        let put = request("put", pack(b"a", 0, b"later"));
+        let net = world.client();
+        let answer = net.call(&location(0), &put, Duration::from_secs(2));
+        assert_eq!(answer, Err(CallError::Silent));
+        let waited = world.scheduler.now() - before;
+        assert_eq!(waited, Duration::from_secs(2));
+        assert_eq!(ask(world, 1), Ok(vec![]));
+        world.resume(&location(0));
+        world.scheduler.sleep(Duration::from_secs(1));
+        assert_eq!(ask(world, 1), Ok(b"later".to_vec()));
+    });
+}
+
+#[test]
+fn must_break_a_call_to_who_dies() {
+    in_world(|world| {
+        world.stop(&location(1)); // so that the put waits for it
+        let killer = world.clone();
+        world.spawn("killer", move || {
+            killer.scheduler.sleep(Duration::from_secs(1));
+            killer.crash(&location(1));
+        });
+        let before = world.scheduler.now();
+        let put = world
+            .subject
+            .put(&*world.client(), &location(0), b"a", b"1");
+        let why = put.expect_err("a holder has died");
+        assert!(why.contains("reset"), "{why}");
+        let waited = world.scheduler.now() - before;
+        assert!(waited < Duration::from_secs(2), "{waited:?}");
+    });
+}
+
+#[test]
+fn must_cut_links_and_heal_them() {
+    in_world(|world| {
+        world.wires().cut(&location(0), &location(2));
+        let net = world.client();
+        let put = world.subject.put(&*net, &location(0), b"a", b"1");
+        assert!(put.is_err_and(|why| why.contains("no answer")));
+        assert_eq!(ask(world, 1), Ok(b"1".to_vec()));
+        assert_eq!(ask(world, 2), Ok(vec![]));
+        world.heal();
+        world.scheduler.sleep(Duration::from_secs(5));
+        assert_eq!(ask(world, 2), Ok(b"1".to_vec())); // the mover
+    });
+}
+
+#[test]
+fn must_keep_the_order_of_one_connection() {
+    in_world(|world| {
+        let calls = (1..=20_i64).map(|version| {
+            let bytes = pack(b"a", version, version.to_string().as_bytes());
+            (location(2), request("store", bytes))
+        });
+        let calls: Vec<_> = calls.collect();
+        let answers = world.client().call_all(&calls, LIMIT);
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!(ask(world, 2), Ok(b"20".to_vec()));
+    });
+}
+
+#[test]
+fn must_order_numbers_alike_everywhere() {
+    let (a, b) = (Random::new(3), Random::new(3));
+    assert!((0..100).all(|_| a.below(1000) == b.below(1000)));
+}
