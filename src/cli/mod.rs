@@ -173,23 +173,20 @@ fn port(text: &str) -> Result<u16, Trouble> {
     }
 }
 
-/// The first node on `address`, from [`DEFAULT_PORT`] up, that runs `service`, and all its service
-/// types; `except` is passed by.
-fn discover(
+/// The nodes on `address`, from [`DEFAULT_PORT`] up, that run `service`, each with all its service
+/// types; asked one after the other.
+fn nodes_on(
     network: &dyn Network,
     address: &str,
     service: &str,
-    except: Option<&Location>,
-) -> Option<(Location, Vec<String>)> {
+) -> impl Iterator<Item = (Location, Vec<String>)> {
     let ports = DEFAULT_PORT..DEFAULT_PORT + PORTS_SCANNED;
-    let locations = ports.filter_map(|port| Location::new(address, port).ok());
-    locations
-        .filter(|location| Some(location) != except)
-        .find_map(|location| {
-            let types = service_types(network, &location, SCAN_LIMIT).ok()?;
-            let found = types.iter().any(|name| name == service);
-            found.then_some((location, types))
-        })
+    let locations = ports.filter_map(move |port| Location::new(address, port).ok());
+    locations.filter_map(move |location| {
+        let types = service_types(network, &location, SCAN_LIMIT).ok()?;
+        let found = types.iter().any(|name| name == service);
+        found.then_some((location, types))
+    })
 }
 
 /// What `storeprimer` puts and `storetest` reads: the letters and their names.

@@ -346,6 +346,7 @@ impl Locator {
             unconfirmed,
             moving: due || membership.me.state != State::Full,
             agreed: membership.agreed,
+            joined: membership.joined,
         }
     }
 

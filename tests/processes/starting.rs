@@ -7,7 +7,9 @@ use std::process::Command;
 
 use thrifty_p2p::thrift::{Write, wire};
 
-use crate::running::{LOCATION, Node, Process, STORESERVER, members, network, own_address, settle};
+use crate::running::{
+    LOCATION, Node, Process, STORESERVER, get, members, network, own_address, put, settle,
+};
 
 fn locator(address: &str) -> Node {
     Node::start(Command::new(LOCATION).args(["-a", address]))
@@ -110,4 +112,26 @@ fn regression_must_look_again_when_the_node_found_has_gone() {
     let node = Node::serving(started);
     settle(&[&node]);
     assert!(node.process.has_said("Initiating the network..."));
+}
+
+/// They find each other first, as their ports come first, but the network is elsewhere.
+#[test]
+fn regression_must_not_take_another_starting_node_for_the_network() {
+    for _ in 0..5 {
+        let address = own_address();
+        let mut nodes: Vec<_> = (0..4).map(|_| Node::store(&address, &[])).collect();
+        settle(&nodes.iter().collect::<Vec<_>>());
+        let network = network();
+        put(&network, &nodes[0].location, b"key", b"value").unwrap();
+        nodes.remove(0).leave("INT");
+        nodes.remove(0).leave("INT");
+        let start = || Process::start(Command::new(STORESERVER).args(["-a", &address]));
+        let started = [start(), start()];
+        for process in started {
+            let node = Node::serving(process);
+            assert_eq!(get(&network, &node.location, b"key").unwrap(), b"value");
+            nodes.push(node);
+        }
+        settle(&nodes.iter().collect::<Vec<_>>());
+    }
 }

@@ -176,7 +176,10 @@ impl Drop for Process {
         // It fails if the process has ended: as good.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        ENDED.with_borrow_mut(|ended| *ended += &self.account());
+        // What is a node, not a program that was run to the end.
+        if self.out.text().starts_with("Starting") {
+            ENDED.with_borrow_mut(|ended| *ended += &self.account());
+        }
         if thread::panicking() {
             eprint!("{}", ENDED.take());
         }
