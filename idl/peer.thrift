@@ -65,6 +65,9 @@ struct Page {
   3: list<Item> items
   /** What to ask with for the next page; absent: this was the last. */
   4: optional binary cursor
+  /** False while the answerer has just started and doesn't know its network yet: it has taken the caller in,
+   *  but its list says nothing. */
+  5: bool joined
 }
 
 /** A node's answer to: is every key safe now? */
@@ -85,6 +88,8 @@ struct Status {
   7: bool moving
   /** True when all other members have shown the same digest. */
   8: bool agreed
+  /** False while the answerer has just started and doesn't know its network yet. */
+  9: bool joined
 }
 
 /** What each of our nodes answers, whatever its service. */

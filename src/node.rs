@@ -53,12 +53,31 @@ impl<P: Participant> Node<P> {
     /// The peer won't do; the node is to be stopped.
     pub fn join(&mut self, peer: Option<&Location>) -> Result<(), StartError> {
         self.participant.locator().start(peer, &*self.participant)?;
+        self.look_after();
+        Ok(())
+    }
+
+    /// Starts a network together with nodes that have just started, too, if it is for this one to do
+    /// that; see [`Locator::start_among`](crate::locator::Locator::start_among). If not, answers
+    /// false, and others are to be looked for again.
+    ///
+    /// # Errors
+    /// They won't have this one; the node is to be stopped.
+    pub fn join_among(&mut self, starting: &[Location]) -> Result<bool, StartError> {
+        let locator = self.participant.locator();
+        let begun = locator.start_among(starting, &*self.participant)?;
+        if begun {
+            self.look_after();
+        }
+        Ok(begun)
+    }
+
+    fn look_after(&mut self) {
         let interval = self.participant.locator().ticks(1);
         let tick = |participant: &P| participant.locator().tick();
         self.repeat("ticker", interval, tick);
         let mover = self.repeat("mover", interval, P::work);
         self.participant.locator().wake_on_change(mover);
-        Ok(())
     }
 
     /// A thread that does `work` at each interval, and sooner when it is unparked, until the node

@@ -13,7 +13,7 @@ use crate::locator::{
 use crate::net::{CallError, Network, Request, TcpNetwork};
 use crate::thrift::wire;
 
-use super::{DEFAULT_PORT, Parsed, Trouble, discover, help_options, narrow, parse, peer, port};
+use super::{DEFAULT_PORT, Parsed, Trouble, help_options, narrow, nodes_on, parse, peer, port};
 
 /// A put takes at most twelve ticks of half a second at the node, and a little to get there.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -96,7 +96,7 @@ fn server(matches: &Matches) -> Result<Option<Location>, Trouble> {
 fn find(network: &TcpNetwork) -> Option<(Location, Vec<String>)> {
     let started = Instant::now();
     loop {
-        let found = discover(network, "127.0.0.1", STORE, None);
+        let found = nodes_on(network, "127.0.0.1", STORE).next();
         if found.is_some() || started.elapsed() > FIND_LIMIT {
             return found;
         }

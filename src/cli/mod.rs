@@ -91,9 +91,19 @@ pub fn say(line: &[u8]) {
         .and_then(|()| out.flush());
 }
 
-/// Prints a line on stderr.
+/// Prints a line on stderr: one line, whatever the options or a peer had in them.
 pub fn complain(program: &str, cause: &dyn fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{program}: {cause}");
+    let cause = cause.to_string();
+    let mut line = String::with_capacity(cause.len());
+    for c in cause.chars() {
+        if c.is_control() {
+            line.extend(c.escape_debug());
+        } else {
+            line.push(c);
+        }
+    }
+    // If nobody reads it any more, that is no reason to end in another way.
+    let _ = writeln!(std::io::stderr(), "{program}: {line}");
 }
 
 /// Arguments are bytes, the option parser wants text: a character for each byte, and back again
@@ -163,23 +173,20 @@ fn port(text: &str) -> Result<u16, Trouble> {
     }
 }
 
-/// The first node on `address`, from [`DEFAULT_PORT`] up, that runs `service`, and all its service
-/// types; `except` is passed by.
-fn discover(
+/// The nodes on `address`, from [`DEFAULT_PORT`] up, that run `service`, each with all its service
+/// types; asked one after the other.
+fn nodes_on(
     network: &dyn Network,
     address: &str,
     service: &str,
-    except: Option<&Location>,
-) -> Option<(Location, Vec<String>)> {
+) -> impl Iterator<Item = (Location, Vec<String>)> {
     let ports = DEFAULT_PORT..DEFAULT_PORT + PORTS_SCANNED;
-    let locations = ports.filter_map(|port| Location::new(address, port).ok());
-    locations
-        .filter(|location| Some(location) != except)
-        .find_map(|location| {
-            let types = service_types(network, &location, SCAN_LIMIT).ok()?;
-            let found = types.iter().any(|name| name == service);
-            found.then_some((location, types))
-        })
+    let locations = ports.filter_map(move |port| Location::new(address, port).ok());
+    locations.filter_map(move |location| {
+        let types = service_types(network, &location, SCAN_LIMIT).ok()?;
+        let found = types.iter().any(|name| name == service);
+        found.then_some((location, types))
+    })
 }
 
 /// What `storeprimer` puts and `storetest` reads: the letters and their names.

@@ -5,17 +5,22 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use getopts::{Options, ParsingStyle};
 
 use crate::location::Location;
-use crate::locator::{self, EXTENSION, LIMITS, Locator, Participant};
-use crate::net::{Environment, Network, Random, SystemClock, TcpNetwork};
+use crate::locator::{
+    self, EMPTY, EXTENSION, LIMITS, Locator, Participant, StartError, State, Status, request,
+};
+use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork};
 use crate::node::Node;
 use crate::{server, signal};
 
-use super::{DEFAULT_PORT, Parsed, Trouble, discover, help_options, parse, peer, port, say};
+use super::{
+    DEFAULT_PORT, Parsed, SCAN_LIMIT, Trouble, help_options, nodes_on, parse, peer, port, say,
+};
 
 /// The interval between two looks at the neighbours.
 const TICK: Duration = Duration::from_millis(500);
@@ -24,6 +29,10 @@ const TICK: Duration = Duration::from_millis(500);
 const REPLICAS: usize = 2;
 
 const REPLICAS_MAX: usize = 5;
+
+/// How long nodes that start at once may take to agree on who begins, and how often they look.
+const FIND_LIMIT: Duration = Duration::from_secs(20);
+const FIND_INTERVAL: Duration = Duration::from_millis(10);
 
 const BRIEF: &str = "[OPTIONS] [[PEER] PORT]
 
@@ -129,15 +138,7 @@ fn number(
     }
 }
 
-/// What others are told has to lead them here.
 fn checked_address(address: String) -> Result<String, Trouble> {
-    let unspecified = address
-        .parse()
-        .is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
-    if unspecified {
-        let cause = "stands for all addresses: other nodes can't be told it";
-        return Err(Trouble::new(address, cause));
-    }
     match Location::new(&address, 0) {
         Ok(_) => Ok(address),
         Err(_) => Err(Trouble::usage(format!(
@@ -195,11 +196,14 @@ pub fn run_node<P: Participant>(
     let mut node = node.map_err(|error| Trouble::new(&location, error))?;
     watch_signals(options.program, end);
     let service = types.last().expect("BUG: a node without a service type");
-    let peer = options.peer.or_else(|| {
-        let found = discover(&*network, &options.address, service, Some(&location));
-        found.map(|(location, _)| location)
-    });
-    if let Err(error) = node.join(peer.as_ref()) {
+    let joined = match &options.peer {
+        Some(peer) => node.join(Some(peer)),
+        None => {
+            let look = || look_around(&*network, &location, service);
+            join_found(&mut node, &location, look)
+        }
+    };
+    if let Err(error) = joined {
         node.stop();
         return Err(Trouble::new(location, error));
     }
@@ -215,6 +219,65 @@ pub fn run_node<P: Participant>(
     }
 }
 
+/// Joins the network that is found, or starts one if there is none. A node that has gone since it
+/// was found is no trouble: another one is looked for.
+fn join_found<P: Participant>(
+    node: &mut Node<P>,
+    location: &Location,
+    look: impl Fn() -> (Option<Location>, Vec<Location>),
+) -> Result<(), StartError> {
+    let began = Instant::now();
+    loop {
+        let (found, starting) = look();
+        let joined = match &found {
+            Some(found) => node.join(Some(found)).map(|()| true),
+            None => node.join_among(&starting),
+        };
+        let late = began.elapsed() > FIND_LIMIT;
+        match joined {
+            Ok(true) => return Ok(()),
+            Ok(false) if late => {
+                let first = starting.into_iter().next();
+                let first = first.unwrap_or_else(|| location.clone());
+                return Err(StartError::Unreachable(first, CallError::Silent));
+            }
+            Err(error) if late || !matches!(error, StartError::Unreachable(..)) => {
+                return Err(error);
+            }
+            Ok(false) | Err(_) => thread::sleep(FIND_INTERVAL),
+        }
+    }
+}
+
+/// The first node on this one's address that runs the same service and knows its network; if there is
+/// none, those that have just started.
+fn look_around(
+    network: &dyn Network,
+    me: &Location,
+    service: &str,
+) -> (Option<Location>, Vec<Location>) {
+    let mut starting = Vec::new();
+    for (location, types) in nodes_on(network, me.address(), service) {
+        if location == *me {
+            continue;
+        }
+        if !types.iter().any(|name| name == EXTENSION) {
+            return (Some(location), Vec::new());
+        }
+        let status = request("status", EMPTY.to_vec());
+        let status = network.call(&location, &status, SCAN_LIMIT);
+        match status.and_then(|result| Status::read(&result)) {
+            // It can't bring anybody in any more.
+            Ok(status) if status.me.state == State::Gone => {}
+            Ok(status) if !status.joined => starting.push(location),
+            Ok(_) => return (Some(location), Vec::new()),
+            // It has gone, or hangs: as if it were not there.
+            Err(_) => {}
+        }
+    }
+    (None, starting)
+}
+
 /// Asks the peer, or the node at the port, or the first on the address.
 fn status(options: &NodeOptions) -> Result<ExitCode, Trouble> {
     let network = TcpNetwork::new(LIMITS);
@@ -222,7 +285,9 @@ fn status(options: &NodeOptions) -> Result<ExitCode, Trouble> {
     let asked = match (&options.peer, options.port) {
         (Some(peer), _) => Some(peer.clone()),
         (None, Some(port)) => Some(own(port)?),
-        (None, None) => discover(&network, &options.address, EXTENSION, None).map(|found| found.0),
+        (None, None) => nodes_on(&network, &options.address, EXTENSION)
+            .next()
+            .map(|found| found.0),
     };
     let nobody = || Trouble::new(format!("{}:9900 and up", options.address), "no node found");
     super::report(&network, &asked.ok_or_else(nobody)?)
@@ -254,6 +319,11 @@ fn bind(address: &str, port: Option<u16>) -> Result<(TcpListener, Location), Tro
         let Some(socket) = resolved.next() else {
             return Err(Trouble::new(location, "no such address"));
         };
+        // What others are told has to lead them here. Names may stand for it, "0" does.
+        if socket.ip().to_canonical().is_unspecified() {
+            let cause = "stands for all addresses: other nodes can't be told it";
+            return Err(Trouble::new(address, cause));
+        }
         match TcpListener::bind(socket) {
             Ok(listener) => return Ok((listener, location)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && port.is_none() => {}
@@ -273,7 +343,7 @@ fn watch_signals(program: String, end: mpsc::Sender<()>) {
         super::complain(&program, &"interrupted again: ended without handing over");
         std::process::exit(2);
     };
-    let spawned = std::thread::Builder::new()
+    let spawned = thread::Builder::new()
         .name("signals".to_owned())
         .spawn(watch);
     spawned.expect("the machine gives no thread to a node that starts");

@@ -306,6 +306,8 @@ pub struct Page<'a> {
     pub items: Vec<Item<'a>>,
     /// Where the next page begins; `None`: this was the last.
     pub cursor: Option<&'a [u8]>,
+    /// The answerer knows the network that it is part of.
+    pub joined: bool,
 }
 
 impl<'a> Page<'a> {
@@ -313,6 +315,7 @@ impl<'a> Page<'a> {
     /// cursor of the next page.
     pub fn write(
         me: &Member,
+        joined: bool,
         members: &[Member],
         out: &mut Vec<u8>,
         write_items: impl FnOnce(&mut ItemList) -> Option<Vec<u8>>,
@@ -329,6 +332,7 @@ impl<'a> Page<'a> {
         if let Some(cursor) = cursor {
             out.write_bytes_field(4, &cursor);
         }
+        out.write_bool_field(5, joined);
         out.write_stop();
         out.write_stop();
     }
@@ -336,13 +340,14 @@ impl<'a> Page<'a> {
     pub fn read(result: &'a [u8]) -> Result<Self, CallError> {
         read_result(result, "pull", wire::STRUCT, |reader| {
             let (mut me, mut members, mut items) = (None, Vec::new(), Vec::new());
-            let mut cursor = None;
+            let (mut cursor, mut joined) = (None, true);
             reader.each_field(|id, kind, reader| {
                 match (id, kind) {
                     (1, wire::STRUCT) => me = Member::read(reader)?,
                     (2, wire::LIST) => members = read_members(reader)?,
                     (3, wire::LIST) => items = Item::read_list(reader)?,
                     (4, wire::STRING) => cursor = Some(reader.bytes()?),
+                    (5, wire::BOOL) => joined = reader.bool()?,
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -352,6 +357,7 @@ impl<'a> Page<'a> {
                 members,
                 items,
                 cursor,
+                joined,
             }))
         })?
         .ok_or_else(|| CallError::Broken("pull: an answer without a sender".into()))
@@ -462,6 +468,8 @@ pub struct Status {
     pub moving: bool,
     /// The members that were asked last had the same list.
     pub agreed: bool,
+    /// It knows the network that it is part of.
+    pub joined: bool,
 }
 
 impl Status {
@@ -478,6 +486,7 @@ impl Status {
         out.write_i64_field(6, number(self.unconfirmed));
         out.write_bool_field(7, self.moving);
         out.write_bool_field(8, self.agreed);
+        out.write_bool_field(9, self.joined);
         out.write_stop();
         out.write_stop();
     }
@@ -487,7 +496,7 @@ impl Status {
             let mut me = None;
             let (mut replicas, mut members, mut digest) = (0, 0, 0);
             let (mut items, mut unconfirmed) = (0, 0);
-            let (mut moving, mut agreed) = (true, false);
+            let (mut moving, mut agreed, mut joined) = (true, false, true);
             reader.each_field(|id, kind, reader| {
                 match (id, kind) {
                     (1, wire::STRUCT) => me = Member::read(reader)?,
@@ -498,6 +507,7 @@ impl Status {
                     (6, wire::I64) => unconfirmed = usize::try_from(reader.i64()?).unwrap_or(0),
                     (7, wire::BOOL) => moving = reader.bool()?,
                     (8, wire::BOOL) => agreed = reader.bool()?,
+                    (9, wire::BOOL) => joined = reader.bool()?,
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -511,6 +521,7 @@ impl Status {
                 unconfirmed,
                 moving,
                 agreed,
+                joined,
             }))
         })?
         .ok_or_else(|| CallError::Broken("status: an answer without a sender".into()))

@@ -7,7 +7,9 @@
 //! that could break. Of two newcomers one pulls later from any third node, and finds the other in
 //! its list.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use crate::location::Location;
 use crate::net::CallError;
@@ -20,6 +22,15 @@ use super::{Application, Locator, PAGE_TICKS};
 
 /// Pages asked for at once: bounds the memory that their answers take, about a megabyte each.
 const PAGES_AT_ONCE: usize = 32;
+
+/// A node that was given as the peer has so long to know its own network.
+const START_TICKS: u32 = 20;
+
+/// After so long, of nodes that were given each other as peers the first begins.
+const CIRCLE_TICKS: u32 = 8;
+
+/// How long a starting node waits before it asks again.
+const START_AGAIN: Duration = Duration::from_millis(10);
 
 /// Why a node can't take part. It hasn't become a member anywhere.
 #[derive(Debug)]
@@ -62,6 +73,17 @@ impl std::error::Error for StartError {
     }
 }
 
+impl StartError {
+    fn from_call(peer: &Location, cause: CallError) -> Self {
+        match cause {
+            CallError::Exception(exception) => {
+                StartError::NotAdmitted(peer.clone(), exception.message)
+            }
+            cause => StartError::Unreachable(peer.clone(), cause),
+        }
+    }
+}
+
 impl Locator {
     /// Starts a network, or joins the one that `peer` is in: afterwards this node knows the
     /// members. What it should hold is still to be fetched, by [`Locator::fill`].
@@ -80,29 +102,16 @@ impl Locator {
             return Ok(());
         };
         self.say("Joining the network...");
-        let failed = |cause| match cause {
-            CallError::Exception(exception) => {
-                StartError::NotAdmitted(peer.clone(), exception.message)
-            }
-            cause => StartError::Unreachable(peer.clone(), cause),
-        };
         let types = self.service_types_of(peer);
         let types = types.map_err(|cause| StartError::Unreachable(peer.clone(), cause))?;
         if !types.is_empty() && !types.iter().any(|name| name == self.service_type()) {
             return Err(StartError::OtherService(peer.clone(), types.join(", ")));
         }
         if types.iter().any(|name| name == super::EXTENSION) {
-            let result = self.pull_from(&[(peer.clone(), Vec::new())]).pop();
-            let result = result
-                .expect("BUG: an answer for each call")
-                .map_err(failed)?;
-            let page = Page::read(&result).map_err(failed)?;
-            if page.me.location == self.location {
-                return Err(StartError::Itself(peer.clone()));
-            }
-            self.take_page(&page, application);
+            self.start_at(peer, application)?;
         } else {
-            let members = self.members_of_original(peer).map_err(failed)?;
+            let members = self.members_of_original(peer);
+            let members = members.map_err(|cause| StartError::from_call(peer, cause))?;
             for location in members {
                 self.admit(Member::original(location));
             }
@@ -114,6 +123,101 @@ impl Locator {
         self.membership().joined = true;
         self.changed();
         Ok(())
+    }
+
+    /// Pulls from a peer of ours until that one knows its own network: before, its list says
+    /// nothing.
+    fn start_at(&self, peer: &Location, application: &dyn Application) -> Result<(), StartError> {
+        let began = self.now();
+        loop {
+            let result = self.pull_from(&[(peer.clone(), Vec::new())]).pop();
+            let result = result.expect("BUG: an answer for each call");
+            let result = result.map_err(|cause| StartError::from_call(peer, cause))?;
+            let page = Page::read(&result).map_err(|cause| StartError::from_call(peer, cause))?;
+            if page.me.location == self.location {
+                return Err(StartError::Itself(peer.clone()));
+            }
+            if page.me.state == State::Gone {
+                return Err(StartError::Unreachable(peer.clone(), CallError::Refused));
+            }
+            self.take_page(&page, application);
+            let waited = self.now().saturating_sub(began);
+            let circle = waited > self.ticks(CIRCLE_TICKS) && self.begin_if_first();
+            if page.joined || circle {
+                return Ok(());
+            }
+            if waited > self.ticks(START_TICKS) {
+                return Err(StartError::Unreachable(peer.clone(), CallError::Silent));
+            }
+            self.environment.clock.pause(START_AGAIN);
+        }
+    }
+
+    /// No node was found that knows its network; those in `starting` have just started, too. The
+    /// first of all in name order starts the network, the others are to look again. True: this is
+    /// the one.
+    ///
+    /// Each of two nodes has taken its port before it looks at the other's, so one of them sees the
+    /// other and makes itself known there by pulling, before it may begin:
+    ///
+    /// ```text
+    /// A                                B (nobody there when it looked)
+    ///   looks: B is starting
+    ///   pull --------------------------> takes A in
+    ///   B has answered, and is the later   A is the first: B looks again
+    ///   name: begins
+    /// ```
+    ///
+    /// Had B begun before the pull came, its answer would say so.
+    ///
+    /// # Errors
+    /// One that comes first won't have this node.
+    pub fn start_among(
+        &self,
+        starting: &[Location],
+        application: &dyn Application,
+    ) -> Result<bool, StartError> {
+        let known = self.view();
+        let known = known.members().iter().map(|member| &member.location);
+        let others: BTreeSet<_> = known.chain(starting).collect();
+        let others = others.into_iter().filter(|other| **other != self.location);
+        let calls: Vec<_> = others.map(|other| (other.clone(), Vec::new())).collect();
+        let mut alone = true;
+        for ((location, _), answer) in calls.iter().zip(self.pull_from(&calls)) {
+            let joined = answer.and_then(|result| {
+                let page = Page::read(&result)?;
+                self.take_page(&page, application);
+                Ok(page.joined)
+            });
+            match joined {
+                Ok(joined) => alone &= !joined,
+                Err(CallError::Exception(exception)) if *location < self.location => {
+                    let reason = exception.message;
+                    return Err(StartError::NotAdmitted(location.clone(), reason));
+                }
+                Err(CallError::Refused | CallError::Exception(_)) => {
+                    let now = self.now();
+                    self.membership().remove(location, None, now);
+                }
+                Err(_) => alone = false,
+            }
+        }
+        if !alone || !self.begin_if_first() {
+            return Ok(false);
+        }
+        self.say("Initiating the network...");
+        self.fill(application);
+        Ok(true)
+    }
+
+    /// This node's list is the network, if it comes first in it.
+    fn begin_if_first(&self) -> bool {
+        let mut membership = self.membership();
+        let first = membership
+            .others()
+            .all(|other| other.location > self.location);
+        membership.joined |= first;
+        first
     }
 
     /// Whether this node knows the network it is part of.
@@ -269,10 +373,11 @@ impl Locator {
         }
         let newcomer = pull.me.location.clone();
         self.admit(pull.me);
-        let (me, view, gone) = {
+        let (me, joined, view, gone) = {
             let membership = self.membership();
             let gone = membership.gone.get(&newcomer).copied();
-            (membership.me.clone(), membership.view.clone(), gone)
+            let view = membership.view.clone();
+            (membership.me.clone(), membership.joined, view, gone)
         };
         let same = pull.digest == view.digest();
         let members = if same { &[] } else { view.members() };
@@ -285,7 +390,7 @@ impl Locator {
             stamp,
         });
         let members: Vec<_> = members.iter().cloned().chain(earlier).collect();
-        Page::write(&me, &members, result, |items| {
+        Page::write(&me, joined, &members, result, |items| {
             application.page(&view, &newcomer, pull.cursor, items)
         });
         Ok(())

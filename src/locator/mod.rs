@@ -346,6 +346,7 @@ impl Locator {
             unconfirmed,
             moving: due || membership.me.state != State::Full,
             agreed: membership.agreed,
+            joined: membership.joined,
         }
     }
 
@@ -407,13 +408,15 @@ impl Locator {
             self.membership().remove(location, None, now)
         };
         if dropped {
+            self.environment.network.forget(location);
             self.note_removed(location);
             self.tell_lost(location);
         }
     }
 
+    /// One that has said goodbye still answers what it has been asked, so the connections to it
+    /// are not cut: its puts would get no answer though they are carried out.
     fn note_removed(&self, location: &Location) {
-        self.environment.network.forget(location);
         self.say(&format!("removed {location}"));
         self.changed();
     }

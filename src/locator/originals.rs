@@ -306,6 +306,7 @@ impl Locator {
     fn take_out(&self, location: &Location) {
         let now = self.now();
         if self.membership().remove(location, None, now) {
+            self.environment().network.forget(location);
             self.note_removed(location);
         }
     }

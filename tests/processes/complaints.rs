@@ -1,0 +1,191 @@
+//! Bad input: one line that names the program, the place and the cause, exit code 2, within
+//! seconds.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use crate::running::{
+    LOCATION, Node, SECONDS, STOREGET, STOREPRIMER, STOREPUT, STORESERVER, STORETEST, own_address,
+    run, settle,
+};
+use std::process::Command;
+
+/// The program's complaint has all these parts.
+fn complains(program: &str, arguments: &[&str], parts: &[&str]) {
+    let output = run(program, arguments, SECONDS);
+    let errors = String::from_utf8(output.stderr).expect("text");
+    let what = format!("{arguments:?}: {errors}");
+    assert_eq!(output.status.code(), Some(2), "{what}");
+    assert_eq!(errors.lines().count(), 1, "{what}");
+    let name = program.rsplit('/').next().unwrap();
+    assert!(errors.starts_with(&format!("{name}: ")), "{what}");
+    assert!(!errors.contains("panic"), "{what}");
+    for part in parts {
+        assert!(errors.contains(part), "{what}: no {part:?}");
+    }
+}
+
+#[test]
+fn must_name_a_port_that_is_taken() {
+    let address = own_address();
+    let node = Node::store(&address, &[]);
+    let arguments = ["-a", &address, "-p", "9900"];
+    let parts = [&**node.location.name(), "in use"];
+    complains(STORESERVER, &arguments, &parts);
+    complains(LOCATION, &arguments, &parts);
+}
+
+#[test]
+fn must_name_a_peer_that_is_not_there() {
+    let (own, address) = (own_address(), own_address());
+    let peer = format!("{address}:9900");
+    for program in [STORESERVER, LOCATION] {
+        complains(program, &["-a", &own, "-h", &peer], &[&peer, "refused"]);
+    }
+    complains(STOREPUT, &["-h", &peer, "a", "apple"], &[&peer, "refused"]);
+    complains(STOREGET, &["-h", &peer, "a"], &[&peer, "refused"]);
+    complains(STOREPRIMER, &["-h", &peer], &[&peer, "refused"]);
+    complains(STORETEST, &["-h", &peer], &[&peer, "refused"]);
+    complains(LOCATION, &["--status", "-h", &peer], &[&peer, "refused"]);
+    complains(LOCATION, &["--status", "-a", &own], &[&own, "no node"]);
+}
+
+#[test]
+fn must_name_a_peer_that_does_not_answer() {
+    let listener = TcpListener::bind((own_address(), 9900)).unwrap();
+    let peer = listener.local_addr().unwrap().to_string();
+    complains(
+        STORESERVER,
+        &["-a", &own_address(), "-h", &peer],
+        &[&peer, "no answer"],
+    );
+    complains(STOREGET, &["-h", &peer, "a"], &[&peer, "no answer"]);
+    complains(LOCATION, &["--status", "-h", &peer], &[&peer, "no answer"]);
+}
+
+#[test]
+fn must_name_a_peer_that_speaks_something_else() {
+    let listener = TcpListener::bind((own_address(), 9900)).unwrap();
+    let peer = listener.local_addr().unwrap().to_string();
+    // It ends with the test program.
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // What becomes of it is the other's business.
+            let _ = stream.read(&mut [0; 100]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    complains(STORESERVER, &["-a", &own_address(), "-h", &peer], &[&peer]);
+    complains(STOREGET, &["-h", &peer, "a"], &[&peer]);
+}
+
+#[test]
+fn must_name_a_peer_of_another_service() {
+    let address = own_address();
+    let locator = Node::start(Command::new(LOCATION).args(["-a", &address]));
+    let store = Node::store(&address, &[]);
+    settle(&[&locator]);
+    settle(&[&store]);
+    let (own, another) = (own_address(), "another service");
+    let (locator, store) = (locator.location.name(), store.location.name());
+    complains(
+        STORESERVER,
+        &["-a", &own, "-h", locator],
+        &[locator, another],
+    );
+    complains(
+        LOCATION,
+        &["-a", &own, "-h", store],
+        &[store, "diststore.Store"],
+    );
+    complains(STOREGET, &["-h", locator, "a"], &[locator, another]);
+    complains(STOREPUT, &["-h", locator, "a", "b"], &[locator, another]);
+}
+
+#[test]
+fn must_name_another_number_of_copies() {
+    let address = own_address();
+    let node = Node::store(&address, &["--replicas", "2"]);
+    settle(&[&node]);
+    for replicas in ["1", "3"] {
+        let arguments = ["-a", &address, "--replicas", replicas];
+        let (peer, copies) = (
+            node.location.name(),
+            format!("2 copies of each key, not {replicas}"),
+        );
+        complains(STORESERVER, &arguments, &[peer, &copies]);
+    }
+    settle(&[&node]);
+}
+
+#[test]
+fn must_name_an_address_that_can_not_be_used() {
+    for everything in ["0.0.0.0", "::", "0:0:0:0:0:0:0:0", "::ffff:0.0.0.0", "0"] {
+        complains(STORESERVER, &["-a", everything], &[everything]);
+    }
+    // Somebody else's: kept for documentation (RFC 5737).
+    complains(STORESERVER, &["-a", "192.0.2.1"], &["192.0.2.1", "assign"]);
+    complains(STORESERVER, &["-a", "two words"], &["two words"]);
+    complains(STORESERVER, &["-a", ""], &["address"]);
+}
+
+#[test]
+fn must_name_an_option_that_is_none() {
+    let programs: [(&str, &[&str]); 6] = [
+        (STORESERVER, &[]),
+        (LOCATION, &[]),
+        (STOREPUT, &["a", "apple"]),
+        (STOREGET, &["a"]),
+        (STOREPRIMER, &[]),
+        (STORETEST, &[]),
+    ];
+    for (program, behind) in programs {
+        let complains = |options: &[&str], parts: &[&str]| {
+            complains(program, &[options, behind].concat(), parts);
+        };
+        complains(&["--nonsense"], &["nonsense", "--help"]);
+        complains(&["--non\nsense"], &["non\\nsense"]);
+        complains(&["-x"], &["x"]);
+        complains(&["-h", "::::no:where"], &["::::no:where"]);
+        complains(&["-h", "two words:9900"], &["two words"]);
+        complains(&["-h", "host:port"], &["host:port"]);
+        complains(&["-h", "line\nbreak:9900"], &["line\\nbreak"]);
+        for port in ["0", "-1", "65536", "99oo", ""] {
+            complains(&["-p", port], &["port", port]);
+        }
+    }
+    for program in [STORESERVER, LOCATION] {
+        for number in ["0", "6", "-1", "two", "1\n2"] {
+            complains(program, &["--replicas", number], &["--replicas"]);
+        }
+        complains(program, &["--connections", "0"], &["--connections"]);
+        complains(program, &["-p"], &["p"]);
+        complains(program, &["a", "b", "c"], &["PEER", "PORT"]);
+        complains(program, &["nowhere"], &["nowhere"]);
+    }
+    complains(STOREPUT, &["a"], &["KEY VALUE"]);
+    complains(STOREPUT, &["a", "b", "c"], &["KEY VALUE"]);
+    complains(STOREGET, &[], &["KEY"]);
+    complains(STORETEST, &["a"], &["no arguments"]);
+}
+
+#[test]
+fn must_tell_about_themselves() {
+    for program in [
+        STORESERVER,
+        LOCATION,
+        STOREPUT,
+        STOREGET,
+        STOREPRIMER,
+        STORETEST,
+    ] {
+        for option in ["--help", "--version"] {
+            let output = run(program, &[option], SECONDS);
+            assert!(output.status.success() && output.stderr.is_empty());
+            let name = program.rsplit('/').next().unwrap();
+            let out = String::from_utf8(output.stdout).unwrap();
+            assert!(out.contains(name), "{out}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Ending: by a signal, by `die`, twice.
+
+use std::process::Command;
+
+use thrifty_p2p::locator::{EMPTY, request, single_request};
+use thrifty_p2p::net::{CallError, Network};
+
+use crate::running::{
+    CALL_LIMIT, LONG, Node, SECONDS, STOREPRIMER, STORESERVER, STORETEST, get, network,
+    own_address, put, run, settle, status, wait_until,
+};
+
+/// Three nodes with keys, of which the first ends in some way; the others then have everything.
+fn must_hand_over(replicas: &str, end: impl FnOnce(&Node)) {
+    let address = own_address();
+    let options = ["--replicas", replicas];
+    let mut nodes: Vec<_> = (0..3).map(|_| Node::store(&address, &options)).collect();
+    settle(&nodes.iter().collect::<Vec<_>>());
+    let network = network();
+    let keys: Vec<_> = (0..200).map(|number| format!("key {number}")).collect();
+    for key in &keys {
+        put(&network, &nodes[1].location, key.as_bytes(), key.as_bytes()).unwrap();
+    }
+    let mut leaver = nodes.remove(0);
+    assert!(status(&network, &leaver.location).items > 0);
+    end(&leaver);
+    leaver.left();
+    assert!(leaver.process.has_said("Leaving the network..."));
+    // Not a moment later: the leaver has ended, so all is handed over and said.
+    for node in &nodes {
+        for key in &keys {
+            let value = get(&network, &node.location, key.as_bytes()).unwrap();
+            assert_eq!(value, key.as_bytes());
+        }
+    }
+    settle(&nodes.iter().collect::<Vec<_>>());
+    let removed = format!("removed {}", leaver.location);
+    wait_until(LONG, "everybody says so", || {
+        nodes.iter().all(|node| node.process.has_said(&removed))
+    });
+}
+
+#[test]
+fn must_hand_over_when_interrupted() {
+    must_hand_over("1", |leaver| leaver.process.signal("INT"));
+    must_hand_over("2", |leaver| leaver.process.signal("INT"));
+}
+
+#[test]
+fn must_hand_over_when_terminated() {
+    must_hand_over("1", |leaver| leaver.process.signal("TERM"));
+    must_hand_over("2", |leaver| leaver.process.signal("TERM"));
+}
+
+#[test]
+fn must_hand_over_when_told_to_die() {
+    must_hand_over("1", |leaver| {
+        let die = request("die", EMPTY.to_vec());
+        network().call(&leaver.location, &die, CALL_LIMIT).unwrap();
+    });
+    must_hand_over("2", |leaver| {
+        // As the original's programs say it: without waiting for an answer.
+        let die = single_request("die", EMPTY.to_vec(), true);
+        network().call(&leaver.location, &die, CALL_LIMIT).unwrap();
+    });
+}
+
+/// Shells start what is in the background with SIGINT ignored.
+#[test]
+fn must_be_interruptible_though_started_in_the_background() {
+    let address = own_address();
+    let script = format!("trap '' INT; exec {STORESERVER} -a {address}");
+    let node = Node::start(Command::new("sh").args(["-c", &script]));
+    settle(&[&node]);
+    node.leave("INT");
+}
+
+#[test]
+fn must_end_at_once_when_interrupted_twice() {
+    let address = own_address();
+    let mut node = Node::store(&address, &["--replicas", "1"]);
+    let other = Node::store(&address, &["--replicas", "1"]);
+    settle(&[&node, &other]);
+    let network = network();
+    for number in 0..50 {
+        put(
+            &network,
+            &node.location,
+            format!("key {number}").as_bytes(),
+            b"value",
+        )
+        .unwrap();
+    }
+    // Somebody who takes nothing, so that the leaver stays for a while.
+    other.process.signal("STOP");
+    node.process.signal("INT");
+    wait_until(LONG, "it begins to leave", || {
+        node.process.has_said("Leaving the network...")
+    });
+    node.process.signal("INT");
+    let status = node.process.wait(SECONDS);
+    assert_eq!(status.code(), Some(2));
+    assert_eq!(
+        node.process.errors(),
+        "storeserver: interrupted again: ended without handing over\n"
+    );
+}
+
+#[test]
+fn must_say_how_many_keys_nobody_took() {
+    let mut node = Node::store(&own_address(), &[]);
+    settle(&[&node]);
+    let network = network();
+    for key in ["a", "b", "c"] {
+        put(&network, &node.location, key.as_bytes(), b"value").unwrap();
+    }
+    node.process.signal("INT");
+    let status = node.process.wait(LONG);
+    assert_eq!(status.code(), Some(2));
+    let line = format!(
+        "storeserver: {}: 3 keys were not taken by others\n",
+        node.location
+    );
+    assert_eq!(node.process.errors(), line);
+}
+
+#[test]
+fn must_carry_a_put_out_at_the_next_when_its_holder_was_killed() {
+    for replicas in ["1", "2"] {
+        let address = own_address();
+        let options = ["--replicas", replicas];
+        let nodes: Vec<_> = (0..4).map(|_| Node::store(&address, &options)).collect();
+        settle(&nodes.iter().collect::<Vec<_>>());
+        let mut nodes = nodes;
+        let network = network();
+        // Kept connections to all of them, as a network in use has.
+        for number in 0..200 {
+            let key = format!("key {number}");
+            put(&network, &nodes[0].location, key.as_bytes(), b"old").unwrap();
+        }
+        nodes.pop().unwrap().kill();
+        for number in 0..200 {
+            let key = format!("key {number}");
+            put(
+                &network,
+                &nodes[number % 3].location,
+                key.as_bytes(),
+                b"new",
+            )
+            .unwrap();
+            let value = get(&network, &nodes[(number + 1) % 3].location, key.as_bytes()).unwrap();
+            assert_eq!(value, b"new");
+        }
+    }
+}
+
+#[test]
+fn must_refuse_new_connections_when_it_has_left() {
+    let address = own_address();
+    let stays = Node::store(&address, &[]);
+    let leaver = Node::store(&address, &[]);
+    settle(&[&stays, &leaver]);
+    assert!(
+        run(STOREPRIMER, &["-h", stays.location.name()], LONG)
+            .status
+            .success()
+    );
+    let location = leaver.location.clone();
+    leaver.leave("INT");
+    assert_eq!(get(&network(), &location, b"A"), Err(CallError::Refused));
+    let read = run(STORETEST, &["-h", stays.location.name()], LONG);
+    assert!(read.status.success());
+}

@@ -1,0 +1,10 @@
+//! The programs as processes of their own, and what they promise to those who start them.
+
+#[path = "../running/mod.rs"]
+mod running;
+
+mod bytes;
+mod complaints;
+mod leaving;
+mod moving;
+mod starting;

@@ -1,0 +1,153 @@
+//! What moves when nodes come and go, and what clients see of it: nothing.
+
+use thrifty_p2p::location::Location;
+
+use crate::running::load::Load;
+use crate::running::{Node, get, network, own_address, owner, put, settle, status};
+
+const KEYS: usize = 500;
+
+fn key(number: usize) -> Vec<u8> {
+    format!("key {number}").into_bytes()
+}
+
+fn owners(at: &Location) -> Vec<Location> {
+    let network = network();
+    (0..KEYS)
+        .map(|number| owner(&network, at, &key(number)))
+        .collect()
+}
+
+#[test]
+fn must_move_no_more_than_a_newcomer_takes_over() {
+    let address = own_address();
+    let options = ["--replicas", "1"];
+    let mut nodes: Vec<_> = (0..3).map(|_| Node::store(&address, &options)).collect();
+    settle(&nodes.iter().collect::<Vec<_>>());
+    let network = network();
+    for number in 0..KEYS {
+        put(&network, &nodes[0].location, &key(number), b"value").unwrap();
+    }
+    let before = owners(&nodes[0].location);
+    nodes.push(Node::store(&address, &options));
+    let newcomer = nodes[3].location.clone();
+    settle(&nodes.iter().collect::<Vec<_>>());
+    let after = owners(&nodes[1].location);
+    let moved = before
+        .iter()
+        .zip(&after)
+        .filter(|(before, after)| before != after);
+    let moved: Vec<_> = moved.map(|(_, after)| after).collect();
+    assert!(moved.iter().all(|after| **after == newcomer));
+    // About a quarter: far from none and from all.
+    assert!(
+        (KEYS / 20..KEYS / 2).contains(&moved.len()),
+        "{}",
+        moved.len()
+    );
+    for node in &nodes {
+        let own = after.iter().filter(|owner| **owner == node.location);
+        assert_eq!(status(&network, &node.location).items, own.count());
+    }
+    nodes.pop().unwrap().leave("INT");
+    settle(&nodes.iter().collect::<Vec<_>>());
+    assert_eq!(owners(&nodes[2].location), before);
+    for number in 0..KEYS {
+        let value = get(&network, &nodes[number % 3].location, &key(number));
+        assert_eq!(value.unwrap(), b"value");
+    }
+}
+
+#[test]
+fn must_have_as_many_copies_as_asked_for() {
+    for replicas in [2, 3] {
+        let address = own_address();
+        let options = ["--replicas", &replicas.to_string()];
+        let mut nodes = vec![Node::store(&address, &options)];
+        let network = network();
+        settle(&[&nodes[0]]);
+        for number in 0..KEYS {
+            put(&network, &nodes[0].location, &key(number), b"value").unwrap();
+        }
+        for count in 2..=4 {
+            nodes.push(Node::store(&address, &options));
+            settle(&nodes.iter().collect::<Vec<_>>());
+            let items = nodes
+                .iter()
+                .map(|node| status(&network, &node.location).items);
+            assert_eq!(items.sum::<usize>(), KEYS * replicas.min(count));
+        }
+    }
+}
+
+/// No error and no old value: not even at the nodes that are leaving, until they refuse.
+fn must_stay_readable(replicas: &str) {
+    let address = own_address();
+    let options = ["--replicas", replicas];
+    let start = || Node::store(&address, &options);
+    let mut nodes: Vec<_> = (0..3).map(|_| start()).collect();
+    settle(&nodes.iter().collect::<Vec<_>>());
+    let load = Load::start(3, 3, nodes.iter().map(|node| &node.location));
+    let mut number = 0;
+    let mut leave = |node: &Node| {
+        number += 1;
+        node.process
+            .signal(if number % 2 == 0 { "INT" } else { "TERM" });
+    };
+    for round in 0..4 {
+        // One comes.
+        nodes.push(start());
+        load.add(&nodes[nodes.len() - 1].location);
+        settle(&nodes.iter().collect::<Vec<_>>());
+        // One goes.
+        let mut leaver = nodes.remove(round % nodes.len());
+        leave(&leaver);
+        leaver.left();
+        load.remove(&leaver.location);
+        // Two come and one goes, all at once.
+        let mut leaver = nodes.remove(0);
+        leave(&leaver);
+        nodes.extend([start(), start()]);
+        leaver.left();
+        load.remove(&leaver.location);
+        for node in &nodes {
+            load.add(&node.location);
+        }
+        settle(&nodes.iter().collect::<Vec<_>>());
+        // Two go at once.
+        let mut leavers = [nodes.remove(1), nodes.remove(0)];
+        leavers.iter().for_each(&mut leave);
+        for leaver in &mut leavers {
+            leaver.left();
+            load.remove(&leaver.location);
+        }
+        // And they are back at their ports, empty, before anybody could wonder.
+        let again = leavers
+            .each_ref()
+            .map(|leaver| leaver.location.port().to_string());
+        for port in again {
+            nodes.push(Node::store(
+                &address,
+                &["--replicas", replicas, "-p", &port],
+            ));
+        }
+        let leaver = nodes.remove(0);
+        load.remove(&leaver.location);
+        leaver.leave("INT");
+        settle(&nodes.iter().collect::<Vec<_>>());
+    }
+    let failed = load.failed();
+    assert!(failed.is_empty(), "{failed:?}");
+    let sums = load.finish(&nodes.iter().map(|node| &node.location).collect::<Vec<_>>());
+    println!("{replicas} copies: {sums:?}");
+}
+
+#[test]
+fn must_stay_readable_through_joins_and_leaves() {
+    must_stay_readable("1");
+}
+
+#[test]
+fn must_stay_readable_through_joins_and_leaves_with_copies() {
+    must_stay_readable("2");
+}

@@ -1,0 +1,137 @@
+//! Starting: ports, discovery, many at once.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write as _};
+use std::net::TcpListener;
+use std::process::Command;
+
+use thrifty_p2p::thrift::{Write, wire};
+
+use crate::running::{
+    LOCATION, Node, Process, STORESERVER, get, members, network, own_address, put, settle,
+};
+
+fn locator(address: &str) -> Node {
+    Node::start(Command::new(LOCATION).args(["-a", address]))
+}
+
+#[test]
+fn must_take_the_first_free_port_and_find_the_others() {
+    let address = own_address();
+    let first = Node::store(&address, &[]);
+    assert_eq!(*first.location.name(), format!("{address}:9900").into());
+    settle(&[&first]);
+    assert!(first.process.has_said("Initiating the network..."));
+    let second = Node::store(&address, &[]);
+    assert_eq!(second.location.port(), 9901);
+    settle(&[&first, &second]);
+    assert!(second.process.has_said("Joining the network..."));
+    assert!(
+        first
+            .process
+            .has_said(&format!("added {}", second.location))
+    );
+    first.kill();
+    let third = Node::store(&address, &[]);
+    assert_eq!(third.location.port(), 9900, "free again");
+    settle(&[&second, &third]);
+}
+
+#[test]
+fn must_take_the_port_that_it_is_given() {
+    let address = own_address();
+    let (ours, other) = (own_address(), own_address());
+    let first = Node::store(&address, &["-p", "12345"]);
+    let name = first.location.name();
+    assert_eq!(first.location.port(), 12345);
+    let others = [
+        Node::store(&ours, &["-h", name, "-p", "9950"]),
+        // The original's older form.
+        Node::store(&ours, &[name, "9951"]),
+        // An option beats a position.
+        Node::store(&other, &["--host", name, "127.0.0.1:1", "9952"]),
+    ];
+    assert_eq!(
+        others.each_ref().map(|node| node.location.port()),
+        [9950, 9951, 9952]
+    );
+    let nodes: Vec<_> = others.iter().chain([&first]).collect();
+    settle(&nodes);
+}
+
+#[test]
+fn must_join_nodes_of_its_own_service_only() {
+    let address = own_address();
+    let locators = [locator(&address), locator(&address)];
+    let stores = [Node::store(&address, &[]), Node::store(&address, &[])];
+    settle(&locators.each_ref());
+    settle(&stores.each_ref());
+    let last = locator(&address);
+    let [first, second] = &locators;
+    settle(&[first, second, &last]);
+}
+
+#[test]
+fn must_be_one_network_if_all_are_started_at_once() {
+    for _ in 0..3 {
+        let address = own_address();
+        let started: Vec<_> = (0..10)
+            .map(|_| Process::start(Command::new(STORESERVER).args(["-a", &address])))
+            .collect();
+        let nodes: Vec<_> = started.into_iter().map(Node::serving).collect();
+        let ports: BTreeSet<_> = nodes.iter().map(|node| node.location.port()).collect();
+        assert_eq!(ports, (9900..9910).collect());
+        settle(&nodes.iter().collect::<Vec<_>>());
+        let network = network();
+        for node in &nodes {
+            let members = members(&network, &node.location).unwrap();
+            assert_eq!(members.len(), 10, "as an original asks");
+        }
+    }
+}
+
+/// A node that is found, and has gone by the time it is to be joined.
+#[test]
+fn regression_must_look_again_when_the_node_found_has_gone() {
+    let address = own_address();
+    let listener = TcpListener::bind((&*address, 9900)).unwrap();
+    let started = Process::start(Command::new(STORESERVER).args(["-a", &address]));
+    let (mut stream, _) = listener.accept().unwrap();
+    // The header of a CALL in one piece; that of the REPLY differs in its last byte of four.
+    let mut message = vec![0; 100];
+    let length = stream.read(&mut message).unwrap();
+    message.truncate(length - 1);
+    message[3] = 2;
+    message.write_field(wire::LIST, 0);
+    message.write_list(wire::STRING, 2);
+    message.write_bytes(b"diststore.Store");
+    message.write_bytes(b"thrifty.Peer");
+    message.write_stop();
+    drop(listener);
+    stream.write_all(&message).unwrap();
+    let node = Node::serving(started);
+    settle(&[&node]);
+    assert!(node.process.has_said("Initiating the network..."));
+}
+
+/// They find each other first, as their ports come first, but the network is elsewhere.
+#[test]
+fn regression_must_not_take_another_starting_node_for_the_network() {
+    for _ in 0..5 {
+        let address = own_address();
+        let mut nodes: Vec<_> = (0..4).map(|_| Node::store(&address, &[])).collect();
+        settle(&nodes.iter().collect::<Vec<_>>());
+        let network = network();
+        put(&network, &nodes[0].location, b"key", b"value").unwrap();
+        nodes.remove(0).leave("INT");
+        nodes.remove(0).leave("INT");
+        let start = || Process::start(Command::new(STORESERVER).args(["-a", &address]));
+        let started = [start(), start()];
+        for process in started {
+            let node = Node::serving(process);
+            assert_eq!(get(&network, &node.location, b"key").unwrap(), b"value");
+            nodes.push(node);
+        }
+        settle(&nodes.iter().collect::<Vec<_>>());
+    }
+}

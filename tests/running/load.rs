@@ -1,0 +1,192 @@
+//! Clients that put and read all the while, from threads of the test.
+//!
+//! A refused connection sends a client to another node: the call has not been carried out. Every
+//! other failure is noted with its time; what of them is allowed is for the test to say.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use thrifty_p2p::location::Location;
+use thrifty_p2p::net::{CallError, TcpNetwork};
+
+use super::history::{History, Sums};
+use super::{get, network, now, put};
+
+/// Between two calls of a client: the machine has other things to do.
+const PACE: Duration = Duration::from_millis(2);
+
+const KEYS: usize = 60;
+
+/// A call that failed.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    pub began: Duration,
+    pub ended: Duration,
+    pub at: Location,
+    pub cause: String,
+}
+
+pub struct Load {
+    shared: Arc<Shared>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    history: History,
+    /// The nodes that clients talk to.
+    nodes: Mutex<BTreeSet<Location>>,
+    failed: Mutex<Vec<Failed>>,
+    ending: AtomicBool,
+    number: AtomicU64,
+}
+
+impl Load {
+    /// So many clients of each kind begin, at these nodes.
+    pub fn start<'a>(
+        writers: usize,
+        readers: usize,
+        nodes: impl IntoIterator<Item = &'a Location>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            history: History::default(),
+            nodes: Mutex::new(nodes.into_iter().cloned().collect()),
+            failed: Mutex::default(),
+            ending: AtomicBool::new(false),
+            number: AtomicU64::new(0),
+        });
+        let start = |work: fn(&Shared, &TcpNetwork)| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let network = network();
+                while !shared.ending.load(Ordering::Relaxed) {
+                    work(&shared, &network);
+                    thread::sleep(PACE);
+                }
+            })
+        };
+        let writers = (0..writers).map(|_| start(Shared::put_one));
+        let readers = (0..readers).map(|_| start(Shared::read_one));
+        let clients = writers.chain(readers).collect();
+        Load { shared, clients }
+    }
+
+    /// Clients talk to this node, too, from now on.
+    pub fn add(&self, node: &Location) {
+        self.shared.nodes.lock().unwrap().insert(node.clone());
+    }
+
+    /// Clients begin no further call at this node.
+    pub fn remove(&self, node: &Location) {
+        self.shared.nodes.lock().unwrap().remove(node);
+    }
+
+    /// The calls that have failed so far.
+    pub fn failed(&self) -> Vec<Failed> {
+        self.shared.failed.lock().unwrap().clone()
+    }
+
+    /// Ends the clients, reads every key at every node, and checks all that was read.
+    ///
+    /// # Panics
+    /// If a read was wrong, or nothing happened.
+    pub fn finish(self, nodes: &[&Location]) -> Sums {
+        self.shared.ending.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.join().expect("a client");
+        }
+        let network = network();
+        for key in 0..KEYS {
+            let mut values = BTreeSet::new();
+            for node in nodes {
+                let began = now();
+                let value = get(&network, node, name(key).as_bytes()).expect("the last read");
+                self.shared.history.read(node, key, value.clone(), began);
+                values.insert(value);
+            }
+            assert_eq!(values.len(), 1, "key {key} differs");
+        }
+        let sums = self.shared.history.check().unwrap_or_else(|wrong| {
+            panic!("wrong reads:\n{wrong}");
+        });
+        assert!(sums.acknowledged > 0 && sums.reads > KEYS * nodes.len());
+        sums
+    }
+}
+
+impl Shared {
+    fn put_one(&self, network: &TcpNetwork) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let key = scatter(number) % KEYS;
+        // Values of very different length.
+        let padding = "x".repeat(scatter(number + 1) % 50 * (scatter(number + 2) % 50));
+        let value = format!("{number} {padding}");
+        let written = self.history.begin_put(key, value.as_bytes());
+        let done = self.call(number, |at| {
+            put(network, at, name(key).as_bytes(), value.as_bytes())
+        });
+        if done.is_some() {
+            self.history.acknowledged(written);
+        }
+    }
+
+    fn read_one(&self, network: &TcpNetwork) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let key = scatter(number) % KEYS;
+        let began = now();
+        let read = self.call(number, |at| {
+            get(network, at, name(key).as_bytes()).map(|value| (at.clone(), value))
+        });
+        if let Some((at, value)) = read {
+            self.history.read(&at, key, value, began);
+        }
+    }
+
+    /// At one of the nodes, and at others as long as they refuse.
+    fn call<T>(
+        &self,
+        number: u64,
+        mut call: impl FnMut(&Location) -> Result<T, CallError>,
+    ) -> Option<T> {
+        let mut number = number;
+        loop {
+            number += 1;
+            let at = {
+                let nodes = self.nodes.lock().unwrap();
+                nodes.iter().nth(scatter(number) % nodes.len()).cloned()
+            };
+            let at = at.expect("a node to talk to");
+            let began = now();
+            match call(&at) {
+                Ok(answer) => return Some(answer),
+                Err(CallError::Refused) if !self.ending.load(Ordering::Relaxed) => {
+                    thread::sleep(PACE);
+                }
+                Err(cause) => {
+                    let ended = now();
+                    let cause = cause.to_string();
+                    let failed = Failed {
+                        began,
+                        ended,
+                        at,
+                        cause,
+                    };
+                    self.failed.lock().unwrap().push(failed);
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn name(key: usize) -> String {
+    format!("key {key}")
+}
+
+/// Numbers one after the other, in an order that nobody expects.
+fn scatter(number: u64) -> usize {
+    let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((mixed ^ (mixed >> 32)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33) as usize
+}
