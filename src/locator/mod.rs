@@ -652,24 +652,33 @@ mod tests {
         }
     }
 
+    /// What a node said on its log, and `die` once it was told to.
+    type Log = Arc<Mutex<Vec<String>>>;
+
     /// A node `a:1` that knows `b:1`, whose stamp is 10.
     fn node(failure: CallError) -> LocatorService {
+        logging_node(failure, false).0
+    }
+
+    fn logging_node(failure: CallError, die_from_anywhere: bool) -> (LocatorService, Log) {
+        let log = Log::default();
+        let (said, told) = (log.clone(), log.clone());
         let options = Options {
             service_types: SERVICE_TYPES,
             replicas: 1,
             tick: Duration::from_millis(500),
-            die_from_anywhere: false,
-            on_die: Box::new(|| ()),
+            die_from_anywhere,
+            on_die: Box::new(move || told.lock().unwrap().push("die".to_owned())),
         };
         let environment = Environment {
             network: Arc::new(Failing(failure)),
             clock: Arc::new(SystemClock::new()),
             random: Random::new(1),
-            log: Box::new(|_| ()),
+            log: Box::new(move |line| said.lock().unwrap().push(line.to_owned())),
         };
         let locator = Locator::new("a:1".parse().unwrap(), options, environment);
         locator.admit(member("b:1", State::Full, 10));
-        LocatorService(locator)
+        (LocatorService(locator), log)
     }
 
     fn names(node: &LocatorService) -> Vec<String> {
@@ -685,6 +694,37 @@ mod tests {
             counted: true,
         };
         node.0.on_hello(&hello, &mut Vec::new(), node);
+    }
+
+    fn call(node: &LocatorService, method: &[u8], local: bool) -> Result<(), Exception> {
+        let call = Call {
+            method,
+            arguments: EMPTY,
+            local,
+            done: &|| (),
+        };
+        Service::call(node, &call, &mut Vec::new())
+    }
+
+    #[test]
+    fn must_die_for_its_own_machine_only_unless_told_otherwise() {
+        for (local, from_anywhere) in [(true, false), (true, true), (false, true), (false, false)] {
+            let (node, log) = logging_node(CallError::Refused, from_anywhere);
+            let obeyed = call(&node, b"die", local).is_ok();
+            assert_eq!(obeyed, local || from_anywhere);
+            assert_eq!(log.lock().unwrap().contains(&"die".to_owned()), obeyed);
+        }
+    }
+
+    #[test]
+    fn must_print_its_state_on_its_own_log() {
+        let (node, log) = logging_node(CallError::Refused, false);
+        log.lock().unwrap().clear();
+        call(&node, b"debug", false).unwrap();
+        let log = log.lock().unwrap().join("\n");
+        for part in ["Status", "\na:1 Filling", "\nb:1 Full"] {
+            assert!(log.contains(part), "{log}");
+        }
     }
 
     #[test]
