@@ -71,6 +71,12 @@ pub(super) struct Membership {
     pub lapsed: bool,
     /// It knows the network it is part of: it was told the members, or started it.
     pub joined: bool,
+    /// It has been full, or has started the network: what it has is worth keeping up alone.
+    pub rooted: bool,
+    /// A member went before this node had pulled from it to the end.
+    pub missed: bool,
+    /// Since when this node has been an orphan, see [`Membership::is_orphan`].
+    pub orphan_since: Option<Duration>,
     /// When the last question that was answered was asked.
     pub answered: Duration,
     /// The nodes that were asked last had the same list.
@@ -99,6 +105,9 @@ impl Membership {
             contacts: BTreeSet::new(),
             lapsed: false,
             joined: false,
+            rooted: false,
+            missed: false,
+            orphan_since: None,
             answered: now,
             agreed: false,
         }
@@ -175,6 +184,25 @@ impl Membership {
             && matches!(self.me.state, State::Full | State::Filling)
     }
 
+    /// Whether the network has gone while this node was coming in: nobody who has what there was is
+    /// a member any more, and somebody took it along before this node had got it. It must not go
+    /// on as a network of its own: others, which it doesn't know, may be that network.
+    ///
+    /// ```text
+    /// A (new)      X              Y              B (new)
+    ///   pull ------> takes A in     takes B in <------ pull
+    ///              crashes          leaves ----------> has it all
+    ///   alone: knows no B                              alone: knows no A
+    /// ```
+    pub fn is_orphan(&self) -> bool {
+        !self.rooted
+            && self.missed
+            && self.joined
+            && !self
+                .others()
+                .any(|member| member.is_complete() || !member.is_ours())
+    }
+
     /// Starts over with pulling from everybody.
     pub fn refill(&mut self, wall: i64) {
         self.pulled.clear();
@@ -232,7 +260,10 @@ impl Membership {
     /// Takes a node out. With a stamp, it has said goodbye; without, it is remembered as lost.
     /// True: it was a member.
     pub fn remove(&mut self, location: &Location, goodbye: Option<i64>, now: Duration) -> bool {
-        self.pulled.remove(location);
+        let pulled = self.pulled.remove(location);
+        if self.view.get(location).is_some_and(Member::is_ours) {
+            self.missed |= pulled != Some(Pulled::All);
+        }
         if !self.admitted_by.remove(location) {
             self.again = true;
         }
