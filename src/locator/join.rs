@@ -328,11 +328,19 @@ impl Locator {
         for member in &page.members {
             self.admit(member.clone());
         }
+        // It took this node for its earlier run, which has said goodbye, and gave it nothing: with the
+        // stamp that it has now it is to ask again.
+        let refused =
+            |member: &Member| member.location == self.location && member.state == State::Gone;
+        if page.members.iter().any(refused) {
+            return;
+        }
         let pulled = match page.cursor {
             Some(cursor) => Pulled::UpTo(cursor.to_vec()),
             None => Pulled::All,
         };
-        self.membership().note_pulled(&page.me.location, pulled);
+        let from = page.me.location.clone();
+        self.membership().pulled.insert(from, pulled);
     }
 
     /// True if nothing was left to pull, looked at again under the lock.
@@ -344,7 +352,7 @@ impl Locator {
             if !ours.is_empty() || !originals.is_empty() || membership.me.state != State::Filling {
                 return false;
             }
-            if membership.is_orphan() || !membership.is_pulled() {
+            if membership.is_orphan() {
                 return false;
             }
             membership.lapsed = false;

@@ -61,10 +61,6 @@ pub(super) struct Membership {
     pub leaving_originals: BTreeMap<Location, Duration>,
     /// While filling: from whom what has come.
     pub pulled: BTreeMap<Location, Pulled>,
-    /// While filling: who has taken this node in.
-    pub admitted_by: BTreeSet<Location>,
-    /// While filling: everybody is to be pulled from once more, see [`Membership::is_pulled`].
-    pub again: bool,
     /// Nodes outside the view that have to be pulled from.
     pub contacts: BTreeSet<Location>,
     /// It is filling as it was stopped or cut off, not as it is new.
@@ -100,8 +96,6 @@ impl Membership {
             gone: BTreeMap::new(),
             leaving_originals: BTreeMap::new(),
             pulled: BTreeMap::new(),
-            admitted_by: BTreeSet::new(),
-            again: false,
             contacts: BTreeSet::new(),
             lapsed: false,
             joined: false,
@@ -145,36 +139,6 @@ impl Membership {
         }
     }
 
-    /// A page has come.
-    pub fn note_pulled(&mut self, from: &Location, pulled: Pulled) {
-        self.again |= self.admitted_by.insert(from.clone());
-        self.pulled.insert(from.clone(), pulled);
-    }
-
-    /// Whether one round of pulling is enough; if not, the next one begins. Who hadn't taken
-    /// this node in yet may have handed an item, without this node, to one that had been pulled
-    /// from already, and forgotten it or gone:
-    ///
-    /// ```text
-    /// N (new)              X                     L (leaving, doesn't know N)
-    ///   pull -------------> takes N in
-    ///     <---- nothing yet
-    ///                         <---- offer k, v
-    ///     <------------------------------------- goodbye
-    /// ```
-    ///
-    /// So the last round must be one at whose beginning everybody knew this node.
-    pub fn is_pulled(&mut self) -> bool {
-        if self.again {
-            self.again = false;
-            let view = self.view.clone();
-            let original = |location: &Location| view.get(location).is_some_and(|m| !m.is_ours());
-            self.pulled.retain(|location, _| original(location));
-            return false;
-        }
-        true
-    }
-
     /// Whether the last question that was answered is older than `limit`. Originals don't count:
     /// they are asked nothing.
     pub fn has_lapsed(&self, now: Duration, limit: Duration) -> bool {
@@ -206,7 +170,6 @@ impl Membership {
     /// Starts over with pulling from everybody.
     pub fn refill(&mut self, wall: i64) {
         self.pulled.clear();
-        self.admitted_by.clear();
         if matches!(self.me.state, State::Full | State::Filling) {
             self.set_state(State::Filling, wall);
         }
@@ -251,7 +214,6 @@ impl Membership {
             self.tracks.insert(location.clone(), track);
             // What it held is not known any more: it may be another run.
             self.pulled.remove(location);
-            self.admitted_by.remove(location);
         }
         Arc::make_mut(&mut self.view).insert(member);
         change
@@ -263,9 +225,6 @@ impl Membership {
         let pulled = self.pulled.remove(location);
         if self.view.get(location).is_some_and(Member::is_ours) {
             self.missed |= pulled != Some(Pulled::All);
-        }
-        if !self.admitted_by.remove(location) {
-            self.again = true;
         }
         self.tracks.remove(location);
         let removed = Arc::make_mut(&mut self.view).remove(location);
