@@ -141,8 +141,10 @@ service Holder extends Peer {
   Stored store(1: Item item)
 
   /** `store` for many, one answer an item, in their order: 0 held in this version or a newer one, 1 not mine (the
-   *  answerer is no holder, or is leaving), 2 wanted (the item came without its value, which the answerer lacks). */
-  list<i8> offer(1: list<Item> items)
+   *  answerer is no holder, or is leaving), 2 wanted (the item came without its value, which the answerer lacks),
+   *  3 held, but the answerer's list doesn't name the same nodes as the caller's. `names` is a hash of the names of all
+   *  nodes of ours in the caller's list that are filling or full. */
+  list<i8> offer(1: list<Item> items, 2: i64 names)
 
   /** What the answerer itself has of `key`. */
   Found fetch(1: binary key)

@@ -50,6 +50,10 @@ impl SimNode for Node {
         self.0.work();
     }
 
+    fn gives_up(&self) -> bool {
+        self.0.locator().is_lost()
+    }
+
     fn leave(&self) -> bool {
         let left = self.0.leave();
         if let Err(keys) = left {

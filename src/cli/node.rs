@@ -192,7 +192,7 @@ pub fn run_node<P: Participant>(
     if let Some(connections_max) = options.connections_max {
         server_options.connections_max = connections_max;
     }
-    let node = Node::start(listener, participant, server_options);
+    let node = Node::start(listener, participant.clone(), server_options);
     let mut node = node.map_err(|error| Trouble::new(&location, error))?;
     watch_signals(options.program, end).map_err(|error| Trouble::new(&location, error))?;
     let service = types.last().expect("BUG: a node without a service type");
@@ -209,6 +209,11 @@ pub fn run_node<P: Participant>(
     }
     // It fails only if nobody can tell any more: then there is nothing to wait for.
     let _ = ended.recv();
+    if participant.locator().is_lost() {
+        node.stop();
+        let cause = "the network has gone while this node was coming in";
+        return Err(Trouble::new(location, cause));
+    }
     say(b"Leaving the network...");
     match node.leave() {
         Ok(()) => Ok(ExitCode::SUCCESS),

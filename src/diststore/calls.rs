@@ -182,28 +182,33 @@ pub enum Taken {
     NotMine = 1,
     /// It is a holder and lacks that version: send the value.
     Wanted = 2,
+    /// As `Held`, but its list of members isn't the caller's: one of them may know a node that the
+    /// other one doesn't.
+    Unsure = 3,
 }
 
-/// The arguments of `offer` are a list of items, `{1: items}`: its length and the items' bytes are
-/// written by `write_items`.
-pub fn write_offer(write_items: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+/// The arguments of `offer` are a list of items and the digest of the names that the caller knows,
+/// `{1: items, 2: names}`: the list's length and the items' bytes are written by `write_items`.
+pub fn write_offer(names: u64, write_items: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::new();
     out.write_field(wire::LIST, 1);
     write_items(&mut out);
+    out.write_i64_field(2, names.cast_signed());
     out.write_stop();
     out
 }
 
-pub fn read_offer(arguments: &[u8]) -> Result<Vec<Item<'_>>, Exception> {
-    let mut items = Vec::new();
+pub fn read_offer(arguments: &[u8]) -> Result<(Vec<Item<'_>>, u64), Exception> {
+    let (mut items, mut names) = (Vec::new(), 0);
     Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
-        let found = (id, kind) == (1, wire::LIST);
-        if found {
-            items = Item::read_list(reader)?;
+        match (id, kind) {
+            (1, wire::LIST) => items = Item::read_list(reader)?,
+            (2, wire::I64) => names = reader.i64()?.cast_unsigned(),
+            _ => return Ok(false),
         }
-        Ok(found)
+        Ok(true)
     })?;
-    Ok(items)
+    Ok((items, names))
 }
 
 pub fn write_taken(taken: &[Taken], out: &mut Vec<u8>) {
@@ -220,6 +225,7 @@ pub fn read_taken(result: &[u8]) -> Result<Vec<Taken>, CallError> {
             taken.push(match reader.byte()? {
                 0 => Taken::Held,
                 2 => Taken::Wanted,
+                3 => Taken::Unsure,
                 _ => Taken::NotMine,
             });
         }

@@ -173,7 +173,12 @@ impl Store {
         self.items.read(key, read).unwrap_or(none).write(result);
     }
 
-    fn on_offer(&self, items: &[Item<'_>], result: &mut Vec<u8>) -> Result<(), Exception> {
+    fn on_offer(
+        &self,
+        items: &[Item<'_>],
+        names: u64,
+        result: &mut Vec<u8>,
+    ) -> Result<(), Exception> {
         let look = self.locator.look();
         let takes = matches!(look.state, State::Full | State::Filling);
         let mut taken = Vec::with_capacity(items.len());
@@ -191,6 +196,11 @@ impl Store {
             } else {
                 Taken::Wanted
             });
+        }
+        // Looked at after the items are here: who is taken in later pulls them.
+        if self.locator.view().names() != names {
+            let held = taken.iter_mut().filter(|taken| **taken == Taken::Held);
+            held.for_each(|taken| *taken = Taken::Unsure);
         }
         calls::write_taken(&taken, result);
         Ok(())
@@ -265,7 +275,10 @@ impl Service for Store {
                 Ok(())
             }
             b"store" => self.on_store(&calls::read_item(call.arguments)?, result),
-            b"offer" => self.on_offer(&calls::read_offer(call.arguments)?, result),
+            b"offer" => {
+                let (items, names) = calls::read_offer(call.arguments)?;
+                self.on_offer(&items, names, result)
+            }
             b"fetch" => {
                 self.on_fetch(crate::locator::read_key(call.arguments)?, result);
                 Ok(())

@@ -9,7 +9,7 @@
 //! there; a leaver, and a node that is no holder, look after all they have. Repair compares digests
 //! shard by shard with each other node, and offers what differs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -117,7 +117,11 @@ impl Store {
             let view = self.locator.view();
             let changes = self.changes.load(Ordering::Relaxed);
             let unconfirmed = self.pass(&view, Scope::All);
+            // A newcomer that has taken everything here may still lack what others had, and could not
+            // ask anybody if this were the last one that is not new.
+            let full = |member: &Member| matches!(member.state, State::Full | State::Original);
             if unconfirmed == 0
+                && (view.members().iter().any(full) || view.members().len() == 1)
                 && self.locator.all_are_known()
                 && self.locator.view().epoch() == view.epoch()
             {
@@ -133,7 +137,7 @@ impl Store {
                 taker = now;
             }
             // A newcomer that only another leaver knew is about to ask.
-            let nobody = now.saturating_sub(taker) > self.locator.ticks(2);
+            let nobody = now.saturating_sub(taker) > self.locator.ticks(4);
             if nobody || now.saturating_sub(progress) > NO_PROGRESS_MAX {
                 break;
             }
@@ -151,7 +155,7 @@ impl Store {
             if self.now() >= end || self.locator.view().members().is_empty() {
                 // Who took everything may have gone too by now.
                 let nothing_new = confirmed == Some(self.changes.load(Ordering::Relaxed));
-                return if nothing_new {
+                return if nothing_new || !self.locator.has_counted() {
                     Ok(())
                 } else {
                     Err(unconfirmed)
@@ -247,9 +251,26 @@ impl Store {
     }
 
     /// One batch of a pass; see [`Store::pass`].
+    ///
+    /// What a node has that knows other members than this one counts as not confirmed, until the two
+    /// agree. Without that a newcomer would have to pull from everybody twice:
+    ///
+    /// ```text
+    /// N (new)              X                     L (leaving, doesn't know N)
+    ///   pull -------------> takes N in
+    ///     <---- nothing yet
+    ///                         <---- offer k, v
+    ///     <------------------------------------- goodbye
+    /// ```
     fn offer(&self, view: &Arc<View>, mut batch: Vec<Offered>) -> usize {
-        let mut wanted = self.offer_versions(view, &mut batch);
-        self.send_values(view, &mut batch, &mut wanted);
+        let mut unsure = BTreeSet::new();
+        let mut wanted = self.offer_versions(view, &mut batch, &mut unsure);
+        self.send_values(view, &mut batch, &mut wanted, &mut unsure);
+        let unsure = unsure.into_iter();
+        let unsure: Vec<_> = unsure
+            .map(|place| view.members()[place].location.clone())
+            .collect();
+        self.locator.compare_with(&unsure);
         let mut unconfirmed = 0;
         for offered in batch {
             if offered.held < offered.targets.len() || offered.targets.is_empty() {
@@ -269,7 +290,12 @@ impl Store {
     }
 
     /// Asks each target which versions it has. The answer: who wants which items of the batch.
-    fn offer_versions(&self, view: &View, batch: &mut [Offered]) -> BTreeMap<usize, Vec<usize>> {
+    fn offer_versions(
+        &self,
+        view: &View,
+        batch: &mut [Offered],
+        unsure: &mut BTreeSet<usize>,
+    ) -> BTreeMap<usize, Vec<usize>> {
         let mut by_target: BTreeMap<usize, (Vec<usize>, ItemList)> = BTreeMap::new();
         for (number, offered) in batch.iter().enumerate() {
             for target in &offered.targets {
@@ -288,7 +314,7 @@ impl Store {
         for (target, (numbers, list)) in by_target {
             let member = &view.members()[target];
             if member.is_ours() {
-                calls.push((member.location.clone(), offer_request(&list)));
+                calls.push((member.location.clone(), offer_request(view, &list)));
                 asked.push((target, numbers));
             } else {
                 for number in numbers {
@@ -305,6 +331,9 @@ impl Store {
                 match taken {
                     Taken::Held => batch[number].held += 1,
                     Taken::Wanted => wanted.entry(target).or_default().push(number),
+                    Taken::Unsure => {
+                        unsure.insert(target);
+                    }
                     Taken::NotMine => {}
                 }
             }
@@ -318,6 +347,7 @@ impl Store {
         view: &View,
         batch: &mut [Offered],
         wanted: &mut BTreeMap<usize, Vec<usize>>,
+        unsure: &mut BTreeSet<usize>,
     ) {
         while !wanted.is_empty() {
             let mut calls = Vec::new();
@@ -352,18 +382,24 @@ impl Store {
                 let rest = numbers.split_off(count);
                 calls.push((
                     view.members()[*target].location.clone(),
-                    offer_request(&list),
+                    offer_request(view, &list),
                 ));
-                sent.push(std::mem::replace(numbers, rest));
+                sent.push((*target, std::mem::replace(numbers, rest)));
                 !numbers.is_empty()
             });
             let limit = self.locator.ticks(4);
-            for (numbers, answer) in sent
+            for ((target, numbers), answer) in sent
                 .into_iter()
                 .zip(self.locator.call_members(&calls, limit))
             {
                 for (number, taken) in numbers.into_iter().zip(said(answer)) {
-                    batch[number].held += usize::from(taken == Taken::Held);
+                    match taken {
+                        Taken::Held => batch[number].held += 1,
+                        Taken::Unsure => {
+                            unsure.insert(target);
+                        }
+                        Taken::NotMine | Taken::Wanted => {}
+                    }
                 }
             }
         }
@@ -487,8 +523,11 @@ fn before_goodbye(view: &View, me: &Location) -> bool {
     view.get(me).is_some_and(|me| me.state == State::Leaving)
 }
 
-fn offer_request(list: &ItemList) -> Request {
-    request("offer", calls::write_offer(|out| list.write(out)))
+fn offer_request(view: &View, list: &ItemList) -> Request {
+    request(
+        "offer",
+        calls::write_offer(view.names(), |out| list.write(out)),
+    )
 }
 
 /// What a node said to the items it was offered; nothing, if it didn't answer.

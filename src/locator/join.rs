@@ -97,7 +97,11 @@ impl Locator {
     ) -> Result<(), StartError> {
         let Some(peer) = peer else {
             self.say("Initiating the network...");
-            self.membership().joined = true;
+            {
+                let mut membership = self.membership();
+                membership.joined = true;
+                membership.rooted = true;
+            }
             self.fill(application);
             return Ok(());
         };
@@ -217,6 +221,7 @@ impl Locator {
             .others()
             .all(|other| other.location > self.location);
         membership.joined |= first;
+        membership.rooted |= first;
         first
     }
 
@@ -228,6 +233,10 @@ impl Locator {
     /// Pulls from everybody from whom something is still missing. Ends when this node is full, or
     /// as soon as nobody answers any more: then it is to be called again later.
     pub fn fill(&self, application: &dyn Application) {
+        if self.is_lost() {
+            (self.options.on_die)();
+            return;
+        }
         loop {
             let (ours, originals) = {
                 let mut membership = self.membership();
@@ -238,7 +247,8 @@ impl Locator {
                 left_to_pull(&membership)
             };
             if ours.is_empty() && originals.is_empty() {
-                if self.become_full(application) {
+                // Somebody whom an orphan has lost may come back, or is catching up right now.
+                if self.become_full(application) || self.membership().is_orphan() {
                     return;
                 }
                 continue;
@@ -318,11 +328,19 @@ impl Locator {
         for member in &page.members {
             self.admit(member.clone());
         }
+        // It took this node for its earlier run, which has said goodbye, and gave it nothing: with the
+        // stamp that it has now it is to ask again.
+        let refused =
+            |member: &Member| member.location == self.location && member.state == State::Gone;
+        if page.members.iter().any(refused) {
+            return;
+        }
         let pulled = match page.cursor {
             Some(cursor) => Pulled::UpTo(cursor.to_vec()),
             None => Pulled::All,
         };
-        self.membership().note_pulled(&page.me.location, pulled);
+        let from = page.me.location.clone();
+        self.membership().pulled.insert(from, pulled);
     }
 
     /// True if nothing was left to pull, looked at again under the lock.
@@ -334,10 +352,11 @@ impl Locator {
             if !ours.is_empty() || !originals.is_empty() || membership.me.state != State::Filling {
                 return false;
             }
-            if !membership.is_pulled() {
+            if membership.is_orphan() {
                 return false;
             }
             membership.lapsed = false;
+            membership.rooted = true;
             membership.set_state(State::Full, wall);
             membership.view.clone()
         };

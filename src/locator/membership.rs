@@ -61,16 +61,18 @@ pub(super) struct Membership {
     pub leaving_originals: BTreeMap<Location, Duration>,
     /// While filling: from whom what has come.
     pub pulled: BTreeMap<Location, Pulled>,
-    /// While filling: who has taken this node in.
-    pub admitted_by: BTreeSet<Location>,
-    /// While filling: everybody is to be pulled from once more, see [`Membership::is_pulled`].
-    pub again: bool,
     /// Nodes outside the view that have to be pulled from.
     pub contacts: BTreeSet<Location>,
     /// It is filling as it was stopped or cut off, not as it is new.
     pub lapsed: bool,
     /// It knows the network it is part of: it was told the members, or started it.
     pub joined: bool,
+    /// It has been full, or has started the network: what it has is worth keeping up alone.
+    pub rooted: bool,
+    /// A member went before this node had pulled from it to the end.
+    pub missed: bool,
+    /// Since when this node has been an orphan, see [`Membership::is_orphan`].
+    pub orphan_since: Option<Duration>,
     /// When the last question that was answered was asked.
     pub answered: Duration,
     /// The nodes that were asked last had the same list.
@@ -94,11 +96,12 @@ impl Membership {
             gone: BTreeMap::new(),
             leaving_originals: BTreeMap::new(),
             pulled: BTreeMap::new(),
-            admitted_by: BTreeSet::new(),
-            again: false,
             contacts: BTreeSet::new(),
             lapsed: false,
             joined: false,
+            rooted: false,
+            missed: false,
+            orphan_since: None,
             answered: now,
             agreed: false,
         }
@@ -136,36 +139,6 @@ impl Membership {
         }
     }
 
-    /// A page has come.
-    pub fn note_pulled(&mut self, from: &Location, pulled: Pulled) {
-        self.again |= self.admitted_by.insert(from.clone());
-        self.pulled.insert(from.clone(), pulled);
-    }
-
-    /// Whether one round of pulling is enough; if not, the next one begins. Who hadn't taken
-    /// this node in yet may have handed an item, without this node, to one that had been pulled
-    /// from already, and forgotten it or gone:
-    ///
-    /// ```text
-    /// N (new)              X                     L (leaving, doesn't know N)
-    ///   pull -------------> takes N in
-    ///     <---- nothing yet
-    ///                         <---- offer k, v
-    ///     <------------------------------------- goodbye
-    /// ```
-    ///
-    /// So the last round must be one at whose beginning everybody knew this node.
-    pub fn is_pulled(&mut self) -> bool {
-        if self.again {
-            self.again = false;
-            let view = self.view.clone();
-            let original = |location: &Location| view.get(location).is_some_and(|m| !m.is_ours());
-            self.pulled.retain(|location, _| original(location));
-            return false;
-        }
-        true
-    }
-
     /// Whether the last question that was answered is older than `limit`. Originals don't count:
     /// they are asked nothing.
     pub fn has_lapsed(&self, now: Duration, limit: Duration) -> bool {
@@ -175,10 +148,28 @@ impl Membership {
             && matches!(self.me.state, State::Full | State::Filling)
     }
 
+    /// Whether the network has gone while this node was coming in: nobody who has what there was is
+    /// a member any more, and somebody took it along before this node had got it. It must not go
+    /// on as a network of its own: others, which it doesn't know, may be that network.
+    ///
+    /// ```text
+    /// A (new)      X              Y              B (new)
+    ///   pull ------> takes A in     takes B in <------ pull
+    ///              crashes          leaves ----------> has it all
+    ///   alone: knows no B                              alone: knows no A
+    /// ```
+    pub fn is_orphan(&self) -> bool {
+        !self.rooted
+            && self.missed
+            && self.joined
+            && !self
+                .others()
+                .any(|member| member.is_complete() || !member.is_ours())
+    }
+
     /// Starts over with pulling from everybody.
     pub fn refill(&mut self, wall: i64) {
         self.pulled.clear();
-        self.admitted_by.clear();
         if matches!(self.me.state, State::Full | State::Filling) {
             self.set_state(State::Filling, wall);
         }
@@ -223,7 +214,6 @@ impl Membership {
             self.tracks.insert(location.clone(), track);
             // What it held is not known any more: it may be another run.
             self.pulled.remove(location);
-            self.admitted_by.remove(location);
         }
         Arc::make_mut(&mut self.view).insert(member);
         change
@@ -232,9 +222,9 @@ impl Membership {
     /// Takes a node out. With a stamp, it has said goodbye; without, it is remembered as lost.
     /// True: it was a member.
     pub fn remove(&mut self, location: &Location, goodbye: Option<i64>, now: Duration) -> bool {
-        self.pulled.remove(location);
-        if !self.admitted_by.remove(location) {
-            self.again = true;
+        let pulled = self.pulled.remove(location);
+        if self.view.get(location).is_some_and(Member::is_ours) {
+            self.missed |= pulled != Some(Pulled::All);
         }
         self.tracks.remove(location);
         let removed = Arc::make_mut(&mut self.view).remove(location);

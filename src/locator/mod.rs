@@ -51,6 +51,8 @@ const PAGE_TICKS: u32 = 4;
 const LAPSE_TICKS: u32 = 4;
 /// A node that has been silent for this long is dropped.
 const SILENCE_TICKS: u32 = 8;
+/// A newcomer whose network has been gone for this long gives up.
+const ORPHAN_TICKS: u32 = 8;
 /// A put or get is answered within this many ticks, or fails.
 pub const REQUEST_TICKS: u32 = 12;
 
@@ -123,7 +125,8 @@ pub struct Options {
     pub tick: Duration,
     /// `die` is obeyed from any machine, not only this one.
     pub die_from_anywhere: bool,
-    /// Called when the node is told to end, by `die`. Must not block.
+    /// Called when the node is told to end, by `die`, or is to give up, see [`Locator::is_lost`].
+    /// Must not block.
     pub on_die: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -197,9 +200,28 @@ impl Locator {
         Look {
             view: membership.view.clone(),
             state: membership.me.state,
-            ready: membership.joined,
+            ready: membership.joined && !membership.is_orphan(),
             lapsed: membership.lapsed,
         }
+    }
+
+    /// Whether the network has gone while this node was coming in, and for so long that this node is
+    /// to give up.
+    pub fn is_lost(&self) -> bool {
+        let (now, limit) = (self.now(), self.ticks(ORPHAN_TICKS));
+        let mut membership = self.membership();
+        if !membership.is_orphan() {
+            membership.orphan_since = None;
+            return false;
+        }
+        let since = *membership.orphan_since.get_or_insert(now);
+        now.saturating_sub(since) >= limit
+    }
+
+    /// Whether this node has ever counted among the holders of a key. What one that has not been full
+    /// yet holds, others hold as well.
+    pub fn has_counted(&self) -> bool {
+        self.membership().rooted
     }
 
     /// That many ticks.

@@ -6,7 +6,7 @@
 use crate::location::Location;
 use crate::ring::{self, Ring};
 
-use super::member::{Member, State};
+use super::member::{Member, State, fnv1a};
 
 #[derive(Debug, Clone, Default)]
 pub struct View {
@@ -15,6 +15,8 @@ pub struct View {
     members: Vec<Member>,
     /// The wrapping sum of the members' digests: equal for equal lists.
     digest: u64,
+    /// The same of the names alone, of ours that take items.
+    names: u64,
     /// How many changes led here.
     epoch: u64,
 }
@@ -26,6 +28,11 @@ impl View {
 
     pub fn digest(&self) -> u64 {
         self.digest
+    }
+
+    /// Tells lists apart that don't name the same nodes of ours as taking items: all but the leaving.
+    pub fn names(&self) -> u64 {
+        self.names
     }
 
     pub fn epoch(&self) -> u64 {
@@ -81,11 +88,13 @@ impl View {
     pub(super) fn insert(&mut self, member: Member) {
         self.epoch += 1;
         self.digest = self.digest.wrapping_add(member.digest());
+        self.names = self.names.wrapping_add(name_digest(&member));
         match self.ring.insert(member.name()) {
             Ok(place) => self.members.insert(place, member),
             Err(place) => {
                 let old = std::mem::replace(&mut self.members[place], member);
                 self.digest = self.digest.wrapping_sub(old.digest());
+                self.names = self.names.wrapping_sub(name_digest(&old));
             }
         }
     }
@@ -95,6 +104,15 @@ impl View {
         let member = self.members.remove(place);
         self.epoch += 1;
         self.digest = self.digest.wrapping_sub(member.digest());
+        self.names = self.names.wrapping_sub(name_digest(&member));
         Some(member)
+    }
+}
+
+fn name_digest(member: &Member) -> u64 {
+    if matches!(member.state, State::Filling | State::Full) {
+        fnv1a(member.name().as_bytes())
+    } else {
+        0
     }
 }

@@ -251,6 +251,17 @@ impl Locator {
         }
     }
 
+    /// Compares lists with those nodes now, instead of at the next tick.
+    pub fn compare_with(&self, nodes: &[Location]) {
+        for (location, hello) in nodes.iter().zip(self.hello(nodes)) {
+            if let Ok(hello) = hello
+                && let Some((from, members)) = self.on_answer(location, hello)
+            {
+                self.compare(&from, &members);
+            }
+        }
+    }
+
     /// Settles what differs between this node's list and another's, by asking the nodes in
     /// question themselves.
     fn compare(&self, from: &Location, theirs: &[Member]) {

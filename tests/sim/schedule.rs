@@ -2,7 +2,7 @@
 //! plan allows; then everything is mended, must settle, and is looked at.
 //!
 //! Crashes: at most R-1 between two moments at which the world was safe, that is, everybody agreed and
-//! every key had its copies. Where there are partitions and long stops as well, only at
+//! every key had its copies; and never the last node that is full. Where there are partitions and long stops as well, only at
 //! safe moments: a part of a ring may have acknowledged with fewer copies. There, a leaver may find
 //! nobody to take its keys; it says so, and then what is missing at the end is not counted as lost.
 
@@ -331,6 +331,16 @@ impl Chaos {
         up.map(|(location, _)| location).collect()
     }
 
+    /// Those that have been taken in to the end.
+    fn whole(&self) -> Vec<Location> {
+        let processes = self.stage.world.processes().into_iter();
+        let whole = processes.filter(|(at, process)| {
+            let members = process.node.members();
+            process.phase == Phase::Up && members.contains(&(at.clone(), false))
+        });
+        whole.map(|(location, _)| location).collect()
+    }
+
     fn join(&mut self) {
         let world = &self.stage.world;
         let up = self.up();
@@ -373,10 +383,12 @@ impl Chaos {
             return;
         }
         for _ in 0..=world.random.below(budget) {
-            let up = self.up();
+            let whole = self.whole();
             let mut victims = world.locations();
-            if up.len() < 2 {
-                victims.retain(|victim| !up.contains(victim));
+            match &whole[..] {
+                [] => return,
+                [last] => victims.retain(|victim| victim != last),
+                _ => (),
             }
             let Some(victim) = world.pick(&victims).cloned() else {
                 return;

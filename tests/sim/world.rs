@@ -42,6 +42,11 @@ pub trait SimNode: Send + Sync {
     /// One round of the mover.
     fn work(&self);
 
+    /// The process is to end without a word: there is nothing for it to take part in.
+    fn gives_up(&self) -> bool {
+        false
+    }
+
     /// Hands over and says goodbye; the process ends when this returns. `false`: not all keys
     /// were taken.
     fn leave(&self) -> bool;
@@ -257,7 +262,7 @@ impl World {
                 world.set_phase(&me, Phase::Up);
                 world.observe();
                 world.tick_from_now_on(group, node.clone());
-                world.work_from_now_on(group, node);
+                world.work_from_now_on(me, group, node);
             } else {
                 world.scheduler.trace(format_args!("{me} gives up"));
                 world.end(&me);
@@ -283,13 +288,19 @@ impl World {
         });
     }
 
-    fn work_from_now_on(self: &Arc<Self>, group: Group, node: Arc<dyn SimNode>) {
+    fn work_from_now_on(self: &Arc<Self>, me: Location, group: Group, node: Arc<dyn SimNode>) {
         let world = self.clone();
         let at = self.scheduler.now() + self.between(50_000, 500_000);
         self.scheduler.spawn(group, "mover", at, move || {
             node.work();
+            if node.gives_up() {
+                world.scheduler.trace(format_args!("{me} gives up"));
+                world.end(&me);
+                world.observe();
+                return;
+            }
             world.observe();
-            world.work_from_now_on(group, node);
+            world.work_from_now_on(me, group, node);
         });
     }
 
