@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::locator::{Application, Item, ItemList, Locator, Participant, State, View};
+use crate::locator::{Application, Item, ItemList, Locator, Participant, State, View, gone};
 use crate::service::{Call, Order, Service};
 use crate::thrift::{Exception, Write};
 
@@ -139,7 +139,7 @@ impl Store {
     fn on_store(&self, item: &Item<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
         let look = self.locator.look();
         if look.state == State::Gone {
-            return Err(Exception::internal("this node has left"));
+            return Err(gone());
         }
         let merged = self.merge(item)?;
         // Looked up after the item is there: who comes in later pulls it, who came in before is
@@ -157,8 +157,11 @@ impl Store {
         Ok(())
     }
 
-    fn on_fetch(&self, key: &[u8], result: &mut Vec<u8>) {
+    fn on_fetch(&self, key: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
         let look = self.locator.look();
+        if look.state == State::Gone {
+            return Err(gone());
+        }
         let primary = self.is_primary(&look, key);
         let read = |version, value: &[u8]| Found {
             version,
@@ -171,6 +174,7 @@ impl Store {
             primary,
         };
         self.items.read(key, read).unwrap_or(none).write(result);
+        Ok(())
     }
 
     fn on_offer(
@@ -279,10 +283,7 @@ impl Service for Store {
                 let (items, names) = calls::read_offer(call.arguments)?;
                 self.on_offer(&items, names, result)
             }
-            b"fetch" => {
-                self.on_fetch(crate::locator::read_key(call.arguments)?, result);
-                Ok(())
-            }
+            b"fetch" => self.on_fetch(crate::locator::read_key(call.arguments)?, result),
             b"forward" => self.on_forward(&KeyValue::read(call.arguments)?, result),
             b"digests" => {
                 let caller = crate::locator::read_location(call.arguments)?;

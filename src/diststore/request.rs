@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 use crate::locator::{
-    EMPTY, Item, Look, Member, REQUEST_TICKS, State, request, single_request, write_key,
+    EMPTY, GONE, Item, Look, Member, REQUEST_TICKS, State, gone, request, single_request, write_key,
 };
 use crate::net::CallError;
 use crate::thrift::{Exception, Write};
@@ -114,6 +114,8 @@ impl Store {
             };
             match answer {
                 Ok(value) => return Ok(value),
+                // It says so on a connection from before: another run may be there by now.
+                Err(CallError::Exception(exception)) if exception.kind == GONE => {}
                 Err(CallError::Exception(exception)) => return Err(exception),
                 // A silent original is busy: the copies beside it may be older than what it has.
                 Err(CallError::Silent) => {
@@ -197,6 +199,8 @@ impl Store {
                 .call_member(&coordinator.location, &request, limit)
             {
                 Ok(_) => return Ok(()),
+                // It says so on a connection from before: another run may be there by now.
+                Err(CallError::Exception(exception)) if exception.kind == GONE => {}
                 Err(CallError::Exception(exception)) => return Err(exception),
                 // It may be carrying the put out, or its messages are still on their way: elsewhere
                 // the same put could be overtaken by another one, and then come back over it.
@@ -343,6 +347,9 @@ impl Store {
         forwarded: &KeyValue<'_>,
         result: &mut Vec<u8>,
     ) -> Result<(), Exception> {
+        if self.locator.look().state == State::Gone {
+            return Err(gone());
+        }
         let deadline = self.deadline();
         match forwarded.value {
             Some(value) => {

@@ -13,6 +13,25 @@ use super::member::{Member, State};
 /// The limits for what nodes read: the same for all, as batches and rings are ours to bound.
 pub const LIMITS: Limits = Limits::DEFAULT;
 
+/// The kind of the exception by which a node says that it has left: nothing was done. Above those
+/// that Thrift uses.
+pub const GONE: i32 = 1001;
+
+/// What a node that has said goodbye answers to other nodes: it hears nothing of the network any
+/// more, least of all of another run under its own name, whose place it must not take.
+///
+/// ```text
+/// P                         L (gone, its last connections still open)    L' (new, same name)
+///   takes L' in  <---------------------------------------------------------- pull
+///   forward put k --------> holders, as L knows them: P and others
+///                   store k <-+
+///   "holders: L', P" -------->  L' is my own name: stores k here, acknowledges
+///                                                                        get k: the old value
+/// ```
+pub fn gone() -> Exception {
+    Exception::new(GONE, "this node has left")
+}
+
 /// A struct without fields: no arguments, or the result of a void method.
 pub const EMPTY: &[u8] = &[wire::STOP];
 

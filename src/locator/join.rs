@@ -15,6 +15,7 @@ use crate::location::Location;
 use crate::net::CallError;
 use crate::thrift::Exception;
 
+use super::calls::gone;
 use super::calls::{Page, PullArguments, request};
 use super::member::{Member, State};
 use super::membership::{Membership, Pulled};
@@ -379,6 +380,9 @@ impl Locator {
         result: &mut Vec<u8>,
         application: &dyn Application,
     ) -> Result<(), Exception> {
+        if self.me().state == State::Gone {
+            return Err(gone());
+        }
         if pull.service != self.service_type().as_bytes() {
             let service = self.service_type();
             return Err(Exception::internal(format!(
