@@ -183,6 +183,12 @@ impl Store {
                 // Originals push the "" that they stored when somebody asked for a missing key.
                 return Ok(());
             }
+            if self.is_relayed(&put_mark(key, value)) {
+                // An original sends back what it is being sent, as its ring differs: it is kept here.
+                self.items.put(key, value, |held| self.next_version(held));
+                self.mark_untidy();
+                return Ok(());
+            }
             let holders = look.view.holders(key, self.locator.replicas());
             let coordinator = match holders.first() {
                 Some(first) if first.is_ours() && first.location != *self.locator.location() => {
@@ -379,7 +385,7 @@ impl Store {
         original: &Member,
         key: &[u8],
     ) -> Result<Vec<u8>, CallError> {
-        let _relayed = Relayed::new(self, key);
+        let _relayed = Relayed::new(self, key.to_vec());
         let request = single_request("get", write_key(key), false);
         let answer = self
             .locator
@@ -396,7 +402,8 @@ impl Store {
         value: &[u8],
         done: &dyn Fn(),
     ) -> Result<(), CallError> {
-        let _relayed = Relayed::new(self, key);
+        let _relayed = Relayed::new(self, key.to_vec());
+        let _bounced = Relayed::new(self, put_mark(key, value));
         let put = single_request("put", KeyValue::write(key, Some(value)), true);
         self.locator.call_member(original, &put, ORIGINAL_LIMIT)?;
         done();
@@ -466,6 +473,12 @@ fn missing(holders: &[&Member], served: &[Served]) -> Vec<Location> {
         .collect()
 }
 
+/// What stands for a put among the keys that are being relayed; no key is likely to look so, and one
+/// that did would only be answered from here.
+fn put_mark(key: &[u8], value: &[u8]) -> Vec<u8> {
+    [b"put\0", key, b"\0", value].concat()
+}
+
 /// Marks a key as being relayed to an original, as long as it lives.
 struct Relayed<'a> {
     store: &'a Store,
@@ -475,8 +488,7 @@ struct Relayed<'a> {
 }
 
 impl<'a> Relayed<'a> {
-    fn new(store: &'a Store, key: &[u8]) -> Self {
-        let key = key.to_vec();
+    fn new(store: &'a Store, key: Vec<u8>) -> Self {
         let fresh = store.relayed().insert(key.clone());
         Relayed { store, key, fresh }
     }

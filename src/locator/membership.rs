@@ -18,6 +18,10 @@ use super::view::View;
 /// How many nodes that went without goodbye are remembered, to be asked from time to time.
 const LOST_MAX: usize = 1000;
 
+/// The most members: far above what a flat network bears, and what a ring holds; against lists that
+/// grow without end.
+const MEMBERS_MAX: usize = 100_000;
+
 /// How many goodbyes are remembered, against late news of those who said them.
 const GONE_MAX: usize = 1000;
 
@@ -130,7 +134,7 @@ impl Membership {
     /// Gives this node a new state, later than all it had.
     pub fn set_state(&mut self, state: State, wall: i64) {
         self.me.state = state;
-        self.me.stamp = wall.max(self.me.stamp + 1);
+        self.me.stamp = wall.max(self.me.stamp.saturating_add(1));
         if state == State::Gone {
             let me = self.me.location.clone();
             Arc::make_mut(&mut self.view).remove(&me);
@@ -181,7 +185,7 @@ impl Membership {
         let location = &member.location;
         if *location == self.me.location {
             if member.stamp >= self.me.stamp && member != self.me && self.me.state != State::Gone {
-                self.set_state(self.me.state, member.stamp + 1);
+                self.set_state(self.me.state, member.stamp.saturating_add(1));
                 return Change::Updated;
             }
             return Change::None;
@@ -198,6 +202,7 @@ impl Membership {
             return Change::None;
         }
         let change = match self.view.get(location) {
+            None if self.view.members().len() >= MEMBERS_MAX => return Change::None,
             None => Change::Added,
             Some(known) if known.stamp < member.stamp => Change::Updated,
             Some(_) => return Change::None,
