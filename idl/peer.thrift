@@ -86,7 +86,7 @@ struct Status {
   6: i64 unsafe
   /** True while the answerer moves keys. */
   7: bool moving
-  /** True when all other members have shown the same digest. */
+  /** True when the members that the answerer asked last had the same list. */
   8: bool agreed
   /** False while the answerer has just started and doesn't know its network yet. */
   9: bool joined

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -88,7 +89,9 @@ impl<P: Participant> Node<P> {
         let run = move || {
             while !stopping.load(Ordering::Acquire) {
                 let started = Instant::now();
-                work(&participant);
+                // A node whose ticker or mover has ended would look well and take part in nothing.
+                // What panics has said so on stderr; the next time may go well.
+                let _ = catch_unwind(AssertUnwindSafe(|| work(&participant)));
                 thread::park_timeout(interval.saturating_sub(started.elapsed()));
             }
         };

@@ -194,7 +194,7 @@ pub fn run_node<P: Participant>(
     }
     let node = Node::start(listener, participant, server_options);
     let mut node = node.map_err(|error| Trouble::new(&location, error))?;
-    watch_signals(options.program, end);
+    watch_signals(options.program, end).map_err(|error| Trouble::new(&location, error))?;
     let service = types.last().expect("BUG: a node without a service type");
     let joined = match &options.peer {
         Some(peer) => node.join(Some(peer)),
@@ -334,7 +334,7 @@ fn bind(address: &str, port: Option<u16>) -> Result<(TcpListener, Location), Tro
 }
 
 /// The first signal ends the node in good order, the second at once.
-fn watch_signals(program: String, end: mpsc::Sender<()>) {
+fn watch_signals(program: String, end: mpsc::Sender<()>) -> io::Result<()> {
     let watch = move || {
         signal::wait();
         // It fails if the node is ending already.
@@ -343,8 +343,6 @@ fn watch_signals(program: String, end: mpsc::Sender<()>) {
         super::complain(&program, &"interrupted again: ended without handing over");
         std::process::exit(2);
     };
-    let spawned = thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(watch);
-    spawned.expect("the machine gives no thread to a node that starts");
+    let thread = thread::Builder::new().name("signals".to_owned());
+    thread.spawn(watch).map(drop)
 }

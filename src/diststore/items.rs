@@ -124,6 +124,14 @@ impl Items {
         self.read(key, |version, _| version).unwrap_or(0)
     }
 
+    /// Takes in a new value of a key, in the version that `next` gives when handed the one held (0:
+    /// none), and that is greater.
+    pub fn put(&self, key: &[u8], value: &[u8], next: impl FnOnce(i64) -> i64) {
+        let mut shard = self.shard(Self::shard_of(key));
+        let held = shard.get(key).map_or(0, Record::version);
+        shard.replace(Record::new(key, next(held), value));
+    }
+
     /// Takes in an account of a key, if it is the later one.
     pub fn merge(&self, key: &[u8], version: i64, value: &[u8]) -> Merged {
         let mut shard = self.shard(Self::shard_of(key));

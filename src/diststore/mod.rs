@@ -21,7 +21,7 @@ mod request;
 pub use calls::{KeyValue, read_string};
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub struct Store {
     items: Items,
     /// The greatest version given or seen.
     version: AtomicI64,
+    /// How often an item has changed here.
+    changes: AtomicU64,
     /// Something lies here that isn't this node's, or may be missing elsewhere.
     untidy: AtomicBool,
     moves: Mutex<Moves>,
@@ -67,6 +69,7 @@ impl Store {
             locator,
             items: Items::default(),
             version: AtomicI64::new(0),
+            changes: AtomicU64::new(0),
             untidy: AtomicBool::new(false),
             moves: Mutex::default(),
             relayed: Mutex::default(),
@@ -114,7 +117,10 @@ impl Store {
         let value = item
             .value
             .ok_or_else(|| Exception::missing_argument("value"))?;
-        Ok(self.items.merge(item.key, item.version, value))
+        let merged = self.items.merge(item.key, item.version, value);
+        self.changes
+            .fetch_add(u64::from(merged.changed), Ordering::Relaxed);
+        Ok(merged)
     }
 
     /// Takes in an item that is moved here, and says so on the log.

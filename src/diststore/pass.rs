@@ -112,13 +112,16 @@ impl Store {
         let mut least = usize::MAX;
         let mut progress = self.now();
         let mut taker = self.now();
+        let mut confirmed = None;
         loop {
             let view = self.locator.view();
+            let changes = self.changes.load(Ordering::Relaxed);
             let unconfirmed = self.pass(&view, Scope::All);
             if unconfirmed == 0
                 && self.locator.all_are_known()
                 && self.locator.view().epoch() == view.epoch()
             {
+                confirmed = Some(changes);
                 break;
             }
             let now = self.now();
@@ -146,7 +149,13 @@ impl Store {
                 return Ok(());
             }
             if self.now() >= end || self.locator.view().members().is_empty() {
-                return Err(unconfirmed);
+                // Who took everything may have gone too by now.
+                let nothing_new = confirmed == Some(self.changes.load(Ordering::Relaxed));
+                return if nothing_new {
+                    Ok(())
+                } else {
+                    Err(unconfirmed)
+                };
             }
             self.pause(self.locator.ticks(1) / 10);
         }
@@ -197,29 +206,31 @@ impl Store {
         let keep = holders.iter().any(is_me) && scope == Scope::Changed;
         if keep && let Some(before) = before {
             let old = before.holders(key, replicas);
-            let names = |holders: &[&Member]| -> Vec<Location> {
-                holders
-                    .iter()
-                    .map(|member| member.location.clone())
-                    .collect()
-            };
             let there = |member: &&&Member| {
-                view.get(&member.location)
-                    .is_some_and(|now| now.is_complete())
+                let now = view.get(&member.location);
+                now.is_some_and(Member::is_complete)
             };
             let first = old.iter().find(there);
-            if names(&old) == names(&holders) || first.is_some_and(|first| !is_me(first)) {
+            let same = old.len() == holders.len()
+                && old
+                    .iter()
+                    .zip(&holders)
+                    .all(|(old, now)| old.location == now.location);
+            if same || first.is_some_and(|first| !is_me(first)) {
                 return None;
             }
         }
-        let takes = |member: &&&Member| !is_me(member) && member.state != State::Leaving;
-        let targets = holders.iter().filter(takes);
-        let place = |member: &&Member| {
-            view.members()
-                .iter()
-                .position(|other| other.location == member.location)
+        // A node that is leaving takes nothing; one that is filling comes for it by itself, and has
+        // to say that it has it only before it is forgotten here.
+        let takes = |member: &&&Member| match member.state {
+            State::Leaving => false,
+            State::Filling => !keep && !is_me(member),
+            State::Full | State::Gone | State::Original => !is_me(member),
         };
-        let targets: Vec<_> = targets.filter_map(place).collect();
+        let targets = holders.iter().filter(takes);
+        let targets: Vec<_> = targets
+            .filter_map(|member| view.place(&member.location))
+            .collect();
         // What an original is to own it takes after the goodbye: before, it would hand it back.
         let leaving = before_goodbye(view, me);
         let original = || view.members().iter().any(|member| !member.is_ours());

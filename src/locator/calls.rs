@@ -10,13 +10,8 @@ use crate::thrift::{Error, Exception, Limits, Reader, Write, wire};
 
 use super::member::{Member, State};
 
-/// The limits for what nodes read. One set for all: batches and rings are ours to bound.
-pub const LIMITS: Limits = Limits {
-    message_bytes_max: 64 << 20,
-    string_bytes_max: 32 << 20,
-    elements_max: 1_000_000,
-    depth_max: 32,
-};
+/// The limits for what nodes read: the same for all, as batches and rings are ours to bound.
+pub const LIMITS: Limits = Limits::DEFAULT;
 
 /// A struct without fields: no arguments, or the result of a void method.
 pub const EMPTY: &[u8] = &[wire::STOP];

@@ -288,7 +288,8 @@ impl Locator {
                     Some(Ok(hello)) if hello.me.state == State::Gone => {
                         self.believe_goodbye(&hello.me);
                     }
-                    Some(Ok(_)) => {}
+                    // It answers; or there was trouble here, which says nothing of it.
+                    Some(Ok(_) | Err(CallError::Local(_))) => {}
                     _ => self.take_out(location),
                 }
             }

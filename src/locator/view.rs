@@ -33,8 +33,12 @@ impl View {
     }
 
     pub fn get(&self, location: &Location) -> Option<&Member> {
-        let place = self.ring.position(location.name()).ok()?;
-        Some(&self.members[place])
+        Some(&self.members[self.place(location)?])
+    }
+
+    /// Where a member is among [`View::members`].
+    pub fn place(&self, location: &Location) -> Option<usize> {
+        self.ring.position(location.name()).ok()
     }
 
     /// The node that every node, the originals too, takes for the owner of a key.

@@ -243,7 +243,8 @@ impl Locator {
         let removed = {
             let now = self.now();
             let mut membership = self.membership();
-            membership.remove(&member.location, Some(member.stamp), now)
+            super::is_goodbye(&membership, member)
+                && membership.remove(&member.location, Some(member.stamp), now)
         };
         if removed {
             self.note_removed(&member.location);

@@ -8,8 +8,8 @@
 //!   (which on a busy machine may be a while after their acceptance), and
 //! * writes before it, until their effect is there, for [`WORKING`] from their arrival.
 //!
-//! All these times run side by side: a thousand silent connections delay the next one once, and nobody
-//! waits longer than the longest of them.
+//! All these times run side by side: a thousand silent connections delay the next one once; and
+//! nobody waits for longer than [`WAIT_MAX`] in all.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,6 +24,9 @@ pub(super) const SILENT: Duration = Duration::from_millis(20);
 /// How long others wait for a write's effect. Two nodes whose calls wait for each other lose no
 /// more time than this.
 pub(super) const WORKING: Duration = Duration::from_millis(300);
+
+/// How long anybody waits in all: for one that was silent, and then for its write.
+const WAIT_MAX: Duration = WORKING.saturating_mul(2);
 
 /// The connections that others may have to wait for.
 #[derive(Debug, Default)]
@@ -86,7 +89,7 @@ impl Turn {
         }
     }
 
-    /// The first request has arrived: waits until its turn comes, for at most about [`WORKING`].
+    /// The first request has arrived: waits until its turn comes, for at most [`WAIT_MAX`].
     pub fn wait(&self, order: Order) {
         let mut queue = self.turns.queue();
         match order {
@@ -96,12 +99,17 @@ impl Turn {
         if order == Order::Free {
             return;
         }
+        // Those before may say something late, one after the other, and hold this one up anew.
+        let end = Instant::now() + WAIT_MAX;
         loop {
             let now = Instant::now();
             let Some((until, gone)) = queue.last_before(self.number, now) else {
                 return;
             };
-            let woken = gone.wait_timeout(queue, until - now);
+            if now >= end {
+                return;
+            }
+            let woken = gone.wait_timeout(queue, until.min(end) - now);
             queue = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -217,6 +225,28 @@ mod tests {
         free.wait(Order::Free);
         read.wait(Order::Read);
         assert_eq!(ahead(&turns), 0);
+    }
+
+    #[test]
+    fn regression_must_not_be_held_up_by_one_late_write_after_the_other() {
+        let turns = Arc::new(Turns::default());
+        let writes: Vec<_> = (0..40).map(|_| turns.accepted()).collect();
+        let last = turns.accepted();
+        let started = Instant::now();
+        let waiting = waiting(last, Order::Read);
+        // Each begins before the time of the one before it is over; from the last to the first, as
+        // each waits for those before it.
+        for write in writes.iter().rev() {
+            thread::sleep(WORKING / 10);
+            let mut queue = turns.queue();
+            queue.hold(write.number, Instant::now() + WORKING);
+        }
+        let waited = waiting.join().unwrap() - started;
+        assert!(
+            waited >= WAIT_MAX,
+            "it had somebody to wait for all the time"
+        );
+        assert!(waited < WORKING / 10 * 40, "it waited for all of them");
     }
 
     #[test]

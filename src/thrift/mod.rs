@@ -55,16 +55,20 @@ pub struct Limits {
     pub depth_max: usize,
 }
 
-impl Default for Limits {
+impl Limits {
     /// 64 MiB a message, 32 MiB a string, a million elements, 32 levels: above the largest batch
     /// (about a megabyte and one item) and the largest ring that nodes send one another.
+    pub const DEFAULT: Self = Limits {
+        message_bytes_max: 64 << 20,
+        string_bytes_max: 32 << 20,
+        elements_max: 1_000_000,
+        depth_max: 32,
+    };
+}
+
+impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            message_bytes_max: 64 << 20,
-            string_bytes_max: 32 << 20,
-            elements_max: 1_000_000,
-            depth_max: 32,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -12,7 +12,7 @@ from clients import apache, thriftpy
 from generated import compile_idl
 from locator import Locator
 from nodes import until
-from paths import IDL
+from paths import IDL, TOP
 from wire import UNKNOWN_METHOD
 
 PROGRAMS = ["storeserver", "location"]
@@ -124,15 +124,10 @@ def test_bytes_that_are_no_text(network, tmp_path, monkeypatch):
     del sys.modules["bytestore"]
 
 
-def test_thriftpy2_in_five_lines(network, monkeypatch, capsys):
+def test_python_of_the_readme(network, monkeypatch, capsys):
     network.ours()
-    monkeypatch.chdir(IDL.parent)
-    lines = """
-import thriftpy2, thriftpy2.rpc
-diststore = thriftpy2.load("idl/diststore.thrift", module_name="diststore_thrift")
-store = thriftpy2.rpc.make_client(diststore.Store, "127.0.0.1", 9900)
-store.put("a", "apple")
-print(store.get("a"))
-"""
+    monkeypatch.chdir(TOP)
+    lines = (TOP / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert lines.count("\n") == 5
     exec(lines.replace("127.0.0.1", network.address), {})
     assert capsys.readouterr().out == "apple\n"
