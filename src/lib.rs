@@ -26,6 +26,9 @@
 //! (the lock of [`locator::Locator`]) while it has a shard's lock, to forget an item. The other
 //! order never happens.
 
+// Allowed again in `signal`, and nowhere else.
+#![deny(unsafe_code)]
+
 pub mod cli;
 pub mod diststore;
 pub mod guide;

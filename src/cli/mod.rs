@@ -21,7 +21,7 @@ use std::time::Duration;
 use getopts::Options;
 
 use crate::location::Location;
-use crate::locator::service_types;
+use crate::locator::{one_line, service_types};
 use crate::net::Network;
 
 /// The port of the first node of a network.
@@ -93,15 +93,7 @@ pub fn say(line: &[u8]) {
 
 /// Prints a line on stderr: one line, whatever the options or a peer had in them.
 pub fn complain(program: &str, cause: &dyn fmt::Display) {
-    let cause = cause.to_string();
-    let mut line = String::with_capacity(cause.len());
-    for c in cause.chars() {
-        if c.is_control() {
-            line.extend(c.escape_debug());
-        } else {
-            line.push(c);
-        }
-    }
+    let line = one_line(&cause.to_string());
     // If nobody reads it any more, that is no reason to end in another way.
     let _ = writeln!(std::io::stderr(), "{program}: {line}");
 }

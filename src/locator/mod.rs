@@ -213,9 +213,9 @@ impl Locator {
         let _ = self.mover.set(thread);
     }
 
-    /// A line on the node's own log.
+    /// A line on the node's own log, whatever a key or a peer's words have in them.
     pub fn say(&self, line: &str) {
-        (self.environment.log)(line);
+        (self.environment.log)(&one_line(line));
     }
 
     /// A poisoned lock is taken all the same: each change is one call into [`Membership`], which
@@ -590,6 +590,19 @@ impl Locator {
     }
 }
 
+/// The text with its control characters escaped: scripts read logs and complaints line by line.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_debug());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
 /// Whether that ends a membership: not this node's own, and not that of a later run under the same
 /// name, whose news came first.
 fn is_goodbye(membership: &Membership, said: &Member) -> bool {
@@ -714,6 +727,14 @@ mod tests {
             assert_eq!(obeyed, local || from_anywhere);
             assert_eq!(log.lock().unwrap().contains(&"die".to_owned()), obeyed);
         }
+    }
+
+    #[test]
+    fn regression_must_say_one_line_whatever_is_in_it() {
+        let (node, log) = logging_node(CallError::Refused, false);
+        log.lock().unwrap().clear();
+        node.0.say("received é\nremoved b:1\x1b[2J");
+        assert_eq!(*log.lock().unwrap(), ["received é\\nremoved b:1\\u{1b}[2J"]);
     }
 
     #[test]

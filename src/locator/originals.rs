@@ -64,6 +64,11 @@ impl Locator {
                         .into_iter()
                         .flatten()
                     {
+                        // Another name for a node that has its own: calls for what it would own
+                        // would come back, and be passed on to it again.
+                        if hello.me.location != *location {
+                            self.take_out(location);
+                        }
                         self.admit(hello.me);
                     }
                 }

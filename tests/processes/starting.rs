@@ -5,10 +5,13 @@ use std::io::{Read, Write as _};
 use std::net::TcpListener;
 use std::process::Command;
 
+use thrifty_p2p::locator::{single_request, write_location};
+use thrifty_p2p::net::Network;
 use thrifty_p2p::thrift::{Write, wire};
 
 use crate::running::{
-    LOCATION, Node, Process, STORESERVER, get, members, network, own_address, put, settle,
+    CALL_LIMIT, LOCATION, Node, Process, STORESERVER, get, members, network, own_address, put,
+    settle,
 };
 
 fn locator(address: &str) -> Node {
@@ -133,5 +136,23 @@ fn regression_must_not_take_another_starting_node_for_the_network() {
             nodes.push(node);
         }
         settle(&nodes.iter().collect::<Vec<_>>());
+    }
+}
+
+/// Calls for what the other name would own come back to the node, which would pass them on to it again.
+#[test]
+fn regression_must_take_another_name_of_its_own_for_no_other_node() {
+    let node = Node::store(&own_address(), &["--replicas", "1"]);
+    settle(&[&node]);
+    let alias = node.location.name().replacen("127.", "0x7f.", 1);
+    let add = write_location(&alias.parse().unwrap());
+    let network = network();
+    let add = single_request("add", add, false);
+    network.call(&node.location, &add, CALL_LIMIT).unwrap();
+    settle(&[&node]);
+    assert!(node.process.has_said(&format!("removed {alias}")));
+    for number in 0..20 {
+        let key = format!("key {number}");
+        put(&network, &node.location, key.as_bytes(), b"value").unwrap();
     }
 }
