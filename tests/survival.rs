@@ -133,6 +133,7 @@ fn must_lose_nothing_and_answer_nothing_old() {
     trial.pass("three came and two left, all at once", |trial| {
         let mut leavers = [trial.nodes.remove(0), trial.nodes.remove(0)];
         for leaver in &leavers {
+            trial.load.only_read(&leaver.location);
             leaver.process.signal("INT");
         }
         for _ in 0..3 {

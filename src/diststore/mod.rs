@@ -365,13 +365,15 @@ impl Application for Store {
     }
 
     fn filled(&self, view: &Arc<View>) {
-        // Everybody has given what this node should hold: nothing is left to be passed on from
-        // before.
-        self.moves().passed = Some(view.clone());
+        // Everybody has given what this node should hold. A new node has nothing else; one that was
+        // stopped or cut off may have what nobody else has.
+        let mut moves = self.moves();
+        moves.repair_due = moves.passed.is_some();
+        moves.passed = Some(view.clone());
     }
 
     fn items(&self) -> (usize, usize, bool) {
-        let due = self.pass_is_due();
+        let due = self.is_due();
         (self.items.count(), self.moves().unconfirmed, due)
     }
 }

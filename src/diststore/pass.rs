@@ -39,6 +39,8 @@ pub(super) struct Moves {
     /// Items that the last pass left unconfirmed.
     pub unconfirmed: usize,
     repaired: Duration,
+    /// This node has filled again, with what it had before: nobody has compared that yet.
+    pub repair_due: bool,
 }
 
 /// Which items a pass looks after.
@@ -77,10 +79,16 @@ impl Store {
         }
         let repair_interval = self.locator.ticks(REPAIR_TICKS);
         let now = self.now();
-        let due = now.saturating_sub(self.moves().repaired) >= repair_interval;
+        let due = {
+            let moves = self.moves();
+            moves.repair_due || now.saturating_sub(moves.repaired) >= repair_interval
+        };
         if due && self.locator.me().state == State::Full {
             self.moves().repaired = now;
-            self.repair();
+            let view = self.locator.view();
+            if self.repair(&view) && self.locator.view().epoch() == view.epoch() {
+                self.moves().repair_due = false;
+            }
         }
         self.sum_up();
     }
@@ -99,7 +107,15 @@ impl Store {
         moves.unconfirmed = unconfirmed;
         if unconfirmed == 0 {
             moves.passed = Some(view);
+        } else {
+            // Even if this view had been passed before: what was untidy then still is.
+            self.mark_untidy();
         }
+    }
+
+    /// Whether something is to be moved, or may have to be.
+    pub(super) fn is_due(&self) -> bool {
+        self.pass_is_due() || self.moves().repair_due
     }
 
     /// Hands everything over and says goodbye. Until it returns, this node goes on serving and
@@ -441,9 +457,10 @@ impl Store {
         }
     }
 
-    /// Compares what this node and each other one hold in common, and offers what differs.
-    fn repair(&self) {
-        let view = self.locator.view();
+    /// Compares what this node and each other one hold in common, and offers what differs. True: all
+    /// have answered and taken it.
+    fn repair(&self, view: &Arc<View>) -> bool {
+        let mut done = true;
         let others: Vec<_> = {
             let ours = view
                 .members()
@@ -459,13 +476,14 @@ impl Store {
             let limit = self.locator.ticks(4);
             let answer = self.locator.call_member(&other.location, &ask, limit);
             let Ok(theirs) = answer.and_then(|result| calls::read_digests(&result)) else {
+                done = false;
                 continue;
             };
-            let own = self.digests(&view, &other.location);
+            let own = self.digests(view, &other.location);
             for (shard, digest) in own.iter().enumerate() {
                 if theirs.get(shard) != Some(digest) {
                     let mut batch = Vec::new();
-                    self.each_shared(&view, shard, &other.location, |key, version, _| {
+                    self.each_shared(view, shard, &other.location, |key, version, _| {
                         let key = key.to_vec();
                         batch.push(Offered {
                             key,
@@ -475,12 +493,13 @@ impl Store {
                             keep: true,
                         });
                     });
-                    self.offer(&view, batch);
+                    done &= self.offer(view, batch) == 0;
                 }
             }
         }
         // What lies here and isn't this node's.
-        self.untidy.store(true, Ordering::Relaxed);
+        self.mark_untidy();
+        done
     }
 
     /// For each shard, a number that tells whether two nodes have the same of what both should

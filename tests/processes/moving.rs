@@ -80,7 +80,7 @@ fn must_have_as_many_copies_as_asked_for() {
     }
 }
 
-/// No error and no old value: not even at the nodes that are leaving, until they refuse.
+/// No error and no old value: not even read at the nodes that are leaving, until they refuse.
 fn must_stay_readable(replicas: &str) {
     let address = own_address();
     let options = ["--replicas", replicas];
@@ -91,6 +91,7 @@ fn must_stay_readable(replicas: &str) {
     let mut number = 0;
     let mut leave = |node: &Node| {
         number += 1;
+        load.only_read(&node.location);
         node.process
             .signal(if number % 2 == 0 { "INT" } else { "TERM" });
     };
@@ -132,8 +133,10 @@ fn must_stay_readable(replicas: &str) {
             ));
         }
         let leaver = nodes.remove(0);
-        load.remove(&leaver.location);
+        load.only_read(&leaver.location);
+        let location = leaver.location.clone();
         leaver.leave("INT");
+        load.remove(&location);
         settle(&nodes.iter().collect::<Vec<_>>());
     }
     let failed = load.failed();

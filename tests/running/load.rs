@@ -3,7 +3,7 @@
 //! A refused connection sends a client to another node: the call has not been carried out. Every
 //! other failure is noted with its time; what of them is allowed is for the test to say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -36,8 +36,8 @@ pub struct Load {
 
 struct Shared {
     history: History,
-    /// The nodes that clients talk to.
-    nodes: Mutex<BTreeSet<Location>>,
+    /// The nodes that clients talk to, and whether they put there, too.
+    nodes: Mutex<BTreeMap<Location, bool>>,
     failed: Mutex<Vec<Failed>>,
     ending: AtomicBool,
     number: AtomicU64,
@@ -52,7 +52,7 @@ impl Load {
     ) -> Self {
         let shared = Arc::new(Shared {
             history: History::default(),
-            nodes: Mutex::new(nodes.into_iter().cloned().collect()),
+            nodes: Mutex::new(nodes.into_iter().map(|node| (node.clone(), true)).collect()),
             failed: Mutex::default(),
             ending: AtomicBool::new(false),
             number: AtomicU64::new(0),
@@ -75,7 +75,17 @@ impl Load {
 
     /// Clients talk to this node, too, from now on.
     pub fn add(&self, node: &Location) {
-        self.shared.nodes.lock().unwrap().insert(node.clone());
+        self.shared.nodes.lock().unwrap().insert(node.clone(), true);
+    }
+
+    /// Clients only read at this node from now on: it is about to leave. What is on its way to a
+    /// process that ends may or may not be carried out, so a put there may rightly fail.
+    pub fn only_read(&self, node: &Location) {
+        self.shared
+            .nodes
+            .lock()
+            .unwrap()
+            .insert(node.clone(), false);
     }
 
     /// Clients begin no further call at this node.
@@ -124,7 +134,7 @@ impl Shared {
         let padding = "x".repeat(scatter(number + 1) % 50 * (scatter(number + 2) % 50));
         let value = format!("{number} {padding}");
         let written = self.history.begin_put(key, value.as_bytes());
-        let done = self.call(number, |at| {
+        let done = self.call(number, true, |at| {
             put(network, at, name(key).as_bytes(), value.as_bytes())
         });
         if done.is_some() {
@@ -136,7 +146,7 @@ impl Shared {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let key = scatter(number) % KEYS;
         let began = now();
-        let read = self.call(number, |at| {
+        let read = self.call(number, false, |at| {
             get(network, at, name(key).as_bytes()).map(|value| (at.clone(), value))
         });
         if let Some((at, value)) = read {
@@ -148,6 +158,7 @@ impl Shared {
     fn call<T>(
         &self,
         number: u64,
+        putting: bool,
         mut call: impl FnMut(&Location) -> Result<T, CallError>,
     ) -> Option<T> {
         let mut number = number;
@@ -155,9 +166,16 @@ impl Shared {
             number += 1;
             let at = {
                 let nodes = self.nodes.lock().unwrap();
-                nodes.iter().nth(scatter(number) % nodes.len()).cloned()
+                let usable = nodes.iter().filter(|(_, puts)| **puts || !putting);
+                let usable: Vec<_> = usable.map(|(node, _)| node).collect();
+                let chosen = usable.get(scatter(number) % usable.len().max(1));
+                chosen.copied().cloned()
             };
-            let at = at.expect("a node to talk to");
+            let Some(at) = at else {
+                // All are leaving, and those that are coming are not known yet.
+                thread::sleep(PACE);
+                continue;
+            };
             let began = now();
             match call(&at) {
                 Ok(answer) => return Some(answer),
