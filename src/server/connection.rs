@@ -102,7 +102,9 @@ impl Connection {
 
 /// Serves until the peer or somebody here ends the connection.
 pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
-    turn.listening();
+    if !has_spoken(&connection.stream) {
+        turn.listening();
+    }
     // Nobody else sets it.
     let _ = connection.thread.set(thread::current().id());
     let mut conversation = Conversation {
@@ -124,6 +126,15 @@ pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
     if !matches!(end, End::Gone) && conversation.flush().is_ok() {
         conversation.take_leave();
     }
+}
+
+/// Whether something has arrived, or the end: on a busy machine the first request may have lain there
+/// for longer than a silent connection is waited for.
+fn has_spoken(stream: &TcpStream) -> bool {
+    let spoken = stream.set_nonblocking(true).is_ok() && stream.peek(&mut [0]).is_ok();
+    // Should this fail, reading ends the connection.
+    let _ = stream.set_nonblocking(false);
+    spoken
 }
 
 /// Why a connection ends before the peer closes it.

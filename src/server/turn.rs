@@ -4,8 +4,8 @@
 //! node says `remove`, `ping` and `put` on three connections, a script says a one-way put and then
 //! get on two. Connections are numbered as they are accepted, and the first request of one waits for
 //!
-//! * connections before it that have said nothing yet, for [`SILENT`] from when their threads listen
-//!   (which on a busy machine may be a while after their acceptance), and
+//! * connections before it that have said nothing yet, for [`SILENT`] from when their threads, which on
+//!   a busy machine may be late, have found nothing there, and
 //! * writes before it, until their effect is there, for [`WORKING`] from their arrival.
 //!
 //! All these times run side by side: a thousand silent connections delay the next one once; and
@@ -78,7 +78,7 @@ impl Turns {
 }
 
 impl Turn {
-    /// From now on this connection's first request would be noticed.
+    /// Nothing has arrived yet: from now on the first request would be noticed.
     pub fn listening(&self) {
         let until = Instant::now() + SILENT;
         let mut queue = self.turns.queue();

@@ -37,7 +37,7 @@ def arguments(program, address):
     item = peer.Item(key=b"k", version=int(time.time() * 1e6), value=b"v")
     return {"location": location, "authorities": [location], "key": b"k", "value": b"v", "item": item, "items": [item],
             "me": peer.Member(location, peer.State.FILLING, int(time.time() * 1e6)), "digest": 0, "counted": False,
-            "replicas": 2, "service_type": PROGRAMS[program][0], "cursor": b""}
+            "replicas": 2, "service_type": PROGRAMS[program][0], "cursor": b"", "names": 0}
 
 
 def encode(value):
