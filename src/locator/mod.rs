@@ -3,7 +3,7 @@
 //! It is not a store: what a service on it keeps is behind the trait [`Application`]. Every node
 //! knows every other. A node comes in by *pulling* from everybody (`join.rs`), is watched by its
 //! neighbour and compared with everybody from time to time (`watch.rs`), and goes by saying
-//! goodbye to all. Originals of 2009 are told of everything in their own way (`originals.rs`).
+//! goodbye to all (`news.rs`). Originals of 2009 are told of everything in their own way (`originals.rs`).
 //!
 //! Invariants:
 //!
@@ -16,7 +16,9 @@ mod calls;
 mod join;
 mod member;
 mod membership;
+mod news;
 mod originals;
+mod participant;
 mod view;
 mod watch;
 
@@ -27,20 +29,20 @@ pub use calls::{
 pub use join::StartError;
 pub use member::{Member, State, fnv1a};
 pub use originals::service_types;
+pub use participant::{Application, LocatorService, Participant, SERVICE_TYPES};
 pub use view::View;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::net::{Answer, CallError, Environment, Request};
-use crate::service::{Call, Order, Service};
+use crate::net::Environment;
+use crate::service::{Call, Order};
 use crate::thrift::{Exception, Write, wire};
 
-use calls::{Hello, HelloArguments, News, PullArguments};
-use membership::{Change, Membership};
+use calls::{HelloArguments, News, PullArguments};
+use membership::Membership;
 
 /// A node answers a question among nodes within this many ticks, or counts as silent.
 const ANSWER_TICKS: u32 = 1;
@@ -59,60 +61,6 @@ pub const REQUEST_TICKS: u32 = 12;
 /// The name of the extension in `service_types`: who lists it answers every CALL, keeps
 /// connections open, and speaks idl/peer.thrift.
 pub const EXTENSION: &str = "thrifty.Peer";
-
-/// What a service on the locator adds to it. All methods may be called from many threads.
-pub trait Application: Send + Sync {
-    /// Puts items that `newcomer` should hold by `view` into `items`, about a megabyte at most, from
-    /// where `cursor` says (empty: the beginning). The answer is the next cursor; `None`: that was
-    /// all.
-    fn page(
-        &self,
-        view: &View,
-        newcomer: &Location,
-        cursor: &[u8],
-        items: &mut ItemList,
-    ) -> Option<Vec<u8>> {
-        let _ = (view, newcomer, cursor, items);
-        None
-    }
-
-    /// Takes in an item that another node has.
-    fn accept(&self, item: &Item<'_>) {
-        let _ = item;
-    }
-
-    /// Everything has been pulled: `view` is the first in which this node is full.
-    fn filled(&self, view: &Arc<View>) {
-        let _ = view;
-    }
-
-    /// Items held, items not known to be with all their holders, and whether a move is due.
-    fn items(&self) -> (usize, usize, bool) {
-        (0, 0, false)
-    }
-}
-
-/// A service on the locator: what a node runs.
-pub trait Participant: Service + Application + Sized + 'static {
-    fn locator(&self) -> &Locator;
-
-    /// What can take long, as far as there is any; called by the node's mover after each change of
-    /// the view, and at the interval of the ticks.
-    fn work(&self) {
-        self.locator().fill(self);
-        self.locator().look_after_originals();
-    }
-
-    /// Hands over and says goodbye, while the node still serves.
-    ///
-    /// # Errors
-    /// The number of items that nobody has taken.
-    fn leave(&self) -> Result<(), usize> {
-        self.locator().begin_leaving();
-        self.locator().say_goodbye();
-        Ok(())
-    }
-}
 
 /// The knobs of a node.
 pub struct Options {
@@ -381,235 +329,6 @@ impl Locator {
             self.say(&format!("{} {:?}", member.location, member.state));
         }
     }
-
-    /// Calls a member. One that refuses is dropped, and the others are told.
-    pub fn call_member(&self, to: &Location, request: &Request, limit: Duration) -> Answer {
-        let mut answers = self.call_members(&[(to.clone(), request.clone())], limit);
-        answers.pop().expect("BUG: an answer for each call")
-    }
-
-    /// Calls members, all at once. Those that refuse are dropped, and the others are told.
-    pub fn call_members(&self, calls: &[(Location, Request)], limit: Duration) -> Vec<Answer> {
-        if calls.is_empty() {
-            return Vec::new();
-        }
-        let answers = self.environment.network.call_all(calls, limit);
-        let refused = calls.iter().zip(&answers);
-        let refused: BTreeSet<_> = refused
-            .filter(|(_, answer)| matches!(answer, Err(CallError::Refused)))
-            .map(|((location, _), _)| location)
-            .collect();
-        for location in refused {
-            self.refused(location);
-        }
-        answers
-    }
-
-    /// A fresh connection to this node was refused.
-    fn refused(&self, location: &Location) {
-        let is_original = {
-            let mut membership = self.membership();
-            if let Some(track) = membership.tracks.get_mut(location) {
-                track.asked = false;
-            }
-            membership
-                .view
-                .get(location)
-                .is_some_and(|member| !member.is_ours())
-        };
-        if !(is_original && self.is_starting(location)) {
-            self.drop_member(location);
-        }
-    }
-
-    /// Takes out a member that went without goodbye, and tells the others, who will ask it once.
-    /// Nothing happens if it is no member.
-    pub fn drop_member(&self, location: &Location) {
-        let dropped = *location != self.location && {
-            let now = self.now();
-            self.membership().remove(location, None, now)
-        };
-        if dropped {
-            self.environment.network.forget(location);
-            self.note_removed(location);
-            self.tell_lost(location);
-        }
-    }
-
-    /// One that has said goodbye still answers what it has been asked, so the connections to it
-    /// are not cut: its puts would get no answer though they are carried out.
-    fn note_removed(&self, location: &Location) {
-        self.say(&format!("removed {location}"));
-        self.changed();
-    }
-
-    /// Tells the others that a node doesn't answer any more: ours are to ask it themselves, the
-    /// originals are told that it has gone. Those it doesn't reach learn by comparing lists.
-    fn tell_lost(&self, location: &Location) {
-        let suspect = request("suspect", calls::write_location(location));
-        let mut notices = self.tell_originals("remove", location);
-        notices.extend(self.tell_ours(&suspect, location));
-        // Who refuses here is found by its neighbour: dropping it now could go round in circles.
-        // The others ask the one in question, so they may take a tick longer.
-        self.notify(&notices, 2 * ANSWER_TICKS);
-    }
-
-    /// The same request for each other member of ours but one.
-    fn tell_ours(&self, request: &Request, except: &Location) -> Vec<(Location, Request)> {
-        let view = self.view();
-        let ours = view.members().iter().filter(|member| member.is_ours());
-        let others = ours.map(|member| &member.location);
-        let others = others.filter(|location| **location != self.location && *location != except);
-        others
-            .map(|location| (location.clone(), request.clone()))
-            .collect()
-    }
-
-    /// `add` or `remove`, with everybody as authority: who gets it has nobody to pass it on to, so
-    /// no stuck one can end the news.
-    fn news(&self, method: &'static str, about: &Location) -> Request {
-        let view = self.view();
-        let everybody = view.members().iter().map(|member| &member.location);
-        single_request(method, News::write(about, everybody), true)
-    }
-
-    /// That for each original but one.
-    fn tell_originals(&self, method: &'static str, about: &Location) -> Vec<(Location, Request)> {
-        let view = self.view();
-        let originals = view.members().iter().filter(|member| !member.is_ours());
-        let originals = originals.filter(|member| member.location != *about);
-        let mut originals = originals.map(|member| member.location.clone()).peekable();
-        if originals.peek().is_none() {
-            return Vec::new();
-        }
-        let news = self.news(method, about);
-        originals.map(|location| (location, news.clone())).collect()
-    }
-
-    /// Sends what wants no answer but that it has arrived.
-    fn notify(&self, notices: &[(Location, Request)], ticks: u32) {
-        if !notices.is_empty() {
-            let _ = self
-                .environment
-                .network
-                .call_all(notices, self.ticks(ticks));
-        }
-    }
-
-    /// Takes in what is said of a node. True: it is new here.
-    fn admit(&self, member: Member) -> bool {
-        let now = self.now();
-        let location = member.location.clone();
-        let change = self.membership().admit(member, now);
-        self.note_admitted(&location, change)
-    }
-
-    fn note_admitted(&self, location: &Location, change: Change) -> bool {
-        if change == Change::Added {
-            self.say(&format!("added {location}"));
-        }
-        if change != Change::None {
-            self.changed();
-        }
-        change == Change::Added
-    }
-
-    /// Asks nodes of ours how they are. Answers are taken in; a refusal drops nobody yet.
-    fn hello(&self, to: &[Location]) -> Vec<Result<Hello, CallError>> {
-        let calls: Vec<_> = {
-            let membership = self.membership();
-            let ask = |location: &Location| {
-                let arguments = HelloArguments {
-                    me: membership.me.clone(),
-                    digest: membership.view.digest(),
-                    counted: membership.is_member(location),
-                };
-                (location.clone(), request("hello", arguments.write()))
-            };
-            to.iter().map(ask).collect()
-        };
-        let limit = self.ticks(ANSWER_TICKS);
-        let answers = self.environment.network.call_all(&calls, limit);
-        let answers = answers.into_iter();
-        answers
-            .map(|answer| answer.and_then(|result| Hello::read(&result)))
-            .collect()
-    }
-
-    fn on_hello(
-        &self,
-        hello: &HelloArguments,
-        result: &mut Vec<u8>,
-        application: &dyn Application,
-    ) {
-        let (_, unconfirmed, due) = application.items();
-        let caller = &hello.me.location;
-        let (answer, view, change, removed) = {
-            let now = self.now();
-            let mut membership = self.membership();
-            let known = membership.known(caller);
-            let alone = membership.view.members().len() == 1;
-            let mut change = Change::None;
-            let mut removed = false;
-            if hello.me.state == State::Gone {
-                removed = is_goodbye(&membership, &hello.me)
-                    && membership.remove(caller, Some(hello.me.stamp), now);
-            } else if known == Known::Member {
-                change = membership.admit(hello.me.clone(), now);
-            } else if hello.counted
-                && *caller != self.location
-                && membership.me.state == State::Full
-                && (alone || known == Known::Lost)
-            {
-                // It has this node in its ring: this one is another run of the same name and found
-                // nobody, or they lost each other. The caller knows the network.
-                membership.contacts.insert(caller.clone());
-                change = Change::Updated;
-            }
-            let answer = Hello {
-                me: membership.me.clone(),
-                digest: membership.view.digest(),
-                known,
-                members: None,
-                safe: unconfirmed == 0 && !due && membership.me.state == State::Full,
-            };
-            (answer, membership.view.clone(), change, removed)
-        };
-        if removed {
-            self.note_removed(caller);
-        }
-        self.note_admitted(caller, change);
-        let members = (answer.digest != hello.digest).then(|| view.members());
-        answer.write(members, result);
-    }
-
-    /// Says goodbye: this node is no member any more, and everybody is told.
-    pub fn say_goodbye(&self) {
-        self.set_state(State::Gone);
-        // A hello of a node that has gone is its goodbye.
-        let _ = self.hello(&self.others_of_ours());
-        self.notify(&self.tell_originals("remove", &self.location), ANSWER_TICKS);
-        self.wait_for_originals();
-    }
-
-    /// This node begins to hand over, and everybody is told.
-    pub fn begin_leaving(&self) {
-        self.set_state(State::Leaving);
-        // Who doesn't hear it is told with each item.
-        let _ = self.hello(&self.others_of_ours());
-    }
-
-    fn others_of_ours(&self) -> Vec<Location> {
-        let membership = self.membership();
-        let ours = membership.others().filter(|member| member.is_ours());
-        ours.map(|member| member.location.clone()).collect()
-    }
-
-    fn set_state(&self, state: State) {
-        let wall = self.wall();
-        self.membership().set_state(state, wall);
-        self.changed();
-    }
 }
 
 /// The text with its control characters escaped: scripts read logs and complaints line by line.
@@ -625,175 +344,5 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// Whether that ends a membership: not this node's own, and not that of a later run under the same
-/// name, whose news came first.
-fn is_goodbye(membership: &Membership, said: &Member) -> bool {
-    let known = membership.view.get(&said.location);
-    said.location != membership.me.location && known.is_none_or(|known| known.stamp <= said.stamp)
-}
-
-/// The services that a node of nothing but the locator answers for.
-pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator"];
-
-/// A node of nothing but the locator.
-pub struct LocatorService(Locator);
-
-impl LocatorService {
-    pub fn new(locator: Locator) -> Self {
-        LocatorService(locator)
-    }
-}
-
-impl Application for LocatorService {}
-
-impl Service for LocatorService {
-    fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
-        self.0.call(call, result, self)
-    }
-
-    fn order(&self, method: &[u8]) -> Order {
-        self.0.order(method)
-    }
-}
-
-impl Participant for LocatorService {
-    fn locator(&self) -> &Locator {
-        &self.0
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::{Network, Random, SystemClock};
-
-    /// A network in which every call fails in the same way.
-    struct Failing(CallError);
-
-    impl Network for Failing {
-        fn call_all(&self, calls: &[(Location, Request)], _: Duration) -> Vec<Answer> {
-            calls.iter().map(|_| Err(self.0.clone())).collect()
-        }
-
-        fn forget(&self, _: &Location) {}
-    }
-
-    fn member(name: &str, state: State, stamp: i64) -> Member {
-        let location = name.parse().unwrap();
-        Member {
-            location,
-            state,
-            stamp,
-        }
-    }
-
-    /// What a node said on its log, and `die` once it was told to.
-    type Log = Arc<Mutex<Vec<String>>>;
-
-    /// A node `a:1` that knows `b:1`, whose stamp is 10.
-    fn node(failure: CallError) -> LocatorService {
-        logging_node(failure, false).0
-    }
-
-    fn logging_node(failure: CallError, die_from_anywhere: bool) -> (LocatorService, Log) {
-        let log = Log::default();
-        let (said, told) = (log.clone(), log.clone());
-        let options = Options {
-            service_types: SERVICE_TYPES,
-            replicas: 1,
-            tick: Duration::from_millis(500),
-            die_from_anywhere,
-            on_die: Box::new(move || told.lock().unwrap().push("die".to_owned())),
-        };
-        let environment = Environment {
-            network: Arc::new(Failing(failure)),
-            clock: Arc::new(SystemClock::new()),
-            random: Random::new(1),
-            log: Box::new(move |line| said.lock().unwrap().push(line.to_owned())),
-        };
-        let locator = Locator::new("a:1".parse().unwrap(), options, environment);
-        locator.admit(member("b:1", State::Full, 10));
-        (LocatorService(locator), log)
-    }
-
-    fn names(node: &LocatorService) -> Vec<String> {
-        let view = node.0.view();
-        let members = view.members().iter();
-        members.map(|member| member.location.to_string()).collect()
-    }
-
-    fn say_goodbye(node: &LocatorService, me: Member) {
-        let hello = HelloArguments {
-            me,
-            digest: 0,
-            counted: true,
-        };
-        node.0.on_hello(&hello, &mut Vec::new(), node);
-    }
-
-    fn call(node: &LocatorService, method: &[u8], local: bool) -> Result<(), Exception> {
-        let call = Call {
-            method,
-            arguments: EMPTY,
-            local,
-            done: &|| (),
-        };
-        Service::call(node, &call, &mut Vec::new())
-    }
-
-    #[test]
-    fn must_die_for_its_own_machine_only_unless_told_otherwise() {
-        for (local, from_anywhere) in [(true, false), (true, true), (false, true), (false, false)] {
-            let (node, log) = logging_node(CallError::Refused, from_anywhere);
-            let obeyed = call(&node, b"die", local).is_ok();
-            assert_eq!(obeyed, local || from_anywhere);
-            assert_eq!(log.lock().unwrap().contains(&"die".to_owned()), obeyed);
-        }
-    }
-
-    #[test]
-    fn regression_must_say_one_line_whatever_is_in_it() {
-        let (node, log) = logging_node(CallError::Refused, false);
-        log.lock().unwrap().clear();
-        node.0.say("received é\nremoved b:1\x1b[2J");
-        assert_eq!(*log.lock().unwrap(), ["received é\\nremoved b:1\\u{1b}[2J"]);
-    }
-
-    #[test]
-    fn must_print_its_state_on_its_own_log() {
-        let (node, log) = logging_node(CallError::Refused, false);
-        log.lock().unwrap().clear();
-        call(&node, b"debug", false).unwrap();
-        let log = log.lock().unwrap().join("\n");
-        for part in ["Status", "\na:1 Filling", "\nb:1 Full"] {
-            assert!(log.contains(part), "{log}");
-        }
-    }
-
-    #[test]
-    fn regression_must_not_believe_the_late_goodbye_of_an_earlier_run() {
-        let node = node(CallError::Refused);
-        say_goodbye(&node, member("b:1", State::Gone, 9));
-        assert_eq!(names(&node), ["a:1", "b:1"]);
-        say_goodbye(&node, member("b:1", State::Gone, 11));
-        assert_eq!(names(&node), ["a:1"]);
-    }
-
-    #[test]
-    fn regression_must_not_take_itself_out_for_what_others_say() {
-        let node = node(CallError::Refused);
-        say_goodbye(&node, member("a:1", State::Gone, i64::MAX));
-        assert_eq!(names(&node), ["a:1", "b:1"]);
-    }
-
-    #[test]
-    fn regression_must_not_take_a_suspect_out_for_trouble_of_its_own() {
-        let suspect = "b:1".parse().unwrap();
-        let local = node(CallError::Local("no descriptors".into()));
-        local.0.on_suspect(&suspect);
-        assert_eq!(names(&local), ["a:1", "b:1"]);
-        let refused = node(CallError::Refused);
-        refused.0.on_suspect(&suspect);
-        assert_eq!(names(&refused), ["a:1"]);
-    }
-}
+mod tests;

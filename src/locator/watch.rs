@@ -243,7 +243,7 @@ impl Locator {
         let removed = {
             let now = self.now();
             let mut membership = self.membership();
-            super::is_goodbye(&membership, member)
+            super::news::is_goodbye(&membership, member)
                 && membership.remove(&member.location, Some(member.stamp), now)
         };
         if removed {

@@ -1,0 +1,261 @@
+//! What nodes tell each other: that somebody is new, doesn't answer, or goes; and how they ask.
+//!
+//! Nothing is told along a chain: who has news tells everybody, all at once. Whom it doesn't reach
+//! learns by comparing lists (`watch.rs`).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::location::Location;
+use crate::net::{Answer, CallError, Request};
+
+use super::calls::{self, Hello, HelloArguments, Known, News, request, single_request};
+use super::member::{Member, State};
+use super::membership::{Change, Membership};
+use super::{ANSWER_TICKS, Application, Locator};
+
+impl Locator {
+    /// Calls a member. One that refuses is dropped, and the others are told.
+    pub fn call_member(&self, to: &Location, request: &Request, limit: Duration) -> Answer {
+        let mut answers = self.call_members(&[(to.clone(), request.clone())], limit);
+        answers.pop().expect("BUG: an answer for each call")
+    }
+
+    /// Calls members, all at once. Those that refuse are dropped, and the others are told.
+    pub fn call_members(&self, calls: &[(Location, Request)], limit: Duration) -> Vec<Answer> {
+        if calls.is_empty() {
+            return Vec::new();
+        }
+        let answers = self.environment.network.call_all(calls, limit);
+        let refused = calls.iter().zip(&answers);
+        let refused: BTreeSet<_> = refused
+            .filter(|(_, answer)| matches!(answer, Err(CallError::Refused)))
+            .map(|((location, _), _)| location)
+            .collect();
+        for location in refused {
+            self.refused(location);
+        }
+        answers
+    }
+
+    /// A fresh connection to this node was refused.
+    pub(super) fn refused(&self, location: &Location) {
+        let is_original = {
+            let mut membership = self.membership();
+            if let Some(track) = membership.tracks.get_mut(location) {
+                track.asked = false;
+            }
+            membership
+                .view
+                .get(location)
+                .is_some_and(|member| !member.is_ours())
+        };
+        if !(is_original && self.is_starting(location)) {
+            self.drop_member(location);
+        }
+    }
+
+    /// Takes out a member that went without goodbye, and tells the others, who will ask it once.
+    /// Nothing happens if it is no member.
+    pub fn drop_member(&self, location: &Location) {
+        let dropped = *location != self.location && {
+            let now = self.now();
+            self.membership().remove(location, None, now)
+        };
+        if dropped {
+            self.environment.network.forget(location);
+            self.note_removed(location);
+            self.tell_lost(location);
+        }
+    }
+
+    /// One that has said goodbye still answers what it has been asked, so the connections to it
+    /// are not cut: its puts would get no answer though they are carried out.
+    pub(super) fn note_removed(&self, location: &Location) {
+        self.say(&format!("removed {location}"));
+        self.changed();
+    }
+
+    /// Tells the others that a node doesn't answer any more: ours are to ask it themselves, the
+    /// originals are told that it has gone. Those it doesn't reach learn by comparing lists.
+    pub(super) fn tell_lost(&self, location: &Location) {
+        let suspect = request("suspect", calls::write_location(location));
+        let mut notices = self.tell_originals("remove", location);
+        notices.extend(self.tell_ours(&suspect, location));
+        // Who refuses here is found by its neighbour: dropping it now could go round in circles.
+        // The others ask the one in question, so they may take a tick longer.
+        self.notify(&notices, 2 * ANSWER_TICKS);
+    }
+
+    /// The same request for each other member of ours but one.
+    pub(super) fn tell_ours(
+        &self,
+        request: &Request,
+        except: &Location,
+    ) -> Vec<(Location, Request)> {
+        let view = self.view();
+        let ours = view.members().iter().filter(|member| member.is_ours());
+        let others = ours.map(|member| &member.location);
+        let others = others.filter(|location| **location != self.location && *location != except);
+        others
+            .map(|location| (location.clone(), request.clone()))
+            .collect()
+    }
+
+    /// `add` or `remove`, with everybody as authority: who gets it has nobody to pass it on to, so
+    /// no stuck one can end the news.
+    pub(super) fn news(&self, method: &'static str, about: &Location) -> Request {
+        let view = self.view();
+        let everybody = view.members().iter().map(|member| &member.location);
+        single_request(method, News::write(about, everybody), true)
+    }
+
+    /// That for each original but one.
+    pub(super) fn tell_originals(
+        &self,
+        method: &'static str,
+        about: &Location,
+    ) -> Vec<(Location, Request)> {
+        let view = self.view();
+        let originals = view.members().iter().filter(|member| !member.is_ours());
+        let originals = originals.filter(|member| member.location != *about);
+        let mut originals = originals.map(|member| member.location.clone()).peekable();
+        if originals.peek().is_none() {
+            return Vec::new();
+        }
+        let news = self.news(method, about);
+        originals.map(|location| (location, news.clone())).collect()
+    }
+
+    /// Sends what wants no answer but that it has arrived.
+    pub(super) fn notify(&self, notices: &[(Location, Request)], ticks: u32) {
+        if !notices.is_empty() {
+            let _ = self
+                .environment
+                .network
+                .call_all(notices, self.ticks(ticks));
+        }
+    }
+
+    /// Takes in what is said of a node. True: it is new here.
+    pub(super) fn admit(&self, member: Member) -> bool {
+        let now = self.now();
+        let location = member.location.clone();
+        let change = self.membership().admit(member, now);
+        self.note_admitted(&location, change)
+    }
+
+    pub(super) fn note_admitted(&self, location: &Location, change: Change) -> bool {
+        if change == Change::Added {
+            self.say(&format!("added {location}"));
+        }
+        if change != Change::None {
+            self.changed();
+        }
+        change == Change::Added
+    }
+
+    /// Asks nodes of ours how they are. Answers are taken in; a refusal drops nobody yet.
+    pub(super) fn hello(&self, to: &[Location]) -> Vec<Result<Hello, CallError>> {
+        let calls: Vec<_> = {
+            let membership = self.membership();
+            let ask = |location: &Location| {
+                let arguments = HelloArguments {
+                    me: membership.me.clone(),
+                    digest: membership.view.digest(),
+                    counted: membership.is_member(location),
+                };
+                (location.clone(), request("hello", arguments.write()))
+            };
+            to.iter().map(ask).collect()
+        };
+        let limit = self.ticks(ANSWER_TICKS);
+        let answers = self.environment.network.call_all(&calls, limit);
+        let answers = answers.into_iter();
+        answers
+            .map(|answer| answer.and_then(|result| Hello::read(&result)))
+            .collect()
+    }
+
+    pub(super) fn on_hello(
+        &self,
+        hello: &HelloArguments,
+        result: &mut Vec<u8>,
+        application: &dyn Application,
+    ) {
+        let (_, unconfirmed, due) = application.items();
+        let caller = &hello.me.location;
+        let (answer, view, change, removed) = {
+            let now = self.now();
+            let mut membership = self.membership();
+            let known = membership.known(caller);
+            let alone = membership.view.members().len() == 1;
+            let mut change = Change::None;
+            let mut removed = false;
+            if hello.me.state == State::Gone {
+                removed = is_goodbye(&membership, &hello.me)
+                    && membership.remove(caller, Some(hello.me.stamp), now);
+            } else if known == Known::Member {
+                change = membership.admit(hello.me.clone(), now);
+            } else if hello.counted
+                && *caller != self.location
+                && membership.me.state == State::Full
+                && (alone || known == Known::Lost)
+            {
+                // It has this node in its ring: this one is another run of the same name and found
+                // nobody, or they lost each other. The caller knows the network.
+                membership.contacts.insert(caller.clone());
+                change = Change::Updated;
+            }
+            let answer = Hello {
+                me: membership.me.clone(),
+                digest: membership.view.digest(),
+                known,
+                members: None,
+                safe: unconfirmed == 0 && !due && membership.me.state == State::Full,
+            };
+            (answer, membership.view.clone(), change, removed)
+        };
+        if removed {
+            self.note_removed(caller);
+        }
+        self.note_admitted(caller, change);
+        let members = (answer.digest != hello.digest).then(|| view.members());
+        answer.write(members, result);
+    }
+
+    /// Says goodbye: this node is no member any more, and everybody is told.
+    pub fn say_goodbye(&self) {
+        self.set_state(State::Gone);
+        // A hello of a node that has gone is its goodbye.
+        let _ = self.hello(&self.others_of_ours());
+        self.notify(&self.tell_originals("remove", &self.location), ANSWER_TICKS);
+        self.wait_for_originals();
+    }
+
+    /// This node begins to hand over, and everybody is told.
+    pub fn begin_leaving(&self) {
+        self.set_state(State::Leaving);
+        // Who doesn't hear it is told with each item.
+        let _ = self.hello(&self.others_of_ours());
+    }
+
+    pub(super) fn others_of_ours(&self) -> Vec<Location> {
+        let membership = self.membership();
+        let ours = membership.others().filter(|member| member.is_ours());
+        ours.map(|member| member.location.clone()).collect()
+    }
+
+    pub(super) fn set_state(&self, state: State) {
+        let wall = self.wall();
+        self.membership().set_state(state, wall);
+        self.changed();
+    }
+}
+
+/// Whether that ends a membership: not this node's own, and not that of a later run under the same
+/// name, whose news came first.
+pub(super) fn is_goodbye(membership: &Membership, said: &Member) -> bool {
+    let known = membership.view.get(&said.location);
+    said.location != membership.me.location && known.is_none_or(|known| known.stamp <= said.stamp)
+}

@@ -1,0 +1,95 @@
+//! What a service on the locator has to be, and the least of them: nothing but the locator.
+
+use std::sync::Arc;
+
+use crate::location::Location;
+use crate::service::{Call, Order, Service};
+use crate::thrift::Exception;
+
+use super::Locator;
+use super::calls::{Item, ItemList};
+use super::view::View;
+
+/// What a service on the locator adds to it. All methods may be called from many threads.
+pub trait Application: Send + Sync {
+    /// Puts items that `newcomer` should hold by `view` into `items`, about a megabyte at most, from
+    /// where `cursor` says (empty: the beginning). The answer is the next cursor; `None`: that was
+    /// all.
+    fn page(
+        &self,
+        view: &View,
+        newcomer: &Location,
+        cursor: &[u8],
+        items: &mut ItemList,
+    ) -> Option<Vec<u8>> {
+        let _ = (view, newcomer, cursor, items);
+        None
+    }
+
+    /// Takes in an item that another node has.
+    fn accept(&self, item: &Item<'_>) {
+        let _ = item;
+    }
+
+    /// Everything has been pulled: `view` is the first in which this node is full.
+    fn filled(&self, view: &Arc<View>) {
+        let _ = view;
+    }
+
+    /// Items held, items not known to be with all their holders, and whether a move is due.
+    fn items(&self) -> (usize, usize, bool) {
+        (0, 0, false)
+    }
+}
+
+/// A service on the locator: what a node runs.
+pub trait Participant: Service + Application + Sized + 'static {
+    fn locator(&self) -> &Locator;
+
+    /// What can take long, as far as there is any; called by the node's mover after each change of
+    /// the view, and at the interval of the ticks.
+    fn work(&self) {
+        self.locator().fill(self);
+        self.locator().look_after_originals();
+    }
+
+    /// Hands over and says goodbye, while the node still serves.
+    ///
+    /// # Errors
+    /// The number of items that nobody has taken.
+    fn leave(&self) -> Result<(), usize> {
+        self.locator().begin_leaving();
+        self.locator().say_goodbye();
+        Ok(())
+    }
+}
+
+/// The services that a node of nothing but the locator answers for.
+pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator"];
+
+/// A node of nothing but the locator.
+pub struct LocatorService(Locator);
+
+impl LocatorService {
+    pub fn new(locator: Locator) -> Self {
+        LocatorService(locator)
+    }
+}
+
+impl Application for LocatorService {}
+
+impl Service for LocatorService {
+    fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
+        self.0.call(call, result, self)
+    }
+
+    fn order(&self, method: &[u8]) -> Order {
+        self.0.order(method)
+    }
+}
+
+impl Participant for LocatorService {
+    fn locator(&self) -> &Locator {
+        &self.0
+    }
+}

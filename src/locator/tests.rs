@@ -1,0 +1,135 @@
+//! A node alone, with a network in which every call fails.
+
+use super::*;
+use crate::net::{Answer, CallError, Network, Random, Request, SystemClock};
+use crate::service::Service;
+
+/// A network in which every call fails in the same way.
+struct Failing(CallError);
+
+impl Network for Failing {
+    fn call_all(&self, calls: &[(Location, Request)], _: Duration) -> Vec<Answer> {
+        calls.iter().map(|_| Err(self.0.clone())).collect()
+    }
+
+    fn forget(&self, _: &Location) {}
+}
+
+fn member(name: &str, state: State, stamp: i64) -> Member {
+    let location = name.parse().unwrap();
+    Member {
+        location,
+        state,
+        stamp,
+    }
+}
+
+/// What a node said on its log, and `die` once it was told to.
+type Log = Arc<Mutex<Vec<String>>>;
+
+/// A node `a:1` that knows `b:1`, whose stamp is 10.
+fn node(failure: CallError) -> LocatorService {
+    logging_node(failure, false).0
+}
+
+fn logging_node(failure: CallError, die_from_anywhere: bool) -> (LocatorService, Log) {
+    let log = Log::default();
+    let (said, told) = (log.clone(), log.clone());
+    let options = Options {
+        service_types: SERVICE_TYPES,
+        replicas: 1,
+        tick: Duration::from_millis(500),
+        die_from_anywhere,
+        on_die: Box::new(move || told.lock().unwrap().push("die".to_owned())),
+    };
+    let environment = Environment {
+        network: Arc::new(Failing(failure)),
+        clock: Arc::new(SystemClock::new()),
+        random: Random::new(1),
+        log: Box::new(move |line| said.lock().unwrap().push(line.to_owned())),
+    };
+    let locator = Locator::new("a:1".parse().unwrap(), options, environment);
+    locator.admit(member("b:1", State::Full, 10));
+    (LocatorService::new(locator), log)
+}
+
+fn names(node: &LocatorService) -> Vec<String> {
+    let view = node.locator().view();
+    let members = view.members().iter();
+    members.map(|member| member.location.to_string()).collect()
+}
+
+fn say_goodbye(node: &LocatorService, me: Member) {
+    let hello = HelloArguments {
+        me,
+        digest: 0,
+        counted: true,
+    };
+    node.locator().on_hello(&hello, &mut Vec::new(), node);
+}
+
+fn call(node: &LocatorService, method: &[u8], local: bool) -> Result<(), Exception> {
+    let call = Call {
+        method,
+        arguments: EMPTY,
+        local,
+        done: &|| (),
+    };
+    Service::call(node, &call, &mut Vec::new())
+}
+
+#[test]
+fn must_die_for_its_own_machine_only_unless_told_otherwise() {
+    for (local, from_anywhere) in [(true, false), (true, true), (false, true), (false, false)] {
+        let (node, log) = logging_node(CallError::Refused, from_anywhere);
+        let obeyed = call(&node, b"die", local).is_ok();
+        assert_eq!(obeyed, local || from_anywhere);
+        assert_eq!(log.lock().unwrap().contains(&"die".to_owned()), obeyed);
+    }
+}
+
+#[test]
+fn regression_must_say_one_line_whatever_is_in_it() {
+    let (node, log) = logging_node(CallError::Refused, false);
+    log.lock().unwrap().clear();
+    node.locator().say("received é\nremoved b:1\x1b[2J");
+    assert_eq!(*log.lock().unwrap(), ["received é\\nremoved b:1\\u{1b}[2J"]);
+}
+
+#[test]
+fn must_print_its_state_on_its_own_log() {
+    let (node, log) = logging_node(CallError::Refused, false);
+    log.lock().unwrap().clear();
+    call(&node, b"debug", false).unwrap();
+    let log = log.lock().unwrap().join("\n");
+    for part in ["Status", "\na:1 Filling", "\nb:1 Full"] {
+        assert!(log.contains(part), "{log}");
+    }
+}
+
+#[test]
+fn regression_must_not_believe_the_late_goodbye_of_an_earlier_run() {
+    let node = node(CallError::Refused);
+    say_goodbye(&node, member("b:1", State::Gone, 9));
+    assert_eq!(names(&node), ["a:1", "b:1"]);
+    say_goodbye(&node, member("b:1", State::Gone, 11));
+    assert_eq!(names(&node), ["a:1"]);
+}
+
+#[test]
+fn regression_must_not_take_itself_out_for_what_others_say() {
+    let node = node(CallError::Refused);
+    say_goodbye(&node, member("a:1", State::Gone, i64::MAX));
+    assert_eq!(names(&node), ["a:1", "b:1"]);
+}
+
+#[test]
+fn regression_must_not_take_a_suspect_out_for_trouble_of_its_own() {
+    let suspect = "b:1".parse().unwrap();
+    let local = node(CallError::Local("no descriptors".into()));
+    local.locator().on_suspect(&suspect);
+    assert_eq!(names(&local), ["a:1", "b:1"]);
+    let refused = node(CallError::Refused);
+    refused.locator().on_suspect(&suspect);
+    assert_eq!(names(&refused), ["a:1"]);
+}
