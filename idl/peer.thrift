@@ -52,8 +52,6 @@ struct Hello {
   3: i8 known
   /** The answerer's members, only when the digests differ. */
   4: optional list<Member> members
-  /** True when the answerer knows of no key whose copies are missing. */
-  5: bool safe
 }
 
 struct Page {

@@ -195,8 +195,6 @@ pub struct Hello {
     pub known: Known,
     /// The list, if the digests differ.
     pub members: Option<Vec<Member>>,
-    /// Nothing is left to move, as far as the answerer knows.
-    pub safe: bool,
 }
 
 impl Hello {
@@ -211,7 +209,6 @@ impl Hello {
             out.write_field(wire::LIST, 4);
             write_members(members, out);
         }
-        out.write_bool_field(5, self.safe);
         out.write_stop();
         out.write_stop();
     }
@@ -219,7 +216,7 @@ impl Hello {
     pub fn read(result: &[u8]) -> Result<Self, CallError> {
         read_result(result, "hello", wire::STRUCT, |reader| {
             let (mut me, mut digest, mut known) = (None, 0, Known::No);
-            let (mut members, mut safe) = (None, false);
+            let mut members = None;
             reader.each_field(|id, kind, reader| {
                 match (id, kind) {
                     (1, wire::STRUCT) => me = Member::read(reader)?,
@@ -232,7 +229,6 @@ impl Hello {
                         }
                     }
                     (4, wire::LIST) => members = Some(read_members(reader)?),
-                    (5, wire::BOOL) => safe = reader.bool()?,
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -242,7 +238,6 @@ impl Hello {
                 digest,
                 known,
                 members,
-                safe,
             }))
         })?
         .ok_or_else(|| CallError::Broken("hello: an answer without a sender".into()))

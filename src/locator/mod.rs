@@ -278,7 +278,7 @@ impl Locator {
             b"remove" => self.on_remove(News::read(call.arguments)?, call.done),
             b"hello" => {
                 let arguments = HelloArguments::read(call.arguments)?;
-                self.on_hello(&arguments, result, application);
+                self.on_hello(&arguments, result);
                 return Ok(());
             }
             b"pull" => {

@@ -12,7 +12,7 @@ use crate::net::{Answer, CallError, Request};
 use super::calls::{self, Hello, HelloArguments, Known, News, request, single_request};
 use super::member::{Member, State};
 use super::membership::{Change, Membership};
-use super::{ANSWER_TICKS, Application, Locator};
+use super::{ANSWER_TICKS, Locator};
 
 impl Locator {
     /// Calls a member. One that refuses is dropped, and the others are told.
@@ -177,13 +177,7 @@ impl Locator {
             .collect()
     }
 
-    pub(super) fn on_hello(
-        &self,
-        hello: &HelloArguments,
-        result: &mut Vec<u8>,
-        application: &dyn Application,
-    ) {
-        let (_, unconfirmed, due) = application.items();
+    pub(super) fn on_hello(&self, hello: &HelloArguments, result: &mut Vec<u8>) {
         let caller = &hello.me.location;
         let (answer, view, change, removed) = {
             let now = self.now();
@@ -212,7 +206,6 @@ impl Locator {
                 digest: membership.view.digest(),
                 known,
                 members: None,
-                safe: unconfirmed == 0 && !due && membership.me.state == State::Full,
             };
             (answer, membership.view.clone(), change, removed)
         };

@@ -65,7 +65,7 @@ fn say_goodbye(node: &LocatorService, me: Member) {
         digest: 0,
         counted: true,
     };
-    node.locator().on_hello(&hello, &mut Vec::new(), node);
+    node.locator().on_hello(&hello, &mut Vec::new());
 }
 
 fn call(node: &LocatorService, method: &[u8], local: bool) -> Result<(), Exception> {
