@@ -298,6 +298,8 @@ impl Locator {
         for (location, hello) in ask.iter().zip(self.hello(&ask)) {
             match hello {
                 Ok(hello) if hello.me.state == State::Gone => self.believe_goodbye(&hello.me),
+                // It is part of another network: one that came to the place of a node of this one.
+                Ok(hello) if !is_related(&hello, from) => {}
                 Ok(hello) => {
                     let known = hello.known;
                     self.admit(hello.me);
@@ -313,4 +315,11 @@ impl Locator {
             }
         }
     }
+}
+
+/// Whether a node that was asked about, as it stands in the list of `from`, is in the same network: it
+/// knows this node, or has the same list, or `from` is in its list.
+fn is_related(hello: &Hello, from: &Location) -> bool {
+    let lists = |members: &Vec<Member>| members.iter().any(|member| member.location == *from);
+    hello.known != Known::No || hello.members.as_ref().is_none_or(lists)
 }
