@@ -305,19 +305,27 @@ impl Locator {
 
     /// Is everything where it should be, as far as this node can tell?
     pub fn status(&self, application: &dyn Application) -> Status {
+        let mut status = {
+            let membership = self.membership();
+            Status {
+                me: membership.me.clone(),
+                replicas: self.options.replicas,
+                members: membership.view.members().len(),
+                digest: membership.view.digest(),
+                items: 0,
+                unconfirmed: 0,
+                moving: membership.me.state != State::Full,
+                agreed: membership.agreed,
+                joined: membership.joined,
+            }
+        };
+        // Asked after the list was looked at: the other way round a change between the two would
+        // show a new list with nothing to move yet.
         let (items, unconfirmed, due) = application.items();
-        let membership = self.membership();
-        Status {
-            me: membership.me.clone(),
-            replicas: self.options.replicas,
-            members: membership.view.members().len(),
-            digest: membership.view.digest(),
-            items,
-            unconfirmed,
-            moving: due || membership.me.state != State::Full,
-            agreed: membership.agreed,
-            joined: membership.joined,
-        }
+        status.items = items;
+        status.unconfirmed = unconfirmed;
+        status.moving |= due;
+        status
     }
 
     /// What the original's `debug` is for: the node's state, on its own log.
