@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub(super) struct Connection {
     thread: OnceLock<ThreadId>,
     /// The phase in the lowest two bits, the microsecond in which it began above them.
     phase: AtomicU64,
+    /// It has said something.
+    begun: AtomicBool,
 }
 
 impl Connection {
@@ -62,6 +64,7 @@ impl Connection {
             local,
             thread: OnceLock::new(),
             phase: AtomicU64::new(0),
+            begun: AtomicBool::new(false),
         };
         connection.enter(Phase::Idle, now);
         Ok(connection)
@@ -93,6 +96,11 @@ impl Connection {
 
     pub fn is_served_by_this_thread(&self) -> bool {
         self.thread.get() == Some(&thread::current().id())
+    }
+
+    /// Whether a request has come.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
     }
 
     fn enter(&self, phase: Phase, now: u64) {
@@ -225,6 +233,9 @@ impl Conversation<'_> {
             format!("{peer}: {}", name.escape_debug())
         });
         let turn = self.turn.take();
+        if turn.is_some() {
+            self.connection.begun.store(true, Ordering::Relaxed);
+        }
         let start = self.answers.len();
         let mut failed = false;
         let outcome = match message.kind {

@@ -38,7 +38,7 @@ mod turn;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -58,6 +58,15 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often a stopping server looks which connections have become idle.
 const STOP_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long a stopping server waits for the first request of a connection.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// A stopping server takes at most so many of the connections that wait to be accepted.
+const WAITING_MAX: usize = 1024;
+
+/// How long waking the accepting thread may take.
+const WAKE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How a server behaves.
 #[derive(Clone)]
@@ -177,13 +186,20 @@ impl Server {
     }
 
     /// Ends the server, within about `limit`: closes the listener, serves and answers what has
-    /// arrived, closes idle connections at once and the others after their requests. What
-    /// isn't through by then is cut off; a service that is still busy is not waited for.
+    /// arrived, closes idle connections at once and the others after their requests. A connection
+    /// that came just before gets a moment for its first request: its caller, unlike that of a kept
+    /// one, can't know that nothing was done. What isn't through by then is cut off; a service
+    /// that is still busy is not waited for.
     pub fn stop(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         self.shared.end_accepting();
         loop {
-            let is_idle = |connection: &Connection| connection.phase().0 == Phase::Idle;
+            let now = self.shared.now();
+            let is_idle = |connection: &Connection| {
+                let (phase, since) = connection.phase();
+                let quiet = Duration::from_micros(now.saturating_sub(since));
+                phase == Phase::Idle && (connection.has_begun() || quiet > FRESH)
+            };
             for connection in self.shared.chosen(is_idle) {
                 connection.hang_up();
             }
@@ -236,9 +252,16 @@ impl Shared {
 
     fn end_accepting(&self) {
         let listener = self.table().listener.take();
-        if let Some(listener) = listener {
-            // If it fails, the accepting thread has closed the listener already.
-            let _ = listener.shutdown(Shutdown::Both);
+        // A shutdown would reset the connections that wait: their callers have sent requests. So the
+        // accepting thread is told not to wait any more, and woken. This end is closed before: what
+        // comes between that thread's last look and its closing is reset as well.
+        let address = listener.and_then(|listener| {
+            listener.set_nonblocking(true).ok()?;
+            listener.local_addr().ok()
+        });
+        if let Some(address) = address {
+            // If it fails, that thread has ended already.
+            let _ = TcpStream::connect_timeout(&address, WAKE_LIMIT);
         }
         self.stopping.notify_all();
     }
@@ -246,15 +269,22 @@ impl Shared {
     /// The accepting thread.
     fn accept(self: Arc<Self>, listener: TcpListener) {
         let mut reported: Option<Instant> = None;
-        loop {
+        let mut waiting = WAITING_MAX;
+        while waiting > 0 {
             let accepted = listener.accept();
-            let table = self.make_room();
-            if table.listener.is_none() {
-                break;
-            }
-            drop(table);
-            let outcome = accepted.and_then(|(stream, peer)| self.admit(stream, peer));
+            let stopping = self.make_room().listener.is_none();
+            let outcome = accepted.and_then(|(stream, peer)| {
+                if stopping {
+                    waiting -= 1;
+                    // Some systems hand it on from the listener.
+                    stream.set_nonblocking(false)?;
+                }
+                self.admit(stream, peer)
+            });
             if let Err(error) = outcome {
+                if stopping {
+                    break;
+                }
                 if reported.is_none_or(|reported| reported.elapsed() > REPORT_INTERVAL) {
                     (self.options.log)(&format!("can't accept a connection: {error}"));
                     reported = Some(Instant::now());
