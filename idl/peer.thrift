@@ -88,6 +88,8 @@ struct Status {
   8: bool agreed
   /** False while the answerer has just started and doesn't know its network yet. */
   9: bool joined
+  /** True while it looks for a network by itself: it will start one if there is none. */
+  10: bool looking
 }
 
 /** What each of our nodes answers, whatever its service. */
@@ -98,8 +100,9 @@ service Peer {
 
   /** Admits the caller to the ring, then hands out the items that it should hold, page by page; an empty `cursor`
    *  asks for the first page. `replicas` and `service_type` are the caller's: a ring has one of each, so a caller
-   *  with others is refused with an exception. `digest` is that of the caller's list: an equal one is not sent back. */
-  Page pull(1: Member me, 2: i32 replicas, 3: string service_type, 4: binary cursor, 5: i64 digest)
+   *  with others is refused with an exception. `digest` is that of the caller's list: an equal one is not sent back.
+   *  `looking` is true while the caller looks for a network and would start one. */
+  Page pull(1: Member me, 2: i32 replicas, 3: string service_type, 4: binary cursor, 5: i64 digest, 6: bool looking)
 
   /** The caller got no answer from the node at `location`: the callee asks it once itself, and drops it if it gets
    *  none either. */

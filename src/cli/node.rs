@@ -255,7 +255,7 @@ fn join_found<P: Participant>(
 }
 
 /// The first node on this one's address that runs the same service and knows its network; if there is
-/// none, those that have just started.
+/// none, those that look for one, too.
 fn look_around(
     network: &dyn Network,
     me: &Location,
@@ -274,7 +274,9 @@ fn look_around(
         match status.and_then(|result| Status::read(&result)) {
             // It can't bring anybody in any more.
             Ok(status) if status.me.state == State::Gone => {}
-            Ok(status) if !status.joined => starting.push(location),
+            Ok(status) if status.looking => starting.push(location),
+            // It waits for the node that it was told to join.
+            Ok(status) if !status.joined => {}
             Ok(_) => return (Some(location), Vec::new()),
             // It has gone, or hangs: as if it were not there.
             Err(_) => {}

@@ -267,6 +267,8 @@ pub struct PullArguments<'a> {
     pub digest: u64,
     /// Empty for the first page, then what the page before gave.
     pub cursor: &'a [u8],
+    /// The caller looks for a network, and would start one.
+    pub looking: bool,
 }
 
 impl<'a> PullArguments<'a> {
@@ -278,12 +280,14 @@ impl<'a> PullArguments<'a> {
         out.write_bytes_field(3, self.service);
         out.write_bytes_field(4, self.cursor);
         out.write_i64_field(5, self.digest.cast_signed());
+        out.write_bool_field(6, self.looking);
         out.write_stop();
         out
     }
 
     pub fn read(arguments: &'a [u8]) -> Result<Self, Exception> {
         let (mut me, mut replicas, mut digest) = (None, 0, 0);
+        let mut looking = false;
         let (mut service, mut cursor) = (&b""[..], &b""[..]);
         Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
             match (id, kind) {
@@ -292,6 +296,7 @@ impl<'a> PullArguments<'a> {
                 (3, wire::STRING) => service = reader.bytes()?,
                 (4, wire::STRING) => cursor = reader.bytes()?,
                 (5, wire::I64) => digest = reader.i64()?.cast_unsigned(),
+                (6, wire::BOOL) => looking = reader.bool()?,
                 _ => return Ok(false),
             }
             Ok(true)
@@ -303,6 +308,7 @@ impl<'a> PullArguments<'a> {
             service,
             digest,
             cursor,
+            looking,
         })
     }
 }
@@ -479,6 +485,8 @@ pub struct Status {
     pub agreed: bool,
     /// It knows the network that it is part of.
     pub joined: bool,
+    /// It doesn't, looks for one, and would start one.
+    pub looking: bool,
 }
 
 impl Status {
@@ -496,6 +504,7 @@ impl Status {
         out.write_bool_field(7, self.moving);
         out.write_bool_field(8, self.agreed);
         out.write_bool_field(9, self.joined);
+        out.write_bool_field(10, self.looking);
         out.write_stop();
         out.write_stop();
     }
@@ -506,6 +515,7 @@ impl Status {
             let (mut replicas, mut members, mut digest) = (0, 0, 0);
             let (mut items, mut unconfirmed) = (0, 0);
             let (mut moving, mut agreed, mut joined) = (true, false, true);
+            let mut looking = false;
             reader.each_field(|id, kind, reader| {
                 match (id, kind) {
                     (1, wire::STRUCT) => me = Member::read(reader)?,
@@ -517,6 +527,7 @@ impl Status {
                     (7, wire::BOOL) => moving = reader.bool()?,
                     (8, wire::BOOL) => agreed = reader.bool()?,
                     (9, wire::BOOL) => joined = reader.bool()?,
+                    (10, wire::BOOL) => looking = reader.bool()?,
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -531,6 +542,7 @@ impl Status {
                 moving,
                 agreed,
                 joined,
+                looking,
             }))
         })?
         .ok_or_else(|| CallError::Broken("status: an answer without a sender".into()))

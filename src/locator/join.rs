@@ -15,8 +15,7 @@ use crate::location::Location;
 use crate::net::CallError;
 use crate::thrift::Exception;
 
-use super::calls::gone;
-use super::calls::{Page, PullArguments, request};
+use super::calls::{GONE, Page, PullArguments, gone, request};
 use super::member::{Member, State};
 use super::membership::{Membership, Pulled};
 use super::{Application, Locator, PAGE_TICKS};
@@ -77,7 +76,7 @@ impl std::error::Error for StartError {
 impl StartError {
     fn from_call(peer: &Location, cause: CallError) -> Self {
         match cause {
-            CallError::Exception(exception) => {
+            CallError::Exception(exception) if exception.kind != GONE => {
                 StartError::NotAdmitted(peer.clone(), exception.message)
             }
             cause => StartError::Unreachable(peer.clone(), cause),
@@ -106,6 +105,7 @@ impl Locator {
             self.fill(application);
             return Ok(());
         };
+        self.membership().told = true;
         self.say("Joining the network...");
         let types = self.service_types_of(peer);
         let types = types.map_err(|cause| StartError::Unreachable(peer.clone(), cause))?;
@@ -142,14 +142,17 @@ impl Locator {
             if page.me.location == self.location {
                 return Err(StartError::Itself(peer.clone()));
             }
-            if page.me.state == State::Gone {
-                return Err(StartError::Unreachable(peer.clone(), CallError::Refused));
-            }
             self.take_page(&page, application);
             let waited = self.now().saturating_sub(began);
-            let circle = waited > self.ticks(CIRCLE_TICKS) && self.begin_if_first();
-            if page.joined || circle {
+            if page.joined {
                 return Ok(());
+            }
+            if waited > self.ticks(CIRCLE_TICKS) {
+                let members = self.view();
+                let members = members.members().iter().map(|member| &member.location);
+                if self.begin_if_first(&members.cloned().collect()) {
+                    return Ok(());
+                }
             }
             if waited > self.ticks(START_TICKS) {
                 return Err(StartError::Unreachable(peer.clone(), CallError::Silent));
@@ -158,9 +161,9 @@ impl Locator {
         }
     }
 
-    /// No node was found that knows its network; those in `starting` have just started, too. The
-    /// first of all in name order starts the network, the others are to look again. True: this is
-    /// the one.
+    /// No node was found that knows its network; those in `starting` look for one as well. The
+    /// first of all in name order starts the network, the others are to look again. True: this
+    /// node knows its network now.
     ///
     /// Each of two nodes has taken its port before it looks at the other's, so one of them sees the
     /// other and makes itself known there by pulling, before it may begin:
@@ -182,12 +185,16 @@ impl Locator {
         starting: &[Location],
         application: &dyn Application,
     ) -> Result<bool, StartError> {
-        let known = self.view();
-        let known = known.members().iter().map(|member| &member.location);
-        let others: BTreeSet<_> = known.chain(starting).collect();
-        let others = others.into_iter().filter(|other| **other != self.location);
-        let calls: Vec<_> = others.map(|other| (other.clone(), Vec::new())).collect();
-        let mut alone = true;
+        let mut rivals: BTreeSet<_> = {
+            let mut membership = self.membership();
+            membership.told = false;
+            let rivals = membership.rivals.iter();
+            rivals.chain(starting).cloned().collect()
+        };
+        let calls: Vec<_> = rivals
+            .iter()
+            .map(|rival| (rival.clone(), Vec::new()))
+            .collect();
         for ((location, _), answer) in calls.iter().zip(self.pull_from(&calls)) {
             let joined = answer.and_then(|result| {
                 let page = Page::read(&result)?;
@@ -195,19 +202,25 @@ impl Locator {
                 Ok(page.joined)
             });
             match joined {
-                Ok(joined) => alone &= !joined,
-                Err(CallError::Exception(exception)) if *location < self.location => {
+                Ok(false) => {}
+                Ok(true) => return self.start(Some(location), application).map(|()| true),
+                Err(CallError::Exception(exception))
+                    if *location < self.location && exception.kind != GONE =>
+                {
                     let reason = exception.message;
                     return Err(StartError::NotAdmitted(location.clone(), reason));
                 }
                 Err(CallError::Refused | CallError::Exception(_)) => {
+                    rivals.remove(location);
                     let now = self.now();
-                    self.membership().remove(location, None, now);
+                    let mut membership = self.membership();
+                    membership.rivals.remove(location);
+                    membership.remove(location, None, now);
                 }
-                Err(_) => alone = false,
+                Err(_) => return Ok(false),
             }
         }
-        if !alone || !self.begin_if_first() {
+        if !self.begin_if_first(&rivals) {
             return Ok(false);
         }
         self.say("Initiating the network...");
@@ -215,12 +228,14 @@ impl Locator {
         Ok(true)
     }
 
-    /// This node's list is the network, if it comes first in it.
-    fn begin_if_first(&self) -> bool {
+    /// This node's list is the network, if it comes first among these and its rivals.
+    fn begin_if_first(&self, others: &BTreeSet<Location>) -> bool {
         let mut membership = self.membership();
         let first = membership
-            .others()
-            .all(|other| other.location > self.location);
+            .rivals
+            .iter()
+            .chain(others)
+            .all(|other| *other >= self.location);
         membership.joined |= first;
         membership.rooted |= first;
         first
@@ -298,9 +313,10 @@ impl Locator {
     }
 
     fn pull_from(&self, from: &[(Location, Vec<u8>)]) -> Vec<crate::net::Answer> {
-        let (me, digest) = {
+        let (me, digest, looking) = {
             let membership = self.membership();
-            (membership.me.clone(), membership.view.digest())
+            let digest = membership.view.digest();
+            (membership.me.clone(), digest, membership.is_looking())
         };
         let pull = |(location, cursor): &(Location, Vec<u8>)| {
             let arguments = PullArguments {
@@ -309,6 +325,7 @@ impl Locator {
                 service: self.service_type().as_bytes(),
                 cursor,
                 digest,
+                looking,
             };
             (location.clone(), request("pull", arguments.write()))
         };
@@ -397,7 +414,12 @@ impl Locator {
         let newcomer = pull.me.location.clone();
         self.admit(pull.me);
         let (me, joined, view, gone) = {
-            let membership = self.membership();
+            let mut membership = self.membership();
+            if pull.looking {
+                membership.rivals.insert(newcomer.clone());
+            } else {
+                membership.rivals.remove(&newcomer);
+            }
             let gone = membership.gone.get(&newcomer).copied();
             let view = membership.view.clone();
             (membership.me.clone(), membership.joined, view, gone)

@@ -71,6 +71,10 @@ pub(super) struct Membership {
     pub lapsed: bool,
     /// It knows the network it is part of: it was told the members, or started it.
     pub joined: bool,
+    /// It is to join a certain node, and looks for no other.
+    pub told: bool,
+    /// Nodes that look for a network as this one may do, and would start one.
+    pub rivals: BTreeSet<Location>,
     /// It has been full, or has started the network: what it has is worth keeping up alone.
     pub rooted: bool,
     /// A member went before this node had pulled from it to the end.
@@ -103,12 +107,19 @@ impl Membership {
             contacts: BTreeSet::new(),
             lapsed: false,
             joined: false,
+            told: false,
+            rivals: BTreeSet::new(),
             rooted: false,
             missed: false,
             orphan_since: None,
             answered: now,
             agreed: false,
         }
+    }
+
+    /// It doesn't know its network, and would start one.
+    pub fn is_looking(&self) -> bool {
+        !self.joined && !self.told
     }
 
     /// The other members.

@@ -317,6 +317,7 @@ impl Locator {
                 moving: membership.me.state != State::Full,
                 agreed: membership.agreed,
                 joined: membership.joined,
+                looking: membership.is_looking(),
             }
         };
         // Asked after the list was looked at: the other way round a change between the two would

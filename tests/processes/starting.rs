@@ -156,3 +156,26 @@ fn regression_must_take_another_name_of_its_own_for_no_other_node() {
         put(&network, &node.location, key.as_bytes(), b"value").unwrap();
     }
 }
+
+/// A node that is told whom to join is none that another one has to wait for, though its name
+/// comes first.
+#[test]
+fn regression_must_not_wait_for_those_who_are_told_to_join() {
+    for _ in 0..5 {
+        let addresses = [(); 3].map(|()| own_address());
+        let [low, middle, high] = &addresses;
+        let start = |address: &str, options: &[&str]| {
+            Process::start(
+                Command::new(STORESERVER)
+                    .args(["-a", address])
+                    .args(options),
+            )
+        };
+        let first = Node::serving(start(high, &["-p", "12345"]));
+        let peer = first.location.name();
+        let others = [low, middle].map(|address| start(address, &["-h", peer]));
+        let others = others.map(Node::serving);
+        settle(&[&first, &others[0], &others[1]]);
+        assert!(first.process.has_said("Initiating the network..."));
+    }
+}
