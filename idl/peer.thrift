@@ -104,9 +104,9 @@ service Peer {
    *  `looking` is true while the caller looks for a network and would start one. */
   Page pull(1: Member me, 2: i32 replicas, 3: string service_type, 4: binary cursor, 5: i64 digest, 6: bool looking)
 
-  /** The caller got no answer from the node at `location`: the callee asks it once itself, and drops it if it gets
-   *  none either. */
-  void suspect(1: locator.Location location)
+  /** The caller got no answer from the nodes at `locations`: the callee asks them once itself, and drops those from
+   *  which it gets none either. */
+  void suspect(1: list<locator.Location> locations)
 
   /** For people and scripts. */
   Status status()

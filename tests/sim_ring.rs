@@ -5,101 +5,13 @@ mod sim;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sim::plain::PlainRing;
 use sim::pool::Pool;
 use sim::runner::{Figures, print_trace, run_world};
 use sim::schedule::location;
-use sim::world::{Item, Options, SimNode, Subject, TICK, World};
-use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{self, Application, Locator, Participant, State};
-use thrifty_p2p::net::{Environment, Network};
-use thrifty_p2p::service::{Call, Order, Service};
-use thrifty_p2p::thrift::Exception;
+use sim::world::{Options, Subject, TICK, World};
 
 const NODES: usize = 200;
-
-/// A service that adds nothing to the locator.
-struct Plain(Locator);
-
-impl Service for Plain {
-    fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
-        self.0.call(call, result, self)
-    }
-
-    fn order(&self, method: &[u8]) -> Order {
-        self.0.order(method)
-    }
-}
-
-impl Application for Plain {}
-
-impl Participant for Plain {
-    fn locator(&self) -> &Locator {
-        &self.0
-    }
-}
-
-struct Node(Arc<Plain>);
-
-impl SimNode for Node {
-    fn service(&self) -> Arc<dyn Service> {
-        self.0.clone()
-    }
-
-    fn start(&self, contact: Option<&Location>) -> bool {
-        self.0.0.start(contact, &*self.0).is_ok()
-    }
-
-    fn tick(&self) {
-        self.0.0.tick();
-    }
-
-    fn work(&self) {
-        self.0.work();
-    }
-
-    fn leave(&self) -> bool {
-        self.0.leave().is_ok()
-    }
-
-    fn members(&self) -> Vec<(Location, bool)> {
-        let view = self.0.0.view();
-        let members = view.members().iter();
-        let members = members.map(|m| (m.location.clone(), m.state != State::Full));
-        members.collect()
-    }
-
-    fn items(&self) -> Vec<Item> {
-        Vec::new()
-    }
-}
-
-struct PlainRing;
-
-impl Subject for PlainRing {
-    fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode> {
-        let options = locator::Options {
-            service_types: &["locator.Base", "locator.Locator"],
-            replicas: 1,
-            tick: TICK,
-            die_from_anywhere: false,
-            on_die: Box::new(|| ()),
-        };
-        let locator = Locator::new(location.clone(), options, environment);
-        Arc::new(Node(Arc::new(Plain(locator))))
-    }
-
-    fn put(&self, _: &dyn Network, _: &Location, _: &[u8], _: &[u8]) -> Result<(), String> {
-        Err("keeps nothing".to_owned())
-    }
-
-    fn get(&self, _: &dyn Network, _: &Location, _: &[u8]) -> Result<Vec<u8>, String> {
-        Err("keeps nothing".to_owned())
-    }
-
-    fn holders(&self, _: &[Location], _: &[u8]) -> Vec<Location> {
-        Vec::new()
-    }
-}
 
 /// How long it took until all agreed, in their own time.
 fn await_agreement(world: &World, limit: Duration) -> Result<Duration, String> {

@@ -244,7 +244,7 @@ impl Hello {
     }
 }
 
-/// The arguments of `suspect` (`{1: location}`), and of others that take a location alone.
+/// The arguments of calls that take a location alone: `{1: location}`.
 pub fn write_location(location: &Location) -> Vec<u8> {
     let mut out = Vec::new();
     out.write_field(wire::STRUCT, 1);
@@ -256,6 +256,28 @@ pub fn write_location(location: &Location) -> Vec<u8> {
 /// Reads field 1, a location; other fields are stepped over.
 pub fn read_location(arguments: &[u8]) -> Result<Location, Exception> {
     News::read(arguments).map(|news| news.location)
+}
+
+/// The arguments of `suspect`: `{1: locations}`.
+pub fn write_locations(locations: &[Location]) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.write_field(wire::LIST, 1);
+    Location::write_list(&mut out, locations.iter());
+    out.write_stop();
+    out
+}
+
+/// Reads field 1, a list of locations; other fields are stepped over.
+pub fn read_locations(arguments: &[u8]) -> Result<Vec<Location>, Exception> {
+    let mut locations = None;
+    Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
+        if (id, kind) != (1, wire::LIST) {
+            return Ok(false);
+        }
+        locations = Some(Location::read_list(reader)?);
+        Ok(true)
+    })?;
+    locations.ok_or_else(|| Exception::missing_argument("locations"))
 }
 
 /// `pull`: take me in, and give me the next of the items that I should hold.

@@ -15,7 +15,7 @@ use crate::location::Location;
 use crate::net::CallError;
 use crate::thrift::Exception;
 
-use super::calls::{GONE, Page, PullArguments, gone, request};
+use super::calls::{GONE, Known, Page, PullArguments, gone, request};
 use super::member::{Member, State};
 use super::membership::{Membership, Pulled};
 use super::{Application, Locator, PAGE_TICKS};
@@ -254,9 +254,9 @@ impl Locator {
             return;
         }
         loop {
+            self.take_up_contacts();
             let (ours, originals) = {
-                let mut membership = self.membership();
-                self.take_up_contacts(&mut membership);
+                let membership = self.membership();
                 if membership.me.state != State::Filling || !membership.joined {
                     return;
                 }
@@ -287,7 +287,7 @@ impl Locator {
                     }
                     Err(CallError::Refused) => {
                         self.membership().contacts.remove(location);
-                        self.drop_member(location);
+                        self.drop_members(std::slice::from_ref(location));
                         progress = true;
                     }
                     Err(CallError::Exception(exception)) => {
@@ -305,10 +305,24 @@ impl Locator {
         }
     }
 
-    /// Somebody else's network is to be pulled from: this node is filling again.
-    fn take_up_contacts(&self, membership: &mut Membership) {
+    /// Nodes outside are to be pulled from, if they still know this one, which is filling again then.
+    /// Asked first, as the word that led here may have been a late one: of a node that has gone, and at
+    /// whose place there is another network's by now.
+    fn take_up_contacts(&self) {
+        let contacts: Vec<_> = self.membership().contacts.iter().cloned().collect();
+        if contacts.is_empty() {
+            return;
+        }
+        let hellos = self.hello(&contacts);
+        let wall = self.wall();
+        let mut membership = self.membership();
+        for (location, hello) in contacts.iter().zip(hellos) {
+            if hello.is_ok_and(|hello| hello.known == Known::No) {
+                membership.contacts.remove(location);
+            }
+        }
         if membership.me.state == State::Full && !membership.contacts.is_empty() {
-            membership.refill(self.wall());
+            membership.refill(wall);
         }
     }
 
@@ -393,7 +407,7 @@ impl Locator {
     /// Answers a `pull`.
     pub(super) fn on_pull(
         &self,
-        pull: PullArguments<'_>,
+        mut pull: PullArguments<'_>,
         result: &mut Vec<u8>,
         application: &dyn Application,
     ) -> Result<(), Exception> {
@@ -412,6 +426,13 @@ impl Locator {
             return Err(Exception::internal(message));
         }
         let newcomer = pull.me.location.clone();
+        // A run whose clock is behind that of its earlier one is new all the same: it hears of its
+        // later stamp in the list, and goes on from there.
+        if let Some(known) = self.view().get(&newcomer)
+            && known.stamp > pull.me.stamp
+        {
+            pull.me.stamp = known.stamp.saturating_add(1);
+        }
         self.admit(pull.me);
         let (me, joined, view, gone) = {
             let mut membership = self.membership();
@@ -422,7 +443,7 @@ impl Locator {
             }
             let gone = membership.gone.get(&newcomer).copied();
             let view = membership.view.clone();
-            (membership.me.clone(), membership.joined, view, gone)
+            (membership.me.clone(), membership.is_ready(), view, gone)
         };
         let same = pull.digest == view.digest();
         let members = if same { &[] } else { view.members() };

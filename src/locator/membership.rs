@@ -81,6 +81,8 @@ pub(super) struct Membership {
     pub missed: bool,
     /// Since when this node has been an orphan, see [`Membership::is_orphan`].
     pub orphan_since: Option<Duration>,
+    /// A member has fallen silent since this was looked at.
+    pub alarmed: bool,
     /// When the last question that was answered was asked.
     pub answered: Duration,
     /// The nodes that were asked last had the same list.
@@ -112,9 +114,15 @@ impl Membership {
             rooted: false,
             missed: false,
             orphan_since: None,
+            alarmed: false,
             answered: now,
             agreed: false,
         }
+    }
+
+    /// It knows its network, and that is still there: others can join by way of this node.
+    pub fn is_ready(&self) -> bool {
+        self.joined && !self.is_orphan()
     }
 
     /// It doesn't know its network, and would start one.

@@ -148,7 +148,7 @@ impl Locator {
         Look {
             view: membership.view.clone(),
             state: membership.me.state,
-            ready: membership.joined && !membership.is_orphan(),
+            ready: membership.is_ready(),
             lapsed: membership.lapsed,
         }
     }
@@ -285,7 +285,7 @@ impl Locator {
                 let arguments = PullArguments::read(call.arguments)?;
                 return self.on_pull(arguments, result, application);
             }
-            b"suspect" => self.on_suspect(&calls::read_location(call.arguments)?),
+            b"suspect" => self.on_suspect(&calls::read_locations(call.arguments)?),
             b"status" => {
                 self.status(application).write(result);
                 return Ok(());
@@ -316,7 +316,7 @@ impl Locator {
                 unconfirmed: 0,
                 moving: membership.me.state != State::Full,
                 agreed: membership.agreed,
-                joined: membership.joined,
+                joined: membership.is_ready(),
                 looking: membership.is_looking(),
             }
         };

@@ -51,21 +51,58 @@ impl Locator {
                 .is_some_and(|member| !member.is_ours())
         };
         if !(is_original && self.is_starting(location)) {
-            self.drop_member(location);
+            self.drop_members(std::slice::from_ref(location));
         }
     }
 
-    /// Takes out a member that went without goodbye, and tells the others, who will ask it once.
-    /// Nothing happens if it is no member.
-    pub fn drop_member(&self, location: &Location) {
-        let dropped = *location != self.location && {
+    /// Takes out members that went without goodbye, and tells the others, who will ask them once.
+    /// Of those that are no members nothing is said.
+    pub fn drop_members(&self, locations: &[Location]) {
+        let dropped = locations.iter().filter(|location| self.take_out(location));
+        let dropped: Vec<_> = dropped.cloned().collect();
+        if !dropped.is_empty() {
+            self.tell_lost(&dropped);
+        }
+    }
+
+    /// Takes out a member that went without goodbye. True: it was one.
+    pub(super) fn take_out(&self, location: &Location) -> bool {
+        let removed = *location != self.location && {
             let now = self.now();
             self.membership().remove(location, None, now)
         };
-        if dropped {
+        if removed {
             self.environment.network.forget(location);
             self.note_removed(location);
-            self.tell_lost(location);
+        }
+        removed
+    }
+
+    /// `suspect`: somebody can't reach these members. One is taken out only if, asked once, it doesn't
+    /// answer here either. (A silent original is busy: it has to refuse.)
+    pub(super) fn on_suspect(&self, locations: &[Location]) {
+        let view = self.view();
+        let members = locations.iter().filter_map(|location| view.get(location));
+        let others = members.filter(|member| member.location != self.location);
+        let (ours, originals): (Vec<_>, Vec<_>) = others.partition(|member| member.is_ours());
+        let ours: Vec<_> = ours.iter().map(|member| member.location.clone()).collect();
+        for (location, hello) in ours.iter().zip(self.hello(&ours)) {
+            match hello {
+                Ok(hello) if hello.me.state == State::Gone => self.believe_goodbye(&hello.me),
+                Ok(hello) if !self.is_stranger(location, &hello) => {}
+                // Trouble here, which says nothing of it.
+                Err(CallError::Local(_)) => {}
+                Ok(_) | Err(_) => {
+                    self.take_out(location);
+                }
+            }
+        }
+        for original in originals {
+            let answer = self.service_types_of(&original.location);
+            let refused = matches!(answer, Err(CallError::Refused));
+            if refused && !self.is_starting(&original.location) {
+                self.take_out(&original.location);
+            }
         }
     }
 
@@ -76,30 +113,22 @@ impl Locator {
         self.changed();
     }
 
-    /// Tells the others that a node doesn't answer any more: ours are to ask it themselves, the
-    /// originals are told that it has gone. Those it doesn't reach learn by comparing lists.
-    pub(super) fn tell_lost(&self, location: &Location) {
-        let suspect = request("suspect", calls::write_location(location));
-        let mut notices = self.tell_originals("remove", location);
-        notices.extend(self.tell_ours(&suspect, location));
+    /// Tells the others of nodes that don't answer any more: ours are to ask them themselves, the
+    /// originals are told that they have gone. Those it doesn't reach learn by comparing lists.
+    fn tell_lost(&self, lost: &[Location]) {
+        let mut notices = self.tell_ours(&request("suspect", calls::write_locations(lost)));
+        for location in lost {
+            notices.extend(self.tell_originals("remove", location));
+        }
         // Who refuses here is found by its neighbour: dropping it now could go round in circles.
-        // The others ask the one in question, so they may take a tick longer.
+        // The others ask those in question, so they may take a tick longer.
         self.notify(&notices, 2 * ANSWER_TICKS);
     }
 
-    /// The same request for each other member of ours but one.
-    pub(super) fn tell_ours(
-        &self,
-        request: &Request,
-        except: &Location,
-    ) -> Vec<(Location, Request)> {
-        let view = self.view();
-        let ours = view.members().iter().filter(|member| member.is_ours());
-        let others = ours.map(|member| &member.location);
-        let others = others.filter(|location| **location != self.location && *location != except);
-        others
-            .map(|location| (location.clone(), request.clone()))
-            .collect()
+    /// The same request for each other member of ours.
+    pub(super) fn tell_ours(&self, request: &Request) -> Vec<(Location, Request)> {
+        let others = self.others_of_ours().into_iter();
+        others.map(|location| (location, request.clone())).collect()
     }
 
     /// `add` or `remove`, with everybody as authority: who gets it has nobody to pass it on to, so

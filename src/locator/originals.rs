@@ -184,7 +184,7 @@ impl Locator {
                         .and_then(|track| track.silent_since)
                 };
                 if since.is_some_and(|since| self.now().saturating_sub(since) >= DEAF) {
-                    self.drop_member(&location);
+                    self.drop_members(&[location]);
                 }
             }
         }
@@ -230,7 +230,7 @@ impl Locator {
         done();
         if new {
             let mut notices = self.tell_originals("add", location);
-            notices.extend(self.tell_ours(&self.news("add", location), location));
+            notices.extend(self.tell_ours(&self.news("add", location)));
             self.notify(&notices, ANSWER_TICKS);
         }
     }
@@ -267,7 +267,7 @@ impl Locator {
         if *location == self.location {
             self.come_back(&news);
         } else if self.view().get(location).is_some_and(Member::is_ours) {
-            self.on_suspect(location);
+            self.on_suspect(std::slice::from_ref(location));
         } else if self.view().get(location).is_some() {
             // The other originals first: what they are asked for as soon as this one is out they
             // would else ask of it, while it waits for them.
@@ -280,41 +280,6 @@ impl Locator {
         }
         done();
         self.pass_on("remove", news);
-    }
-
-    /// `suspect`: somebody can't reach a member. It is taken out only if, asked once, it doesn't
-    /// answer here either. (A silent original is busy: it has to refuse.)
-    pub(super) fn on_suspect(&self, location: &Location) {
-        let member = self.view().get(location).cloned();
-        match member {
-            Some(_) if *location == self.location => {}
-            Some(member) if member.is_ours() => {
-                match self.hello(std::slice::from_ref(location)).pop() {
-                    Some(Ok(hello)) if hello.me.state == State::Gone => {
-                        self.believe_goodbye(&hello.me);
-                    }
-                    // It answers; or there was trouble here, which says nothing of it.
-                    Some(Ok(_) | Err(CallError::Local(_))) => {}
-                    _ => self.take_out(location),
-                }
-            }
-            Some(_) => {
-                let answer = self.service_types_of(location);
-                if matches!(answer, Err(CallError::Refused)) && !self.is_starting(location) {
-                    self.take_out(location);
-                }
-            }
-            None => {}
-        }
-    }
-
-    /// Takes out a member that has gone without saying so here; the others have been told.
-    fn take_out(&self, location: &Location) {
-        let now = self.now();
-        if self.membership().remove(location, None, now) {
-            self.environment().network.forget(location);
-            self.note_removed(location);
-        }
     }
 
     /// Somebody says that this node has gone. If it was an original, it has to be told again.

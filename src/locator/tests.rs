@@ -125,11 +125,29 @@ fn regression_must_not_take_itself_out_for_what_others_say() {
 
 #[test]
 fn regression_must_not_take_a_suspect_out_for_trouble_of_its_own() {
-    let suspect = "b:1".parse().unwrap();
+    let suspects = ["b:1".parse().unwrap()];
     let local = node(CallError::Local("no descriptors".into()));
-    local.locator().on_suspect(&suspect);
+    local.locator().on_suspect(&suspects);
     assert_eq!(names(&local), ["a:1", "b:1"]);
     let refused = node(CallError::Refused);
-    refused.locator().on_suspect(&suspect);
+    refused.locator().on_suspect(&suspects);
     assert_eq!(names(&refused), ["a:1"]);
+}
+
+#[test]
+fn regression_must_take_in_a_new_run_whose_clock_is_behind() {
+    let node = node(CallError::Refused);
+    let pull = PullArguments {
+        me: member("b:1", State::Filling, 5),
+        replicas: 1,
+        service: node.locator().service_type().as_bytes(),
+        digest: 0,
+        cursor: &[],
+        looking: false,
+    };
+    let mut page = Vec::new();
+    node.locator().on_pull(pull, &mut page, &node).unwrap();
+    let newcomer = member("b:1", State::Filling, 11);
+    let page = Page::read(&page).unwrap();
+    assert!(page.members.contains(&newcomer), "{:?}", page.members);
 }

@@ -38,29 +38,27 @@ impl Locator {
             if asked.is_empty() {
                 targets.extend(self.some_other(&targets));
                 targets.extend(self.a_lost_node());
-                targets.extend(self.silent_ones(&targets));
+                targets.extend(self.doubtful_ones(&targets));
             }
             if targets.is_empty() {
                 break;
             }
             let hellos = self.hello(&targets);
-            let mut again = false;
+            let mut gone = Vec::new();
             for (location, hello) in targets.iter().zip(hellos) {
                 match hello {
-                    Ok(hello) => {
+                    Ok(hello) if !self.is_stranger(location, &hello) => {
                         answered = true;
                         lists.extend(self.on_answer(location, hello));
                     }
-                    Err(CallError::Refused) => {
-                        self.drop_member(location);
-                        again = true;
-                    }
+                    Ok(_) | Err(CallError::Refused) => gone.push(location.clone()),
                     Err(CallError::Local(cause)) => self.say(&cause),
                     Err(_) => self.note_silence(location, started),
                 }
             }
+            self.drop_members(&gone);
             asked.extend(targets);
-            if !again {
+            if gone.is_empty() {
                 break;
             }
         }
@@ -138,17 +136,21 @@ impl Locator {
     }
 
     /// The members that didn't answer when they were asked last: silence counts only as long as it
-    /// is asked into.
-    fn silent_ones(&self, those: &[Location]) -> Vec<Location> {
-        let membership = self.membership();
-        let silent = membership.tracks.iter();
-        let silent = silent
-            .filter(|(location, track)| track.silent_since.is_some() && !those.contains(location));
-        let ours = silent.filter(|(location, _)| {
-            let member = membership.view.get(location);
-            member.is_some_and(Member::is_ours)
-        });
-        ours.map(|(location, _)| location.clone()).collect()
+    /// is asked into. If one has just fallen silent, all members: it may be the link that is cut,
+    /// and asked one after the other they would be found silent one after the other.
+    fn doubtful_ones(&self, those: &[Location]) -> Vec<Location> {
+        let mut membership = self.membership();
+        let alarmed = std::mem::take(&mut membership.alarmed);
+        let tracks = &membership.tracks;
+        let is_silent = |location: &Location| {
+            let track = tracks.get(location);
+            track.is_some_and(|track| track.silent_since.is_some())
+        };
+        let ours = membership.others().filter(|member| member.is_ours());
+        let ours = ours.map(|member| &member.location);
+        let doubtful =
+            ours.filter(|location| (alarmed || is_silent(location)) && !those.contains(location));
+        doubtful.cloned().collect()
     }
 
     /// From time to time, one of those that went without goodbye.
@@ -163,8 +165,11 @@ impl Locator {
 
     pub(super) fn note_silence(&self, location: &Location, since: Duration) {
         let mut membership = self.membership();
-        if let Some(track) = membership.tracks.get_mut(location) {
-            track.silent_since.get_or_insert(since);
+        if let Some(track) = membership.tracks.get_mut(location)
+            && track.silent_since.is_none()
+        {
+            track.silent_since = Some(since);
+            membership.alarmed = true;
         }
     }
 
@@ -180,9 +185,23 @@ impl Locator {
             let silent = ours.filter(|(_, track)| track.silent_since.is_some_and(long));
             silent.map(|(location, _)| location.clone()).collect()
         };
-        for location in silent {
-            self.drop_member(&location);
-        }
+        self.drop_members(&silent);
+    }
+
+    /// Whether a member's place has been taken by a node of another network, which knows nobody here:
+    /// the member has gone. To pull from that one would make the two networks one.
+    pub(super) fn is_stranger(&self, from: &Location, hello: &Hello) -> bool {
+        let membership = self.membership();
+        let Some(theirs) = hello.members.as_ref() else {
+            return false;
+        };
+        let mut others = theirs.iter().filter(|member| member.location != *from);
+        // One to which this node has said goodbye doesn't know it either.
+        hello.known == Known::No
+            && membership.me.state != State::Gone
+            && membership.is_member(from)
+            && theirs.len() > 1
+            && !others.any(|member| membership.is_member(&member.location))
     }
 
     /// Takes in what a node said of itself. The answer is its list, if it differs from ours.
@@ -203,8 +222,11 @@ impl Locator {
             let mut change = super::membership::Change::None;
             if is_member {
                 change = membership.admit(hello.me.clone(), now);
-                if hello.known != Known::Member {
-                    // It has dropped this node, or never knew it: pulling makes it take it in.
+                let alone = hello.members.as_ref().is_some_and(|list| list.len() == 1);
+                let starting = alone && hello.me.state == State::Filling;
+                if hello.known != Known::Member && !starting {
+                    // It has dropped this node, or never knew it: pulling makes it take it in. (Of
+                    // one that starts it isn't known yet which network it comes to.)
                     membership.pulled.remove(from);
                     membership.refill(wall);
                     woken = true;
@@ -295,6 +317,7 @@ impl Locator {
             self.ask_newcomer(&location);
         }
         ask.truncate(DIFFERENCES_AT_ONCE);
+        let mut gone = Vec::new();
         for (location, hello) in ask.iter().zip(self.hello(&ask)) {
             match hello {
                 Ok(hello) if hello.me.state == State::Gone => self.believe_goodbye(&hello.me),
@@ -310,10 +333,11 @@ impl Locator {
                     }
                 }
                 // Whoever has it in its list finds out by itself in the same way.
-                Err(CallError::Refused) => self.drop_member(location),
+                Err(CallError::Refused) => gone.push(location.clone()),
                 Err(_) => {}
             }
         }
+        self.drop_members(&gone);
     }
 }
 

@@ -6,7 +6,7 @@
 //! * `network`: calls between nodes, and all that can happen to them;
 //! * `world`: processes, clocks, crashes; what a node and a client are to it;
 //! * `truth`: what is so, seen from outside; `history`: what clients saw, and whether they may;
-//! * `schedule`: random schedules of everything; `runner`: many of them, and replay.
+//! * `plain`: nodes that keep nothing; `schedule`: random schedules of everything; `runner`: many of them, and replay.
 //!
 //! To replay a failure, say what it prints: `SIM_SEED=17 cargo test --test sim_store class_1`;
 //! with `SIM_TRACE=1` the whole trace is printed. `SIM_SCHEDULES=100000` runs that many,
@@ -17,6 +17,7 @@
 
 pub mod history;
 pub mod network;
+pub mod plain;
 pub mod pool;
 pub mod runner;
 pub mod schedule;

@@ -255,6 +255,8 @@ impl Stage {
             self.world.resume(&at);
         }
         self.world.heal();
+        // What the cut held arrives within this time; a put in it takes effect.
+        self.world.scheduler.sleep(Duration::from_secs(3));
     }
 
     /// Every key at every node, and against the copies.

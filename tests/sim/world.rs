@@ -261,7 +261,7 @@ impl World {
             if node.start(contact.as_ref()) {
                 world.set_phase(&me, Phase::Up);
                 world.observe();
-                world.tick_from_now_on(group, node.clone());
+                world.tick_after(world.scheduler.now(), group, node.clone());
                 world.work_from_now_on(me, group, node);
             } else {
                 world.scheduler.trace(format_args!("{me} gives up"));
@@ -278,13 +278,16 @@ impl World {
             .trace(format_args!("{location} is {phase:?}"));
     }
 
-    fn tick_from_now_on(self: &Arc<Self>, group: Group, node: Arc<dyn SimNode>) {
+    /// At an interval, as the program does: a tick that takes long doesn't put the next one off.
+    fn tick_after(self: &Arc<Self>, last: Duration, group: Group, node: Arc<dyn SimNode>) {
         let (world, tick) = (self.clone(), TICK.as_micros() as usize);
-        let at = self.scheduler.now() + self.between(tick * 9 / 10, tick * 11 / 10);
+        let at = last + self.between(tick * 9 / 10, tick * 11 / 10);
+        let at = at.max(self.scheduler.now());
         self.scheduler.spawn(group, "tick", at, move || {
+            let started = world.scheduler.now();
             node.tick();
             world.observe();
-            world.tick_from_now_on(group, node);
+            world.tick_after(started, group, node);
         });
     }
 
