@@ -232,8 +232,10 @@ fn what_was_cut_must_grow_together() {
             let there = survivors(&nodes, &here);
             cut(world, &here, &there);
             await_lists(world, 14 * TICK, &[&here, &there])?;
-            let longest = [1_000_000, 600_000_000][world.random.below(2)];
-            world.scheduler.sleep(world.between(0, longest));
+            if world.chance(500) {
+                world.scheduler.sleep(world.between(0, 600_000_000));
+                world.wires().lose_held();
+            }
             world.heal();
             await_lists(world, 240 * TICK, &[&nodes])?;
             Ok(())

@@ -141,6 +141,11 @@ impl Wires {
         self.cuts.insert((from.clone(), to.clone()));
     }
 
+    /// The cut has lasted so long that nobody tries to send any more what it has held back.
+    pub fn lose_held(&mut self) {
+        self.held.clear();
+    }
+
     pub fn is_whole(&self) -> bool {
         self.cuts.is_empty()
     }
