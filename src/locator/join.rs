@@ -273,7 +273,7 @@ impl Locator {
             for original in originals {
                 progress |= self.enter_original(&original);
             }
-            let asked = self.now();
+            let (asked, view) = (self.now(), self.view());
             for ((location, _), answer) in ours.iter().zip(self.pull_from(&ours)) {
                 match answer.and_then(|result| {
                     self.take_page(&Page::read(&result)?, application);
@@ -287,7 +287,7 @@ impl Locator {
                     }
                     Err(CallError::Refused) => {
                         self.membership().contacts.remove(location);
-                        self.drop_members(std::slice::from_ref(location));
+                        self.drop_members(std::slice::from_ref(location), &view);
                         progress = true;
                     }
                     Err(CallError::Exception(exception)) => {

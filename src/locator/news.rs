@@ -12,6 +12,7 @@ use crate::net::{Answer, CallError, Request};
 use super::calls::{self, Hello, HelloArguments, Known, News, request, single_request};
 use super::member::{Member, State};
 use super::membership::{Change, Membership};
+use super::view::View;
 use super::{ANSWER_TICKS, Locator};
 
 impl Locator {
@@ -26,6 +27,7 @@ impl Locator {
         if calls.is_empty() {
             return Vec::new();
         }
+        let view = self.view();
         let answers = self.environment.network.call_all(calls, limit);
         let refused = calls.iter().zip(&answers);
         let refused: BTreeSet<_> = refused
@@ -33,13 +35,13 @@ impl Locator {
             .map(|((location, _), _)| location)
             .collect();
         for location in refused {
-            self.refused(location);
+            self.refused(location, &view);
         }
         answers
     }
 
-    /// A fresh connection to this node was refused.
-    pub(super) fn refused(&self, location: &Location) {
+    /// A fresh connection to this node, as it stands in that view, was refused.
+    pub(super) fn refused(&self, location: &Location, asked: &View) {
         let is_original = {
             let mut membership = self.membership();
             if let Some(track) = membership.tracks.get_mut(location) {
@@ -51,25 +53,39 @@ impl Locator {
                 .is_some_and(|member| !member.is_ours())
         };
         if !(is_original && self.is_starting(location)) {
-            self.drop_members(std::slice::from_ref(location));
+            self.drop_members(std::slice::from_ref(location), asked);
         }
     }
 
     /// Takes out members that went without goodbye, and tells the others, who will ask them once.
-    /// Of those that are no members nothing is said.
-    pub fn drop_members(&self, locations: &[Location]) {
-        let dropped = locations.iter().filter(|location| self.take_out(location));
+    /// Of those that are no members any more, as they stand in that view, nothing is said.
+    pub(super) fn drop_members(&self, locations: &[Location], asked: &View) {
+        let dropped = locations
+            .iter()
+            .filter(|location| self.take_out(location, asked));
         let dropped: Vec<_> = dropped.cloned().collect();
         if !dropped.is_empty() {
             self.tell_lost(&dropped);
         }
     }
 
-    /// Takes out a member that went without goodbye. True: it was one.
-    pub(super) fn take_out(&self, location: &Location) -> bool {
+    /// Takes out a member that went without goodbye, if it is still the one that was asked, as it
+    /// stands in that view; true: it was. Otherwise another run would be taken out, which believes
+    /// that it is a member:
+    ///
+    /// ```text
+    /// A                         B
+    ///   asks -------------------> (was killed: the port refuses)
+    ///                           starts again
+    ///     <-------------------- pull: A takes it in, B is full
+    ///   learns of the refusal
+    /// ```
+    pub(super) fn take_out(&self, location: &Location, asked: &View) -> bool {
+        let stamp = |view: &View| view.get(location).map(|member| member.stamp);
         let removed = *location != self.location && {
             let now = self.now();
-            self.membership().remove(location, None, now)
+            let mut membership = self.membership();
+            stamp(&membership.view) == stamp(asked) && membership.remove(location, None, now)
         };
         if removed {
             self.environment.network.forget(location);
@@ -93,7 +109,7 @@ impl Locator {
                 // Trouble here, which says nothing of it.
                 Err(CallError::Local(_)) => {}
                 Ok(_) | Err(_) => {
-                    self.take_out(location);
+                    self.take_out(location, &view);
                 }
             }
         }
@@ -101,7 +117,7 @@ impl Locator {
             let answer = self.service_types_of(&original.location);
             let refused = matches!(answer, Err(CallError::Refused));
             if refused && !self.is_starting(&original.location) {
-                self.take_out(&original.location);
+                self.take_out(&original.location, &view);
             }
         }
     }

@@ -53,6 +53,7 @@ impl Locator {
         if asked {
             return;
         }
+        let view = self.view();
         match self.service_types_of(location) {
             Ok(types) => {
                 if let Some(track) = self.membership().tracks.get_mut(location) {
@@ -67,13 +68,13 @@ impl Locator {
                         // Another name for a node that has its own: calls for what it would own
                         // would come back, and be passed on to it again.
                         if hello.me.location != *location {
-                            self.take_out(location);
+                            self.take_out(location, &view);
                         }
                         self.admit(hello.me);
                     }
                 }
             }
-            Err(CallError::Refused) => self.refused(location),
+            Err(CallError::Refused) => self.refused(location, &view),
             Err(_) => {}
         }
     }
@@ -112,7 +113,7 @@ impl Locator {
                 true
             }
             Err(CallError::Refused) => {
-                self.refused(original);
+                self.refused(original, &view);
                 true
             }
             Err(_) => false,
@@ -163,7 +164,7 @@ impl Locator {
         }
         self.watch_leaving_originals();
         let Some(location) = chosen else { return };
-        let asked = self.now();
+        let (asked, view) = (self.now(), self.view());
         match self.members_of_original(&location) {
             Ok(members) => {
                 if let Some(track) = self.membership().tracks.get_mut(&location) {
@@ -173,7 +174,7 @@ impl Locator {
                     self.ask_newcomer(&location);
                 }
             }
-            Err(CallError::Refused) => self.refused(&location),
+            Err(CallError::Refused) => self.refused(&location, &view),
             Err(_) => {
                 self.note_silence(&location, asked);
                 let since = {
@@ -184,7 +185,7 @@ impl Locator {
                         .and_then(|track| track.silent_since)
                 };
                 if since.is_some_and(|since| self.now().saturating_sub(since) >= DEAF) {
-                    self.drop_members(&[location]);
+                    self.drop_members(&[location], &view);
                 }
             }
         }
@@ -276,7 +277,7 @@ impl Locator {
             self.membership()
                 .leaving_originals
                 .insert(location.clone(), now);
-            self.take_out(location);
+            self.take_out(location, &self.view());
         }
         done();
         self.pass_on("remove", news);

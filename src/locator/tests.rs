@@ -151,3 +151,15 @@ fn regression_must_take_in_a_new_run_whose_clock_is_behind() {
     let page = Page::read(&page).unwrap();
     assert!(page.members.contains(&newcomer), "{:?}", page.members);
 }
+
+#[test]
+fn regression_must_not_take_a_new_run_out_for_the_refusal_of_the_one_before() {
+    let node = node(CallError::Refused);
+    let b = "b:1".parse().unwrap();
+    let asked = node.locator().view();
+    node.locator().admit(member("b:1", State::Filling, 20));
+    node.locator().refused(&b, &asked);
+    assert_eq!(names(&node), ["a:1", "b:1"]);
+    node.locator().refused(&b, &node.locator().view());
+    assert_eq!(names(&node), ["a:1"]);
+}

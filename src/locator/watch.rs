@@ -43,6 +43,7 @@ impl Locator {
             if targets.is_empty() {
                 break;
             }
+            let view = self.view();
             let hellos = self.hello(&targets);
             let mut gone = Vec::new();
             for (location, hello) in targets.iter().zip(hellos) {
@@ -56,7 +57,7 @@ impl Locator {
                     Err(_) => self.note_silence(location, started),
                 }
             }
-            self.drop_members(&gone);
+            self.drop_members(&gone, &view);
             asked.extend(targets);
             if gone.is_empty() {
                 break;
@@ -176,6 +177,7 @@ impl Locator {
     fn drop_the_silent(&self) {
         let now = self.now();
         let limit = self.ticks(SILENCE_TICKS);
+        let view = self.view();
         let silent: Vec<_> = {
             let membership = self.membership();
             let long = |since: Duration| now.saturating_sub(since) >= limit;
@@ -185,7 +187,7 @@ impl Locator {
             let silent = ours.filter(|(_, track)| track.silent_since.is_some_and(long));
             silent.map(|(location, _)| location.clone()).collect()
         };
-        self.drop_members(&silent);
+        self.drop_members(&silent, &view);
     }
 
     /// Whether a member's place has been taken by a node of another network, which knows nobody here:
@@ -317,6 +319,7 @@ impl Locator {
             self.ask_newcomer(&location);
         }
         ask.truncate(DIFFERENCES_AT_ONCE);
+        let view = self.view();
         let mut gone = Vec::new();
         for (location, hello) in ask.iter().zip(self.hello(&ask)) {
             match hello {
@@ -337,7 +340,7 @@ impl Locator {
                 Err(_) => {}
             }
         }
-        self.drop_members(&gone);
+        self.drop_members(&gone, &view);
     }
 }
 
