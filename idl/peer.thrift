@@ -41,6 +41,9 @@ struct Item {
   2: i64 version
   /** Absent where only the version is spoken of; empty for a key that was removed. */
   3: optional binary value
+  /** FNV-1a with a final mix, 64 bits, of a value that is not sent along; repair has it, as two nodes
+      may have given the same version. */
+  4: optional i64 digest
 }
 
 struct Hello {

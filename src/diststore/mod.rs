@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::locator::{Application, Item, ItemList, Locator, Participant, State, View, gone};
+use crate::locator::{Application, Item, ItemList, Locator, Participant, State, View, fnv1a, gone};
 use crate::service::{Call, Order, Service};
 use crate::thrift::{Exception, Write};
 
@@ -173,8 +173,20 @@ impl Store {
             value: Vec::new(),
             primary,
         };
-        self.items.read(key, read).unwrap_or(none).write(result);
+        let found = self.items.read(key, read).unwrap_or(none);
+        // Looked at after the item: who has handed it over and forgotten it is no holder any more, and
+        // the question may have been long on its way.
+        if !primary && !self.is_holder(&self.locator.view(), key) {
+            return Err(Exception::internal("this node is no holder of the key"));
+        }
+        found.write(result);
         Ok(())
+    }
+
+    fn is_holder(&self, view: &View, key: &[u8]) -> bool {
+        let holders = view.holders(key, self.locator.replicas());
+        let me = self.locator.location();
+        holders.iter().any(|holder| holder.location == *me)
     }
 
     fn on_offer(
@@ -187,15 +199,13 @@ impl Store {
         let takes = matches!(look.state, State::Full | State::Filling);
         let mut taken = Vec::with_capacity(items.len());
         for item in items {
-            let holders = look.view.holders(item.key, self.locator.replicas());
-            let me = self.locator.location();
-            let mine = takes && holders.iter().any(|holder| holder.location == *me);
+            let mine = takes && self.is_holder(&look.view, item.key);
             taken.push(if !mine {
                 Taken::NotMine
             } else if item.value.is_some() {
                 self.receive(item)?;
                 Taken::Held
-            } else if self.items.version(item.key) >= item.version {
+            } else if self.has(item) {
                 Taken::Held
             } else {
                 Taken::Wanted
@@ -208,6 +218,15 @@ impl Store {
         }
         calls::write_taken(&taken, result);
         Ok(())
+    }
+
+    /// Whether what lies here is what is offered, or later, as far as the offer describes it.
+    fn has(&self, item: &Item<'_>) -> bool {
+        let has = |version, value: &[u8]| {
+            let same = item.digest.is_none_or(|digest| digest == fnv1a(value));
+            version > item.version || (version == item.version && same)
+        };
+        self.items.read(item.key, has).unwrap_or(item.version <= 0)
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -338,6 +357,7 @@ impl Application for Store {
                             key,
                             version,
                             value: Some(value),
+                            digest: None,
                         });
                         last = Some(key.to_vec());
                     }
@@ -391,3 +411,6 @@ impl Participant for Store {
         self.hand_over()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,8 @@ enum Scope {
 struct Offered {
     key: Vec<u8>,
     version: i64,
+    /// Of the value, where it may differ from another one of the same version.
+    digest: Option<u64>,
     /// Places among the view's members.
     targets: Vec<usize>,
     /// How many of them have said so.
@@ -260,6 +262,7 @@ impl Store {
         Some(Offered {
             key: key.to_vec(),
             version,
+            digest: None,
             targets,
             held: 0,
             keep,
@@ -321,6 +324,7 @@ impl Store {
                     key: &offered.key,
                     version: offered.version,
                     value: None,
+                    digest: offered.digest,
                 });
             }
         }
@@ -347,10 +351,10 @@ impl Store {
                 match taken {
                     Taken::Held => batch[number].held += 1,
                     Taken::Wanted => wanted.entry(target).or_default().push(number),
-                    Taken::Unsure => {
+                    // Not that one's, or no longer: then it knows others than this node.
+                    Taken::Unsure | Taken::NotMine => {
                         unsure.insert(target);
                     }
-                    Taken::NotMine => {}
                 }
             }
         }
@@ -382,6 +386,7 @@ impl Store {
                             key,
                             version,
                             value: Some(value),
+                            digest: None,
                         });
                     });
                     if sent.is_none() {
@@ -391,6 +396,7 @@ impl Store {
                             key,
                             version,
                             value: None,
+                            digest: None,
                         });
                     }
                     count += 1;
@@ -459,7 +465,7 @@ impl Store {
 
     /// Compares what this node and each other one hold in common, and offers what differs. True: all
     /// have answered and taken it.
-    fn repair(&self, view: &Arc<View>) -> bool {
+    pub(super) fn repair(&self, view: &Arc<View>) -> bool {
         let mut done = true;
         let others: Vec<_> = {
             let ours = view
@@ -483,11 +489,12 @@ impl Store {
             for (shard, digest) in own.iter().enumerate() {
                 if theirs.get(shard) != Some(digest) {
                     let mut batch = Vec::new();
-                    self.each_shared(view, shard, &other.location, |key, version, _| {
+                    self.each_shared(view, shard, &other.location, |key, version, value| {
                         let key = key.to_vec();
                         batch.push(Offered {
                             key,
                             version,
+                            digest: Some(fnv1a(value)),
                             targets: vec![place],
                             held: 0,
                             keep: true,

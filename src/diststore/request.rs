@@ -143,8 +143,18 @@ impl Store {
     /// has everything.
     fn latest(&self, key: &[u8], deadline: Duration) -> Result<Option<Found>, Exception> {
         loop {
+            // Before the ring is looked at: should the pass forget it, those whom it has given it to
+            // are asked.
+            let own = self.items.read(key, |version, value| Found {
+                version,
+                value: value.to_vec(),
+                primary: false,
+            });
             let look = self.wait_until_ready(deadline)?;
             let holders = look.view.holders(key, self.locator.replicas());
+            if holders.is_empty() {
+                return Err(nobody_known());
+            }
             let others = self.others_of_ours(&holders);
             let calls: Vec<_> = others
                 .into_iter()
@@ -159,11 +169,6 @@ impl Store {
             // With a primary's answer those of the others are not needed.
             let sure = answers.iter().flatten().any(|found| found.primary);
             if sure || answers.iter().all(Result::is_ok) {
-                let own = self.items.read(key, |version, value| Found {
-                    version,
-                    value: value.to_vec(),
-                    primary: false,
-                });
                 let found = answers.into_iter().flatten().chain(own);
                 return Ok(found.max_by(|one, other| {
                     (one.version, &one.value).cmp(&(other.version, &other.value))
@@ -220,7 +225,13 @@ impl Store {
     /// Carries a put out where this node, full, is the only holder: the whole of a network of one, and
     /// most of one without copies. True: it may be acknowledged. False: there are others to serve, or
     /// the ring has changed meanwhile; what has been done does no harm.
-    fn put_alone(&self, look: &Look, holders: &[&Member], key: &[u8], value: &[u8]) -> bool {
+    pub(super) fn put_alone(
+        &self,
+        look: &Look,
+        holders: &[&Member],
+        key: &[u8],
+        value: &[u8],
+    ) -> bool {
         let alone = look.state == State::Full
             && holders.len() == 1
             && holders[0].location == *self.locator.location();
@@ -260,9 +271,7 @@ impl Store {
             let look = self.wait_until_ready(deadline)?;
             let holders = look.view.holders(key, replicas);
             if holders.is_empty() {
-                return Err(Exception::internal(
-                    "this node has left, and no other is known",
-                ));
+                return Err(nobody_known());
             }
             let missing = missing(&holders, &served);
             if missing.is_empty() {
@@ -298,6 +307,7 @@ impl Store {
                 key,
                 version,
                 value: Some(value),
+                digest: None,
             });
             let store = request("store", item);
             let calls: Vec<_> = ours
@@ -446,6 +456,11 @@ impl Store {
         self.pause(LOOK_AGAIN);
         Ok(())
     }
+}
+
+/// What still lies here may be older than what those have who took it over.
+fn nobody_known() -> Exception {
+    Exception::internal("this node has left, and no other is known")
 }
 
 fn not_acknowledged() -> Exception {

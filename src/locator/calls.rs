@@ -422,6 +422,8 @@ pub struct Item<'a> {
     pub key: &'a [u8],
     pub version: i64,
     pub value: Option<&'a [u8]>,
+    /// Of a value that is not sent along: another one may have the same version.
+    pub digest: Option<u64>,
 }
 
 impl<'a> Item<'a> {
@@ -430,6 +432,9 @@ impl<'a> Item<'a> {
         out.write_i64_field(2, self.version);
         if let Some(value) = self.value {
             out.write_bytes_field(3, value);
+        }
+        if let Some(digest) = self.digest {
+            out.write_i64_field(4, digest.cast_signed());
         }
         out.write_stop();
     }
@@ -440,12 +445,14 @@ impl<'a> Item<'a> {
             key: b"",
             version: 0,
             value: None,
+            digest: None,
         };
         reader.each_field(|id, kind, reader| {
             match (id, kind) {
                 (1, wire::STRING) => item.key = reader.bytes()?,
                 (2, wire::I64) => item.version = reader.i64()?,
                 (3, wire::STRING) => item.value = Some(reader.bytes()?),
+                (4, wire::I64) => item.digest = Some(reader.i64()?.cast_unsigned()),
                 _ => return Ok(false),
             }
             Ok(true)

@@ -1,0 +1,117 @@
+//! Two nodes, one of which reaches the other; nobody else is there.
+
+use super::*;
+use crate::locator::{Options, write_key};
+use crate::net::{Answer, CallError, Environment, Network, Random, Request, SystemClock};
+
+/// Carries every call to that node, if there is one.
+struct Direct(Option<Arc<Store>>);
+
+impl Network for Direct {
+    fn call_all(&self, calls: &[(Location, Request)], _: Duration) -> Vec<Answer> {
+        let answer = |(_, request): &(Location, Request)| {
+            let store = self.0.as_ref().ok_or(CallError::Silent)?;
+            call(store, request.method, &request.arguments).map_err(CallError::Exception)
+        };
+        calls.iter().map(answer).collect()
+    }
+
+    fn forget(&self, _: &Location) {}
+}
+
+fn call(store: &Store, method: &str, arguments: &[u8]) -> Result<Vec<u8>, Exception> {
+    let mut result = Vec::new();
+    let call = Call {
+        method: method.as_bytes(),
+        arguments,
+        local: true,
+        done: &|| (),
+    };
+    Service::call(store, &call, &mut result)?;
+    Ok(result)
+}
+
+fn store(name: &str, replicas: usize, other: Option<Arc<Store>>) -> Arc<Store> {
+    let options = Options {
+        service_types: SERVICE_TYPES,
+        replicas,
+        tick: Duration::from_millis(5),
+        die_from_anywhere: false,
+        on_die: Box::new(|| ()),
+    };
+    let environment = Environment {
+        network: Arc::new(Direct(other)),
+        clock: Arc::new(SystemClock::new()),
+        random: Random::new(1),
+        log: Box::new(|_| ()),
+    };
+    let locator = Locator::new(name.parse().unwrap(), options, environment);
+    Arc::new(Store::new(locator))
+}
+
+/// `a:1`, a network of its own.
+fn first(replicas: usize) -> Arc<Store> {
+    let store = store("a:1", replicas, None);
+    store.locator.start(None, &*store).unwrap();
+    store
+}
+
+/// `b:1`, which joins it.
+fn second(first: &Arc<Store>) -> Arc<Store> {
+    let store = store("b:1", first.locator.replicas(), Some(first.clone()));
+    let peer = first.locator.location();
+    store.locator.start(Some(peer), &*store).unwrap();
+    store
+}
+
+#[test]
+fn must_look_at_the_ring_again_before_it_acknowledges_alone() {
+    let a = first(1);
+    let look = a.locator.look();
+    let holders = look.view.holders(b"k", 1);
+    assert!(a.put_alone(&look, &holders, b"k", b"v"));
+    // It has pulled by now, and not got what comes next.
+    let _b = second(&a);
+    assert!(!a.put_alone(&look, &holders, b"k", b"w"));
+}
+
+#[test]
+fn regression_must_not_answer_from_what_is_left_when_all_have_gone() {
+    let a = first(1);
+    call(&a, "put", &KeyValue::write(b"k", Some(b"v"))).unwrap();
+    assert!(call(&a, "get", &write_key(b"k")).is_ok());
+    assert_eq!(a.leave(), Err(1));
+    assert!(call(&a, "get", &write_key(b"k")).is_err());
+}
+
+#[test]
+fn regression_must_not_answer_fetch_for_a_key_that_others_hold() {
+    let a = first(1);
+    let b = second(&a);
+    b.work();
+    let view = a.locator.view();
+    let keys = (0..100).map(|number| format!("k{number}").into_bytes());
+    let is_its = |key: &Vec<u8>| view.owner(key).unwrap().location == *b.locator.location();
+    let (its, own): (Vec<_>, Vec<_>) = keys.partition(is_its);
+    assert!(!its.is_empty() && !own.is_empty());
+    assert!(
+        its.iter()
+            .all(|key| call(&a, "fetch", &write_key(key)).is_err())
+    );
+    assert!(
+        own.iter()
+            .all(|key| call(&a, "fetch", &write_key(key)).is_ok())
+    );
+}
+
+#[test]
+fn regression_must_repair_two_values_of_one_version() {
+    let a = first(2);
+    let b = second(&a);
+    b.work();
+    a.items.merge(b"k", 7, b"x");
+    b.items.merge(b"k", 7, b"y");
+    assert!(b.repair(&b.locator.view()));
+    let value = a.items.read(b"k", |_, value| value.to_vec());
+    assert_eq!(value.as_deref(), Some(&b"y"[..]));
+}
