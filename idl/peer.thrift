@@ -117,7 +117,7 @@ service Peer {
 
 /** What the answerer of `store` now has. */
 struct Stored {
-  /** The version held now, which may be newer than the one offered. */
+  /** The version of the item, which is held now, or a greater one: what the item has to be above. */
   1: i64 version
   /** The nodes that should hold the key, as the answerer's ring has them. */
   2: list<locator.Location> holders

@@ -93,7 +93,7 @@ pub fn read_item(arguments: &[u8]) -> Result<Item<'_>, Exception> {
 
 /// The answer to `store`.
 pub struct Stored {
-    /// The version held now: that of the item, or a greater one.
+    /// That of the item, which is held now, or a greater one: what the item is to be above.
     pub version: i64,
     /// The key's holders, as the answerer's ring has them.
     pub holders: Vec<Location>,

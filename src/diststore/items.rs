@@ -83,6 +83,8 @@ pub struct Merged {
     pub version: i64,
     /// What was given is now held, and wasn't before.
     pub changed: bool,
+    /// Something later is held: a greater version, or a greater value of the same version.
+    pub later: bool,
     /// The key was not held before.
     pub new: bool,
 }
@@ -140,9 +142,11 @@ impl Items {
         if let Some(held) = held
             && (held.version(), held.value()) >= (version, value)
         {
+            let later = (held.version(), held.value()) > (version, value);
             let version = held.version();
             return Merged {
                 version,
+                later,
                 changed: false,
                 new,
             };
@@ -150,6 +154,7 @@ impl Items {
         shard.replace(Record::new(key, version, value));
         Merged {
             version,
+            later: false,
             changed: true,
             new,
         }

@@ -153,7 +153,9 @@ impl Store {
             self.mark_untidy();
         }
         let holders = holders.iter().map(|member| &member.location);
-        Stored::write(merged.version, holders, result);
+        // Another put of the same version stands here: this one has to be above it.
+        let tie = merged.later && merged.version == item.version;
+        Stored::write(merged.version + i64::from(tie), holders, result);
         Ok(())
     }
 

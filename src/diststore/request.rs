@@ -284,7 +284,7 @@ impl Store {
                 if !holders.iter().any(|holder| holder.location == *me) {
                     self.mark_untidy();
                 }
-                if merged.version > version {
+                if merged.later {
                     version = self.next_version(merged.version);
                     served.clear();
                     continue;

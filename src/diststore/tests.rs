@@ -105,6 +105,25 @@ fn regression_must_not_answer_fetch_for_a_key_that_others_hold() {
 }
 
 #[test]
+fn regression_must_not_take_another_value_of_that_version_for_the_put() {
+    let a = first(1);
+    let store = |value: &[u8]| {
+        let item = Item {
+            key: b"k",
+            version: 7,
+            value: Some(value),
+            digest: None,
+        };
+        let stored = call(&a, "store", &calls::write_item(&item)).unwrap();
+        Stored::read(&stored).unwrap().version
+    };
+    assert_eq!(store(b"x"), 7);
+    assert_eq!(store(b"x"), 7);
+    assert_eq!(store(b""), 8);
+    assert_eq!(store(b"y"), 7);
+}
+
+#[test]
 fn regression_must_repair_two_values_of_one_version() {
     let a = first(2);
     let b = second(&a);
@@ -114,4 +133,20 @@ fn regression_must_repair_two_values_of_one_version() {
     assert!(b.repair(&b.locator.view()));
     let value = a.items.read(b"k", |_, value| value.to_vec());
     assert_eq!(value.as_deref(), Some(&b"y"[..]));
+}
+
+#[test]
+fn must_not_forget_what_nobody_says_to_have() {
+    let a = first(1);
+    for number in 0..100 {
+        call(&a, "put", &KeyValue::write(&[number], Some(b"v"))).unwrap();
+    }
+    let b = second(&a);
+    b.work();
+    b.work();
+    assert!(b.items.count() > 0);
+    // Its offers aren't answered.
+    a.work();
+    assert_eq!(a.items.count(), 100);
+    assert_eq!(a.moves().unconfirmed, b.items.count());
 }
