@@ -78,7 +78,8 @@ impl<P: Participant> Node<P> {
         let tick = |participant: &P| participant.locator().tick();
         self.repeat("ticker", interval, tick);
         let mover = self.repeat("mover", interval, P::work);
-        self.participant.locator().wake_on_change(mover);
+        let locator = self.participant.locator();
+        locator.wake_on_change(move || mover.unpark());
     }
 
     /// A thread that does `work` at each interval, and sooner when it is unparked, until the node

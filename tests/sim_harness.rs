@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use sim::plan::{Class, Plan};
 use sim::pool::Pool;
 use sim::runner::{Figures, Verdict, run_many, run_world};
-use sim::schedule::{Class, Plan, location, play};
+use sim::schedule::{location, play};
 use sim::world::{Item, Options, SimNode, Subject, World};
 use thrifty_p2p::location::Location;
 use thrifty_p2p::net::{CallError, Connection, Environment, Network, Random, Request};

@@ -33,7 +33,6 @@ pub use participant::{Application, LocatorService, Participant, SERVICE_TYPES};
 pub use view::View;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::Thread;
 use std::time::Duration;
 
 use crate::location::Location;
@@ -95,8 +94,8 @@ pub struct Locator {
     options: Options,
     environment: Environment,
     membership: Mutex<Membership>,
-    /// The thread that is woken when the view changes.
-    mover: OnceLock<Thread>,
+    /// Wakes the mover.
+    on_change: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Locator {
@@ -108,7 +107,7 @@ impl Locator {
             location,
             options,
             environment,
-            mover: OnceLock::new(),
+            on_change: OnceLock::new(),
         }
     }
 
@@ -177,10 +176,10 @@ impl Locator {
         self.options.tick * count
     }
 
-    /// Has `thread` unparked whenever the view changes, or there is something to pull.
-    pub fn wake_on_change(&self, thread: Thread) {
+    /// Has `wake` called whenever the view changes, or there is something to pull. It must not block.
+    pub fn wake_on_change(&self, wake: impl Fn() + Send + Sync + 'static) {
         // A second call changes nothing: a node has one mover.
-        let _ = self.mover.set(thread);
+        let _ = self.on_change.set(Box::new(wake));
     }
 
     /// A line on the node's own log, whatever a key or a peer's words have in them.
@@ -197,8 +196,8 @@ impl Locator {
     }
 
     fn changed(&self) {
-        if let Some(mover) = self.mover.get() {
-            mover.unpark();
+        if let Some(wake) = self.on_change.get() {
+            wake();
         }
     }
 

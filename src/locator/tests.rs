@@ -163,3 +163,21 @@ fn regression_must_not_take_a_new_run_out_for_the_refusal_of_the_one_before() {
     node.locator().refused(&b, &node.locator().view());
     assert_eq!(names(&node), ["a:1"]);
 }
+
+#[test]
+fn must_fill_again_when_another_has_dropped_it() {
+    let node = node(CallError::Silent);
+    let locator = node.locator();
+    locator.set_state(State::Full);
+    let hello = |known| calls::Hello {
+        me: member("b:1", State::Full, 10),
+        digest: locator.view().digest(),
+        known,
+        members: None,
+    };
+    let b = "b:1".parse().unwrap();
+    locator.on_answer(&b, hello(calls::Known::Member));
+    assert_eq!(locator.me().state, State::Full);
+    locator.on_answer(&b, hello(calls::Known::Lost));
+    assert_eq!(locator.me().state, State::Filling);
+}

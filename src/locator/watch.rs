@@ -207,7 +207,11 @@ impl Locator {
     }
 
     /// Takes in what a node said of itself. The answer is its list, if it differs from ours.
-    fn on_answer(&self, from: &Location, hello: Hello) -> Option<(Location, Vec<Member>)> {
+    pub(super) fn on_answer(
+        &self,
+        from: &Location,
+        hello: Hello,
+    ) -> Option<(Location, Vec<Member>)> {
         if hello.me.state == State::Gone {
             self.believe_goodbye(&hello.me);
             return None;

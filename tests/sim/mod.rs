@@ -5,8 +5,10 @@
 //! * `pool`: threads; `scheduler`: activities, virtual time, whose turn it is;
 //! * `network`: calls between nodes, and all that can happen to them;
 //! * `world`: processes, clocks, crashes; what a node and a client are to it;
+//! * `store`: what is tested, as such a node;
 //! * `truth`: what is so, seen from outside; `history`: what clients saw, and whether they may;
-//! * `plain`: nodes that keep nothing; `schedule`: random schedules of everything; `runner`: many of them, and replay.
+//! * `plan`: what a schedule is like; `schedule`: random schedules of everything; `runner`: many of
+//!   them, and replay; `plain`: nodes that keep nothing.
 //!
 //! To replay a failure, say what it prints: `SIM_SEED=17 cargo test --test sim_store class_1`;
 //! with `SIM_TRACE=1` the whole trace is printed. `SIM_SCHEDULES=100000` runs that many,
@@ -18,9 +20,11 @@
 pub mod history;
 pub mod network;
 pub mod plain;
+pub mod plan;
 pub mod pool;
 pub mod runner;
 pub mod schedule;
 pub mod scheduler;
+pub mod store;
 pub mod truth;
 pub mod world;

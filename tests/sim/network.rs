@@ -36,7 +36,14 @@ pub struct Weather {
     pub reset: usize,
     /// Calls that can't be made for lack of ports or descriptors.
     pub local_trouble: usize,
+    /// Questions and answers of these methods that come late.
+    pub late: usize,
+    pub late_methods: Vec<&'static str>,
 }
+
+/// The most that a late message takes, in microseconds: there and back less than the limit for an
+/// answer.
+const LATE_MAX: usize = 240_000;
 
 /// Who calls. Clients have no location; nothing is ever cut off from them.
 #[derive(Debug, Clone)]
@@ -78,6 +85,7 @@ struct Leg {
 struct Message {
     from: Option<Location>,
     to: Option<Location>,
+    method: &'static str,
     /// What it does on arrival. It must not wait.
     effect: Box<dyn FnOnce() + Send>,
 }
@@ -164,6 +172,7 @@ impl World {
         self: &Arc<Self>,
         from: Option<Location>,
         to: Option<Location>,
+        method: &'static str,
         effect: impl FnOnce() + Send + 'static,
     ) {
         let lost = self.wires().weather.lost;
@@ -175,6 +184,7 @@ impl World {
         let message = Message {
             from,
             to,
+            method,
             effect: Box::new(effect),
         };
         if let Some(message) = self.unless_cut(message) {
@@ -209,7 +219,16 @@ impl World {
             94..99 => (5_000, 50_000),
             _ => (50_000, 200_000),
         };
-        let usual = self.between(from, to);
+        let (late, methods) = {
+            let wires = self.wires();
+            let late = wires.weather.late;
+            (late, wires.weather.late_methods.contains(&message.method))
+        };
+        let usual = if methods && self.chance(late) {
+            self.between(0, LATE_MAX)
+        } else {
+            self.between(from, to)
+        };
         let now = self.scheduler.now();
         let slow = {
             let mut wires = self.wires();
@@ -239,8 +258,13 @@ impl World {
             let at = self.scheduler.now() + self.between(0, 2_000_000);
             let world = self.clone();
             self.scheduler.act_at(at, move || {
-                let Message { from, to, effect } = message;
-                world.transmit(from, to, effect);
+                let Message {
+                    from,
+                    to,
+                    method,
+                    effect,
+                } = message;
+                world.transmit(from, to, method, effect);
             });
         }
     }
@@ -261,7 +285,8 @@ impl World {
         }
         let sent_to = self.process(to).map(|(group, _)| group);
         let (world, back, there) = (self.clone(), from.location.clone(), to.clone());
-        self.transmit(from.location.clone(), Some(to.clone()), move || {
+        let method = batch[0].1.method;
+        self.transmit(from.location.clone(), Some(to.clone()), method, move || {
             world.arrive(call, back, &there, sent_to, batch);
         });
     }
@@ -281,13 +306,13 @@ impl World {
             sent_to.is_none() || sent_to == found || self.chance(500)
         }) else {
             let refused = found.is_none() && (sent_to.is_none() || self.chance(500));
-            for (leg, _) in batch {
+            for (leg, request) in batch {
                 let why = if refused {
                     CallError::Refused
                 } else {
                     CallError::Broken("reset by peer".to_owned())
                 };
-                self.send_back(call, leg, to, back.clone(), Err(why));
+                self.send_back(call, (leg, request.method), to, back.clone(), Err(why));
             }
             return;
         };
@@ -298,7 +323,8 @@ impl World {
         }
         for (leg, request) in &batch {
             if request.oneway {
-                self.send_back(call, *leg, to, back.clone(), Ok(vec![0]));
+                let leg = (*leg, request.method);
+                self.send_back(call, leg, to, back.clone(), Ok(vec![0]));
             }
         }
         let method = batch[0].1.method;
@@ -332,7 +358,7 @@ impl World {
                 outcome = Err(CallError::Broken("reset by peer".to_owned()));
             }
             if !request.oneway {
-                self.send_back(call, leg, to, back.cloned(), outcome);
+                self.send_back(call, (leg, request.method), to, back.cloned(), outcome);
             }
         }
     }
@@ -361,13 +387,13 @@ impl World {
     fn send_back(
         self: &Arc<Self>,
         call: u64,
-        leg: usize,
+        (leg, method): (usize, &'static str),
         from: &Location,
         back: Option<Location>,
         answer: Answer,
     ) {
         let world = self.clone();
-        self.transmit(Some(from.clone()), back, move || {
+        self.transmit(Some(from.clone()), back, method, move || {
             world.answer(call, leg, answer);
         });
     }
@@ -389,7 +415,7 @@ impl World {
             .unanswered(|_, leg| leg.taken_by == Some(group));
         for (call, leg, from) in waiting {
             let why = CallError::Broken("connection reset".to_owned());
-            self.send_back(call, leg, location, from.location, Err(why));
+            self.send_back(call, (leg, ""), location, from.location, Err(why));
         }
     }
 }

@@ -6,87 +6,22 @@
 //! safe moments: a part of a ring may have acknowledged with fewer copies. There, a leaver may find
 //! nobody to take its keys; it says so, and then what is missing at the end is not counted as lost.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use thrifty_p2p::location::Location;
 use thrifty_p2p::net::Network;
 
-use super::history::{Outcome, Promise};
+use super::history::Outcome;
 use super::network::Weather;
-use super::runner::{Figures, print_trace};
-use super::world::{Options, Phase, Process, TICK, World};
+use super::plan::{Class, Plan};
+use super::runner::Figures;
+use super::scheduler::Ticket;
+use super::world::{Phase, Process, TICK, World};
 
 /// How long the world may take to settle, in its own time.
 const SETTLE: Duration = Duration::from_secs(180);
-
-/// What may go wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// Nothing but late messages.
-    Late,
-    /// And joins, and leaves.
-    Orderly,
-    /// And crashes and restarts: class 1.
-    Crashes,
-    /// And stops, partitions, lost messages, broken connections: class 2.
-    Everything,
-}
-
-#[derive(Debug, Clone)]
-pub struct Plan {
-    pub class: Class,
-    /// R.
-    pub replicas: usize,
-    /// At the beginning.
-    pub nodes: usize,
-    pub nodes_max: usize,
-    pub clients: usize,
-    /// Of each client.
-    pub operations: usize,
-    pub keys: usize,
-}
-
-impl Plan {
-    pub fn new(class: Class, replicas: usize) -> Self {
-        Plan {
-            class,
-            replicas,
-            nodes: 4,
-            nodes_max: 7,
-            clients: 3,
-            operations: 35,
-            keys: 8,
-        }
-    }
-
-    pub fn options(&self) -> Options {
-        let everything = self.class == Class::Everything;
-        let weather = if everything {
-            Weather {
-                lost: 10,
-                reset: 10,
-                local_trouble: 3,
-            }
-        } else {
-            Weather::default()
-        };
-        Options {
-            weather,
-            watch_stability: everything,
-            print: print_trace(),
-            ..Options::default()
-        }
-    }
-
-    fn promise(&self) -> Promise {
-        match self.class {
-            Class::Everything => Promise::WhileStable,
-            _ => Promise::Always,
-        }
-    }
-}
 
 /// A name for a new node. Many: text order, ring order and port order differ.
 pub fn location(number: usize) -> Location {
@@ -105,6 +40,8 @@ pub fn play(world: &Arc<World>, plan: &Plan) -> Result<Figures, String> {
         over: AtomicBool::new(false),
         working: AtomicUsize::new(0),
         incomplete: AtomicBool::new(false),
+        clients: AtomicUsize::new(0),
+        chaos_waits: Mutex::default(),
     });
     world.boot(&location(0), None);
     stage.await_that(|| {
@@ -120,8 +57,12 @@ pub fn play(world: &Arc<World>, plan: &Plan) -> Result<Figures, String> {
         world.boot(&location(number), Some(&location(0)));
     }
     stage.await_that(|| world.agreed())?;
+    stage.clients.store(plan.clients, Ordering::Relaxed);
     for client in 0..plan.clients {
-        stage.spawn("client", move |stage| stage.use_store(client));
+        stage.spawn("client", move |stage| {
+            stage.use_store(client);
+            stage.clients.fetch_sub(1, Ordering::Relaxed);
+        });
     }
     let chaos = Chaos {
         stage: stage.clone(),
@@ -137,9 +78,6 @@ pub fn play(world: &Arc<World>, plan: &Plan) -> Result<Figures, String> {
     figures.incomplete_leaves = u64::from(stage.incomplete.load(Ordering::Relaxed));
     let history = world.history();
     history.check_reads(plan.promise())?;
-    if stage.incomplete.load(Ordering::Relaxed) && plan.class < Class::Everything {
-        return Err("somebody left without handing over all keys".to_owned());
-    }
     for operation in history.operations() {
         let (all, well) = match operation.put {
             Some(_) => (&mut figures.puts, &mut figures.puts_acknowledged),
@@ -160,6 +98,10 @@ struct Stage {
     working: AtomicUsize,
     /// A leaver gave up.
     incomplete: AtomicBool,
+    /// Clients that are not done.
+    clients: AtomicUsize,
+    /// What the chaos is woken by.
+    chaos_waits: Mutex<Option<Ticket>>,
 }
 
 impl Stage {
@@ -187,18 +129,18 @@ impl Stage {
         let world = &self.world;
         let (net, subject) = (world.client(), world.subject.clone());
         for number in 0..self.plan.operations {
-            let longest = if world.chance(500) { 20_000 } else { 800_000 };
+            let longest = self.plan.pauses[world.random.below(2)];
             world.scheduler.sleep(world.between(0, longest));
             let Some(to) = world.pick(&world.locations()).cloned() else {
                 continue;
             };
             let key = format!("k{}", world.random.below(self.plan.keys)).into_bytes();
-            if world.chance(500) {
+            if !world.chance(self.plan.puts) {
                 // The history has it.
                 let _ = self.get(&*net, &to, &key);
                 continue;
             }
-            let deletes = world.chance(100);
+            let deletes = world.chance(self.plan.deletes);
             let value = if deletes {
                 Vec::new()
             } else {
@@ -212,6 +154,7 @@ impl Stage {
             world
                 .scheduler
                 .trace(format_args!("@{operation} put {text:?} at {to}"));
+            self.provoke();
             let answer = subject.put(&*net, &to, &key, &value);
             world
                 .scheduler
@@ -221,7 +164,37 @@ impl Stage {
                 Err(_) => Outcome::Unknown,
             };
             world.history().end(operation, outcome);
+            if answer.is_ok() {
+                self.provoke();
+                let others = world.locations();
+                let other = world
+                    .pick(&others)
+                    .filter(|_| world.chance(self.plan.echoes));
+                // The history has it.
+                let _ = other.map(|other| self.get(&*net, other, &key));
+            }
         }
+    }
+
+    /// Now may be the worst moment for something to go wrong.
+    fn provoke(&self) {
+        if self.world.chance(self.plan.provocations) {
+            let ticket = self
+                .chaos_waits
+                .lock()
+                .expect("BUG: nobody panics with it")
+                .take();
+            if let Some(ticket) = ticket {
+                self.world.scheduler.wake(ticket);
+            }
+        }
+    }
+
+    fn await_provocation(&self, longest: Duration) {
+        let scheduler = &self.world.scheduler;
+        let (ticket, until) = (scheduler.ticket(), scheduler.now() + longest);
+        *self.chaos_waits.lock().expect("BUG: nobody panics with it") = Some(ticket);
+        scheduler.wait(ticket, until);
     }
 
     fn get(&self, net: &dyn Network, to: &Location, key: &[u8]) -> Result<Vec<u8>, String> {
@@ -255,8 +228,8 @@ impl Stage {
             self.world.resume(&at);
         }
         self.world.heal();
-        // What the cut held arrives within this time; a put in it takes effect.
-        self.world.scheduler.sleep(Duration::from_secs(3));
+        // What was held on the way arrives, and is carried out, as late as a put may be.
+        self.world.scheduler.sleep(20 * TICK);
     }
 
     /// Every key at every node, and against the copies.
@@ -292,6 +265,9 @@ impl Stage {
     }
 }
 
+/// What may go wrong: how often, from which class on, and how.
+type Kind = (usize, Class, fn(&mut Chaos));
+
 /// Makes things go wrong.
 struct Chaos {
     stage: Arc<Stage>,
@@ -308,20 +284,31 @@ impl Chaos {
     /// Until the clients are done.
     fn rage(mut self) -> Figures {
         let (stage, world) = (self.stage.clone(), self.stage.world.clone());
-        let clients = stage.plan.clients;
         let class = stage.plan.class;
-        let mut busy = clients;
-        while busy > 0 {
-            let longest = if world.chance(300) { 20_000 } else { 1_500_000 };
-            world.scheduler.sleep(world.between(0, longest));
-            busy = stage.working.load(Ordering::Relaxed);
-            match world.random.below(100) {
-                0..20 if class >= Class::Orderly => self.join(),
-                20..38 if class >= Class::Orderly => self.leave(),
-                38..60 if class >= Class::Crashes => self.crash(),
-                60..75 if class == Class::Everything => self.stop(),
-                75..88 if class == Class::Everything => self.partition(),
-                _ => self.slow_down(),
+        let plan = &stage.plan;
+        let kinds: [Kind; 6] = [
+            (plan.joins, Class::Orderly, Chaos::join),
+            (plan.leaves, Class::Orderly, Chaos::leave),
+            (plan.crashes, Class::Crashes, Chaos::crash),
+            (plan.stops, Class::Everything, Chaos::stop),
+            (plan.partitions, Class::Everything, Chaos::partition),
+            (plan.slow_spells, Class::Late, Chaos::slow_down),
+        ];
+        let kinds: Vec<_> = kinds
+            .into_iter()
+            .filter(|(_, least, _)| class >= *least)
+            .collect();
+        let sum: usize = kinds.iter().map(|(weight, ..)| weight).sum();
+        while stage.clients.load(Ordering::Relaxed) > 0 {
+            let longest = plan.chaos_pauses[world.random.below(2)];
+            stage.await_provocation(world.between(0, longest));
+            let mut choice = world.random.below(sum.max(1));
+            for (weight, _, act) in &kinds {
+                if choice < *weight {
+                    act(&mut self);
+                    break;
+                }
+                choice -= weight;
             }
         }
         self.figures
@@ -364,6 +351,10 @@ impl Chaos {
             return;
         }
         let leaver = &up[world.random.below(up.len())];
+        // Somebody has to be there who takes what it has.
+        if self.whole().iter().all(|whole| whole == leaver) {
+            return;
+        }
         let stage = self.stage.clone();
         world.leave(leaver, move |complete| {
             stage.incomplete.fetch_or(!complete, Ordering::Relaxed);

@@ -14,10 +14,13 @@ use thrifty_p2p::service::Service;
 
 use super::history::History;
 use super::network::{Origin, SimNetwork, Weather, Wires};
-use super::scheduler::{Group, Scheduler, WORLD};
+use super::scheduler::{Group, Scheduler, Ticket, WORLD};
 
 /// How often a node is ticked.
 pub const TICK: Duration = Duration::from_millis(500);
+
+/// Longer than any message is on its way.
+const CLOCK_STANDS: Duration = Duration::from_secs(3);
 
 /// 2026-01-01, in microseconds.
 const EPOCH: i64 = 1_767_225_600_000_000;
@@ -41,6 +44,11 @@ pub trait SimNode: Send + Sync {
 
     /// One round of the mover.
     fn work(&self);
+
+    /// Has `wake` called whenever the mover is to work at once.
+    fn wake_on_change(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        let _ = wake;
+    }
 
     /// The process is to end without a word: there is nothing for it to take part in.
     fn gives_up(&self) -> bool {
@@ -77,6 +85,8 @@ pub struct Options {
     pub weather: Weather,
     /// Every process's wall clock is off by up to this, either way.
     pub clocks_apart: Duration,
+    /// How long a mover rests that nobody wakes, in microseconds.
+    pub mover_rests: (usize, usize),
     /// Note when the world is stable. It costs a look at every node after every call.
     pub watch_stability: bool,
     /// More than that many turns are a failure.
@@ -90,6 +100,7 @@ impl Default for Options {
         Options {
             weather: Weather::default(),
             clocks_apart: Duration::from_secs(300),
+            mover_rests: (50_000, 500_000),
             watch_stability: false,
             turns_max: 2_000_000,
             print: false,
@@ -109,6 +120,8 @@ pub struct Process {
     pub group: Group,
     pub phase: Phase,
     pub stopped: bool,
+    /// How far it is off.
+    clock: i64,
     pub node: Arc<dyn SimNode>,
     service: Arc<dyn Service>,
 }
@@ -120,6 +133,8 @@ pub struct World {
     pub subject: Arc<dyn Subject>,
     options: Options,
     processes: Mutex<BTreeMap<Location, Process>>, // guards itself
+    /// When the last run at a location ended, and its clock.
+    ended: Mutex<BTreeMap<Location, (Duration, i64)>>, // guards itself
     wires: Mutex<Wires>,                           // guards itself
     history: Mutex<History>,                       // guards itself
 }
@@ -139,6 +154,7 @@ impl World {
             subject,
             options,
             processes: Mutex::default(),
+            ended: Mutex::default(),
             wires: Mutex::new(wires),
             history: Mutex::default(),
         })
@@ -220,8 +236,7 @@ impl World {
     /// Starts a process. It takes calls at once.
     pub fn boot(self: &Arc<Self>, location: &Location, contact: Option<&Location>) {
         let group = self.scheduler.new_group();
-        let apart = self.options.clocks_apart.as_micros() as usize;
-        let off = self.random.below(2 * apart + 1) as i64 - apart as i64;
+        let off = self.clock_of(location);
         self.scheduler.trace(format_args!(
             "{location} boots as process {}, contact {contact:?}, clock off by {off} us",
             group.0
@@ -250,6 +265,7 @@ impl World {
             group,
             phase: Phase::Starting,
             stopped: false,
+            clock: off,
             service: node.service(),
             node: node.clone(),
         };
@@ -268,6 +284,20 @@ impl World {
                 world.end(&me);
             }
         });
+    }
+
+    /// How far a location's clock is off. A clock may be set anew, but not between two runs that
+    /// follow on each other at once, when messages of the first are still on their way.
+    fn clock_of(&self, location: &Location) -> i64 {
+        let apart = self.options.clocks_apart.as_micros() as usize;
+        let anew = self.random.below(2 * apart + 1) as i64 - apart as i64;
+        let ended = self.ended().remove(location);
+        let recent = ended.filter(|(at, _)| self.scheduler.now() < *at + CLOCK_STANDS);
+        recent.map_or(anew, |(_, off)| off)
+    }
+
+    fn ended(&self) -> MutexGuard<'_, BTreeMap<Location, (Duration, i64)>> {
+        self.ended.lock().expect("BUG: the world panicked")
     }
 
     fn set_phase(&self, location: &Location, phase: Phase) {
@@ -291,20 +321,56 @@ impl World {
         });
     }
 
+    /// The mover: works at an interval, and as soon as it is woken.
     fn work_from_now_on(self: &Arc<Self>, me: Location, group: Group, node: Arc<dyn SimNode>) {
-        let world = self.clone();
-        let at = self.scheduler.now() + self.between(50_000, 500_000);
-        self.scheduler.spawn(group, "mover", at, move || {
-            node.work();
-            if node.gives_up() {
-                world.scheduler.trace(format_args!("{me} gives up"));
-                world.end(&me);
-                world.observe();
-                return;
+        // It works at once when it begins.
+        let alarm = Arc::new(Mutex::new(Alarm {
+            rung: true,
+            rests: None,
+        }));
+        let (scheduler, rung) = (self.scheduler.clone(), alarm.clone());
+        node.wake_on_change(Box::new(move || {
+            let rests = {
+                let mut alarm = lock_alarm(&rung);
+                alarm.rung = true;
+                alarm.rests.take()
+            };
+            if let Some(ticket) = rests {
+                scheduler.wake(ticket);
             }
-            world.observe();
-            world.work_from_now_on(me, group, node);
+        }));
+        let world = self.clone();
+        let now = self.scheduler.now();
+        self.scheduler.spawn(group, "mover", now, move || {
+            loop {
+                world.rest(&alarm);
+                node.work();
+                if node.gives_up() {
+                    world.scheduler.trace(format_args!("{me} gives up"));
+                    world.end(&me);
+                    world.observe();
+                    return;
+                }
+                world.observe();
+            }
         });
+    }
+
+    fn rest(&self, alarm: &Mutex<Alarm>) {
+        let (shortest, longest) = self.options.mover_rests;
+        let until = self.scheduler.now() + self.between(shortest, longest);
+        let ticket = self.scheduler.ticket();
+        let rung = {
+            let mut alarm = lock_alarm(alarm);
+            alarm.rests = (!alarm.rung).then_some(ticket);
+            alarm.rung
+        };
+        if !rung {
+            self.scheduler.wait(ticket, until);
+        }
+        *lock_alarm(alarm) = Alarm::default();
+        let late = self.hesitation();
+        self.scheduler.sleep(late);
     }
 
     /// The process ends as if killed.
@@ -317,6 +383,8 @@ impl World {
     fn end(self: &Arc<Self>, location: &Location) {
         let process = self.slots().remove(location);
         if let Some(process) = process {
+            let now = self.scheduler.now();
+            self.ended().insert(location.clone(), (now, process.clock));
             self.scheduler.kill(process.group);
             self.break_calls_to(location, process.group);
         }
@@ -375,6 +443,18 @@ impl World {
         let all = std::mem::take(&mut *self.slots());
         drop(all);
     }
+}
+
+/// How a mover is woken.
+#[derive(Default)]
+struct Alarm {
+    /// It has been, since it began its work.
+    rung: bool,
+    rests: Option<Ticket>,
+}
+
+fn lock_alarm(alarm: &Mutex<Alarm>) -> MutexGuard<'_, Alarm> {
+    alarm.lock().expect("BUG: an alarm panicked")
 }
 
 struct SimClock {
