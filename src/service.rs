@@ -36,5 +36,9 @@ pub trait Service: Send + Sync {
     /// The exception that is answered instead; what stands in `result` then is thrown away.
     fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception>;
 
+    /// Is told of calls, method and arguments, that have arrived together and will be served next, one
+    /// by one: their data can be brought near side by side. Changes nothing, and does not block.
+    fn foresee(&self, _calls: &mut dyn Iterator<Item = (&[u8], &[u8])>) {}
+
     fn order(&self, method: &[u8]) -> Order;
 }

@@ -8,7 +8,8 @@
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::hint::black_box;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::locator::fnv1a;
@@ -54,15 +55,67 @@ impl Record {
     }
 }
 
-impl Borrow<[u8]> for Record {
-    fn borrow(&self) -> &[u8] {
+/// A key with its hash and its shard, to be looked up as often as need be.
+struct Hashed<'a> {
+    key: &'a [u8],
+    hash: u64,
+    shard: usize,
+}
+
+/// What a shard's table is searched by: an item, or a key that has been hashed.
+trait Keyed {
+    fn key(&self) -> &[u8];
+
+    /// The hash, if it is known.
+    fn known_hash(&self) -> Option<u64>;
+}
+
+impl Keyed for Record {
+    fn key(&self) -> &[u8] {
         self.key()
+    }
+
+    fn known_hash(&self) -> Option<u64> {
+        None
     }
 }
 
+impl Keyed for Hashed<'_> {
+    fn key(&self) -> &[u8] {
+        self.key
+    }
+
+    fn known_hash(&self) -> Option<u64> {
+        Some(self.hash)
+    }
+}
+
+impl<'a> Borrow<dyn Keyed + 'a> for Record {
+    fn borrow(&self) -> &(dyn Keyed + 'a) {
+        self
+    }
+}
+
+impl Hash for dyn Keyed + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.known_hash() {
+            Some(hash) => state.write_u64(hash),
+            None => state.write(self.key()),
+        }
+    }
+}
+
+impl PartialEq for dyn Keyed + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for dyn Keyed + '_ {}
+
 impl Hash for Record {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
+        (self as &dyn Keyed).hash(state);
     }
 }
 
@@ -74,7 +127,44 @@ impl PartialEq for Record {
 
 impl Eq for Record {}
 
-type Shard = HashSet<Record>;
+/// Hashes keys with a secret of this process, so that nobody can choose keys that collide, and
+/// lets a hash that is known already be.
+#[derive(Clone, Default)]
+struct Secret(RandomState);
+
+enum SecretHasher {
+    Hashing(DefaultHasher),
+    Known(u64),
+}
+
+impl BuildHasher for Secret {
+    type Hasher = SecretHasher;
+
+    fn build_hasher(&self) -> SecretHasher {
+        SecretHasher::Hashing(self.0.build_hasher())
+    }
+}
+
+impl Hasher for SecretHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let SecretHasher::Hashing(hasher) = self {
+            hasher.write(bytes);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        *self = SecretHasher::Known(hash);
+    }
+
+    fn finish(&self) -> u64 {
+        match self {
+            SecretHasher::Hashing(hasher) => hasher.finish(),
+            SecretHasher::Known(hash) => *hash,
+        }
+    }
+}
+
+type Shard = HashSet<Record, Secret>;
 
 /// What a merge found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,12 +181,15 @@ pub struct Merged {
 
 pub struct Items {
     shards: Vec<Mutex<Shard>>,
+    secret: Secret,
 }
 
 impl Default for Items {
     fn default() -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Items { shards }
+        let secret = Secret::default();
+        let shard = |_| Mutex::new(Shard::with_hasher(secret.clone()));
+        let shards = (0..SHARDS).map(shard).collect();
+        Items { shards, secret }
     }
 }
 
@@ -113,11 +206,37 @@ impl Items {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn hashed<'a>(&self, key: &'a [u8]) -> Hashed<'a> {
+        let mut hasher = self.secret.build_hasher();
+        hasher.write(key);
+        Hashed {
+            key,
+            hash: hasher.finish(),
+            shard: Self::shard_of(key),
+        }
+    }
+
+    /// Has the processor bring the items of these keys near, side by side: looked up one by one,
+    /// with the serving of a request between two, each would be waited for in turn.
+    pub fn touch<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        // Hashed before, so that what is left for each key is little, and the processor is ahead
+        // by several.
+        let mut hashed = Vec::with_capacity(16);
+        hashed.extend(keys.map(|key| self.hashed(key)));
+        let ends = hashed.iter().map(|key| {
+            let shard = self.shard(key.shard);
+            let record = shard.get(key as &dyn Keyed);
+            record.map_or(0, |record| u64::from(record.0[record.0.len() - 1]))
+        });
+        black_box(ends.sum::<u64>());
+    }
+
     /// Hands version and value of `key` to `take`, under the shard's lock.
     pub fn read<T>(&self, key: &[u8], take: impl FnOnce(i64, &[u8]) -> T) -> Option<T> {
-        let shard = self.shard(Self::shard_of(key));
+        let key = self.hashed(key);
+        let shard = self.shard(key.shard);
         shard
-            .get(key)
+            .get(&key as &dyn Keyed)
             .map(|record| take(record.version(), record.value()))
     }
 
@@ -129,15 +248,17 @@ impl Items {
     /// Takes in a new value of a key, in the version that `next` gives when handed the one held (0:
     /// none), and that is greater.
     pub fn put(&self, key: &[u8], value: &[u8], next: impl FnOnce(i64) -> i64) {
-        let mut shard = self.shard(Self::shard_of(key));
-        let held = shard.get(key).map_or(0, Record::version);
+        let hashed = self.hashed(key);
+        let mut shard = self.shard(hashed.shard);
+        let held = shard.get(&hashed as &dyn Keyed).map_or(0, Record::version);
         shard.replace(Record::new(key, next(held), value));
     }
 
     /// Takes in an account of a key, if it is the later one.
     pub fn merge(&self, key: &[u8], version: i64, value: &[u8]) -> Merged {
-        let mut shard = self.shard(Self::shard_of(key));
-        let held = shard.get(key);
+        let hashed = self.hashed(key);
+        let mut shard = self.shard(hashed.shard);
+        let held = shard.get(&hashed as &dyn Keyed);
         let new = held.is_none();
         if let Some(held) = held
             && (held.version(), held.value()) >= (version, value)
@@ -163,11 +284,12 @@ impl Items {
     /// Forgets `key`, if it is still held in that version and `permit`, asked under the shard's
     /// lock, agrees.
     pub fn remove(&self, key: &[u8], version: i64, permit: impl FnOnce() -> bool) -> bool {
-        let mut shard = self.shard(Self::shard_of(key));
+        let key = self.hashed(key);
+        let mut shard = self.shard(key.shard);
         let same = shard
-            .get(key)
+            .get(&key as &dyn Keyed)
             .is_some_and(|record| record.version() == version);
-        same && permit() && shard.remove(key)
+        same && permit() && shard.remove(&key as &dyn Keyed)
     }
 
     pub fn count(&self) -> usize {

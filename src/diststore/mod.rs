@@ -317,6 +317,13 @@ impl Service for Store {
         }
     }
 
+    fn foresee(&self, calls: &mut dyn Iterator<Item = (&[u8], &[u8])>) {
+        self.items.touch(calls.filter_map(|(method, arguments)| {
+            let keyed = matches!(method, b"get" | b"put");
+            keyed.then(|| crate::locator::read_key(arguments).ok())?
+        }));
+    }
+
     fn order(&self, method: &[u8]) -> Order {
         match method {
             b"put" => Order::Write,

@@ -13,6 +13,9 @@ pub(crate) const BUFFER_BYTES_MIN: usize = 1 << 10;
 /// Up to here the buffer grows when a read fills it; beyond only for a message that needs it.
 const BUFFER_BYTES_BATCH: usize = 64 << 10;
 
+/// Messages that are handed out at once: enough that their data comes side by side.
+const BATCH_MESSAGES: usize = 16;
+
 #[derive(Debug)]
 pub(crate) struct Incoming {
     /// Initialised throughout; what has been read and not yet handed out is `start..end`.
@@ -62,6 +65,29 @@ impl Incoming {
         };
         self.start += length;
         Ok(Some(message))
+    }
+
+    /// The next messages that are all there, [`BATCH_MESSAGES`] at most.
+    ///
+    /// # Errors
+    /// As of [`Incoming::next`], once the messages before have been handed out.
+    pub fn batch(&mut self, limits: &Limits) -> Result<Vec<Message<'_>>, Error> {
+        let mut messages = Vec::with_capacity(BATCH_MESSAGES);
+        while messages.len() < BATCH_MESSAGES {
+            match self
+                .splitter
+                .next(&self.bytes[self.start..self.end], limits)
+            {
+                Ok(Some((message, length))) => {
+                    self.start += length;
+                    messages.push(message);
+                }
+                // It stays where it is, and is found again.
+                Err(error) if messages.is_empty() => return Err(error),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(messages)
     }
 
     /// Whether nothing is left of what has been read.
@@ -127,6 +153,24 @@ mod tests {
             }
             assert!(bodies == values, "in pieces of {piece}");
             assert!(incoming.is_empty());
+        }
+    }
+
+    #[test]
+    fn must_hand_out_batches_and_what_came_before_garbage() {
+        let limits = Limits::default();
+        let mut bytes = message(b"").repeat(BATCH_MESSAGES + 3);
+        bytes.extend([0xff; 20]);
+        let mut incoming = Incoming::new();
+        incoming.read_from(&mut Pieces(&bytes, usize::MAX)).unwrap();
+        for count in [BATCH_MESSAGES, 3] {
+            let batch = incoming.batch(&limits).unwrap();
+            assert_eq!(batch.len(), count);
+            assert!(batch.iter().all(|message| message.name == b"put"));
+        }
+        for _ in 0..2 {
+            let garbage = incoming.batch(&limits);
+            assert_eq!(garbage, Err(Error::UnknownVersion(u32::MAX)));
         }
     }
 

@@ -76,6 +76,17 @@ fn must_answer_a_pipeline_in_one_piece() {
 }
 
 #[test]
+fn must_tell_the_service_of_calls_that_have_come_together() {
+    let house = house(|_| {});
+    let mut client = house.visit();
+    client.call("ping", &[]);
+    assert!(house.service.foreseen().is_empty(), "of a lone call");
+    client.send(&message(MessageKind::Call, "ping", 7, &[]).repeat(20));
+    (0..20).for_each(|_| drop(client.answer().unwrap()));
+    assert_eq!(house.service.foreseen().iter().sum::<usize>(), 20);
+}
+
+#[test]
 fn must_answer_a_client_that_only_listens_any_more() {
     let house = house(|_| {});
     let mut client = house.visit();

@@ -21,6 +21,7 @@ pub struct Little {
     items: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
     calls: Mutex<Vec<String>>,
     called: Condvar,
+    foreseen: Mutex<Vec<usize>>,
     open: Mutex<bool>,
     opened: Condvar,
 }
@@ -35,6 +36,11 @@ impl Little {
     pub fn open_the_gate(&self) {
         *self.open.lock().unwrap() = true;
         self.opened.notify_all();
+    }
+
+    /// How many calls were foreseen, each time.
+    pub fn foreseen(&self) -> Vec<usize> {
+        self.foreseen.lock().unwrap().clone()
     }
 
     /// Waits until as many calls of this method have arrived.
@@ -89,6 +95,11 @@ impl Service for Little {
         }
         result.write_stop();
         Ok(())
+    }
+
+    fn foresee(&self, calls: &mut dyn Iterator<Item = (&[u8], &[u8])>) {
+        let count = calls.filter(|call| *call == (b"ping", &[0])).count();
+        self.foreseen.lock().unwrap().push(count);
     }
 
     fn order(&self, method: &[u8]) -> Order {
