@@ -181,11 +181,16 @@ impl Store {
     /// Serves a client's `put`: acknowledged, or an exception and then it may still take effect.
     /// `done` is called when later requests of the same client will find its effect.
     pub(super) fn put(&self, key: &[u8], value: &[u8], done: &dyn Fn()) -> Result<(), Exception> {
-        let deadline = self.deadline();
+        let mut look = self.locator.look();
+        let deadline = look.at + self.locator.ticks(REQUEST_TICKS);
         loop {
-            let look = self.wait_until_ready(deadline)?;
+            look = self.once_ready(look, deadline)?;
             if value.is_empty() && look.view.members().iter().any(|member| !member.is_ours()) {
                 // Originals push the "" that they stored when somebody asked for a missing key.
+                return Ok(());
+            }
+            let holders = look.view.holders(key, self.locator.replicas());
+            if self.put_alone(&look, &holders, key, value) {
                 return Ok(());
             }
             if self.is_relayed(&put_mark(key, value)) {
@@ -194,12 +199,10 @@ impl Store {
                 self.mark_untidy();
                 return Ok(());
             }
-            let holders = look.view.holders(key, self.locator.replicas());
             let coordinator = match holders.first() {
                 Some(first) if first.is_ours() && first.location != *self.locator.location() => {
                     first
                 }
-                _ if self.put_alone(&look, &holders, key, value) => return Ok(()),
                 // What an original owns any of ours may put there.
                 _ => return self.put_here(key, value, deadline, done),
             };
@@ -219,6 +222,7 @@ impl Store {
                 Err(CallError::Refused | CallError::Local(_)) => {}
             }
             self.pause_until(deadline)?;
+            look = self.locator.look();
         }
     }
 
@@ -238,7 +242,7 @@ impl Store {
         if alone {
             self.items.put(key, value, |held| self.next_version(held));
         }
-        alone && self.locator.view().epoch() == look.view.epoch()
+        alone && self.locator.epoch() == look.view.epoch()
     }
 
     /// The version that a put has to be above. A holder that has everything knows it; anybody else
@@ -436,13 +440,16 @@ impl Store {
 
     /// Waits until this node knows its network, and has caught up if it was stopped.
     fn wait_until_ready(&self, deadline: Duration) -> Result<Look, Exception> {
-        loop {
-            let look = self.locator.look();
-            if look.ready && !look.lapsed {
-                return Ok(look);
-            }
+        self.once_ready(self.locator.look(), deadline)
+    }
+
+    /// The same, having looked already.
+    fn once_ready(&self, mut look: Look, deadline: Duration) -> Result<Look, Exception> {
+        while !look.ready || look.lapsed {
             self.pause_until(deadline)?;
+            look = self.locator.look();
         }
+        Ok(look)
     }
 
     /// Waits a little.

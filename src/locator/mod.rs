@@ -79,6 +79,8 @@ pub struct Options {
 
 /// What a request is served by; see [`Locator::look`].
 pub struct Look {
+    /// By the monotonic clock.
+    pub at: Duration,
     pub view: Arc<View>,
     /// This node's own.
     pub state: State,
@@ -129,6 +131,11 @@ impl Locator {
         self.membership().view.clone()
     }
 
+    /// How many changes led to [`Locator::view`].
+    pub fn epoch(&self) -> u64 {
+        self.membership().view.epoch()
+    }
+
     /// This node as a member.
     pub fn me(&self) -> Member {
         self.membership().me.clone()
@@ -145,6 +152,7 @@ impl Locator {
             membership = self.membership();
         }
         Look {
+            at: now,
             view: membership.view.clone(),
             state: membership.me.state,
             ready: membership.is_ready(),
