@@ -20,7 +20,7 @@ mod request;
 
 pub use calls::{KeyValue, read_string};
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -58,8 +58,9 @@ pub struct Store {
     /// Something lies here that isn't this node's, or may be missing elsewhere.
     untidy: AtomicBool,
     moves: Mutex<Moves>,
-    /// Keys with which originals are being called: what comes back is answered here.
-    relayed: Mutex<BTreeSet<Vec<u8>>>,
+    /// Keys with which originals are being called, and by how many threads: what comes back is answered
+    /// here.
+    relayed: Mutex<BTreeMap<Vec<u8>, usize>>,
     lines: Mutex<Lines>,
 }
 

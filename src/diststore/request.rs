@@ -23,7 +23,7 @@
 //!   holders, and answers with the latest account, if all have answered or one of them is such a
 //!   primary: what has been acknowledged is with one of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -426,12 +426,12 @@ impl Store {
         Ok(())
     }
 
-    fn relayed(&self) -> MutexGuard<'_, BTreeSet<Vec<u8>>> {
+    fn relayed(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, usize>> {
         self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_relayed(&self, key: &[u8]) -> bool {
-        self.relayed().contains(key)
+        self.relayed().contains_key(key)
     }
 
     fn deadline(&self) -> Duration {
@@ -501,25 +501,27 @@ fn put_mark(key: &[u8], value: &[u8]) -> Vec<u8> {
     [b"put\0", key, b"\0", value].concat()
 }
 
-/// Marks a key as being relayed to an original, as long as it lives.
+/// Marks a key as being relayed to an original, as long as it lives; several threads may do so at once.
 struct Relayed<'a> {
     store: &'a Store,
     key: Vec<u8>,
-    /// Another thread relays the same key: the mark is that one's to take away.
-    fresh: bool,
 }
 
 impl<'a> Relayed<'a> {
     fn new(store: &'a Store, key: Vec<u8>) -> Self {
-        let fresh = store.relayed().insert(key.clone());
-        Relayed { store, key, fresh }
+        *store.relayed().entry(key.clone()).or_default() += 1;
+        Relayed { store, key }
     }
 }
 
 impl Drop for Relayed<'_> {
     fn drop(&mut self) {
-        if self.fresh {
-            self.store.relayed().remove(&self.key);
+        let mut relayed = self.store.relayed();
+        if let Some(count) = relayed.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                relayed.remove(&self.key);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A node alone, with a network in which every call fails.
 
+use super::calls::Hello;
 use super::*;
 use crate::net::{Answer, CallError, Network, Random, Request, SystemClock};
 use crate::service::Service;
@@ -180,4 +181,18 @@ fn must_fill_again_when_another_has_dropped_it() {
     assert_eq!(locator.me().state, State::Full);
     locator.on_answer(&b, hello(calls::Known::Lost));
     assert_eq!(locator.me().state, State::Filling);
+}
+
+#[test]
+fn regression_must_take_another_name_at_a_members_place_for_its_end() {
+    let node = node(CallError::Refused);
+    let answer = |name| Hello {
+        me: member(name, State::Full, 12),
+        digest: 0,
+        known: Known::Member,
+        members: None,
+    };
+    let asked = "b:1".parse().unwrap();
+    assert!(node.locator().is_stranger(&asked, &answer("c:1")));
+    assert!(!node.locator().is_stranger(&asked, &answer("b:1")));
 }

@@ -190,10 +190,14 @@ impl Locator {
         self.drop_members(&silent, &view);
     }
 
-    /// Whether a member's place has been taken by a node of another network, which knows nobody here:
-    /// the member has gone. To pull from that one would make the two networks one.
+    /// Whether a member's place has been taken by a node that calls itself by another name, or by one of
+    /// another network, which knows nobody here: the member has gone. To pull from that one would make
+    /// the two networks one.
     pub(super) fn is_stranger(&self, from: &Location, hello: &Hello) -> bool {
         let membership = self.membership();
+        if hello.me.location != *from {
+            return membership.is_member(from);
+        }
         let Some(theirs) = hello.members.as_ref() else {
             return false;
         };
