@@ -35,7 +35,8 @@ def arguments(program, address):
     """A sensible value for each argument name of the IDL. The caller is a location where nobody is."""
     location = locator.Location(address, 9999)
     item = peer.Item(key=b"k", version=int(time.time() * 1e6), value=b"v")
-    return {"location": location, "authorities": [location], "key": b"k", "value": b"v", "item": item, "items": [item],
+    return {"location": location, "locations": [location], "authorities": [location], "key": b"k", "value": b"v",
+            "item": item, "items": [item], "looking": False,
             "me": peer.Member(location, peer.State.FILLING, int(time.time() * 1e6)), "digest": 0, "counted": False,
             "replicas": 2, "service_type": PROGRAMS[program][0], "cursor": b"", "names": 0}
 
