@@ -154,6 +154,10 @@ impl Shared {
         }
     }
 
+    fn is_leaving(&self, node: &Location) -> bool {
+        self.nodes.lock().unwrap().get(node) != Some(&true)
+    }
+
     /// At one of the nodes, and at others as long as they refuse.
     fn call<T>(
         &self,
@@ -182,6 +186,8 @@ impl Shared {
                 Err(CallError::Refused) if !self.ending.load(Ordering::Relaxed) => {
                     thread::sleep(PACE);
                 }
+                // What comes to a port while it is being closed is reset by the system.
+                Err(CallError::Broken(_)) if !putting && self.is_leaving(&at) => {}
                 Err(cause) => {
                     let ended = now();
                     let cause = cause.to_string();
