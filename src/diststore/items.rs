@@ -281,15 +281,24 @@ impl Items {
         }
     }
 
-    /// Forgets `key`, if it is still held in that version and `permit`, asked under the shard's
-    /// lock, agrees.
-    pub fn remove(&self, key: &[u8], version: i64, permit: impl FnOnce() -> bool) -> bool {
-        let key = self.hashed(key);
-        let mut shard = self.shard(key.shard);
-        let same = shard
-            .get(&key as &dyn Keyed)
-            .is_some_and(|record| record.version() == version);
-        same && permit() && shard.remove(&key as &dyn Keyed)
+    /// Forgets those of the given keys of a shard that are still held in the version given with them,
+    /// if `permit`, asked under the shard's lock, agrees. The answer tells of each whether it was
+    /// forgotten.
+    pub fn remove(
+        &self,
+        shard: usize,
+        keys: &[(&[u8], i64)],
+        permit: impl FnOnce() -> bool,
+    ) -> Vec<bool> {
+        let mut shard = self.shard(shard);
+        let permitted = permit();
+        let mut remove = |(key, version): &(&[u8], i64)| {
+            let key = self.hashed(key);
+            let held = shard.get(&key as &dyn Keyed);
+            let same = held.is_some_and(|record| record.version() == *version);
+            permitted && same && shard.remove(&key as &dyn Keyed)
+        };
+        keys.iter().map(&mut remove).collect()
     }
 
     pub fn count(&self) -> usize {
@@ -299,32 +308,69 @@ impl Items {
     /// Hands key, version and value of each item of a shard to `take`, in no order that anybody
     /// may rely on, under the shard's lock.
     pub fn each(&self, shard: usize, mut take: impl FnMut(&[u8], i64, &[u8])) {
-        for record in self.shard(shard).iter() {
+        each_record(&self.shard(shard), |record| {
             take(record.key(), record.version(), record.value());
-        }
+        });
     }
 
-    /// The items of a shard that `wanted` chooses, from the first key greater than `after` on, in
-    /// the order of their keys, until `take` answers false: it is handed key, version and value
-    /// under the shard's lock. True: it went to the end.
-    pub fn walk(
+    /// Hands key, version and value of the items of a shard that `wanted` chooses, from the first
+    /// key greater than `after` on, to `take`, under the shard's lock: all of them, in no order, if
+    /// they have up to `bytes_max` bytes; else those with the least keys that have so many, one at
+    /// least. The answer is the last key then; `None`: that was all.
+    pub fn page(
         &self,
         shard: usize,
         after: Option<&[u8]>,
+        bytes_max: usize,
         wanted: impl Fn(&[u8]) -> bool,
-        mut take: impl FnMut(&[u8], i64, &[u8]) -> bool,
-    ) -> bool {
+        mut take: impl FnMut(&[u8], i64, &[u8]),
+    ) -> Option<Vec<u8>> {
         let shard = self.shard(shard);
-        let behind = |record: &&Record| after.is_none_or(|after| record.key() > after);
-        let chosen = shard
-            .iter()
-            .filter(behind)
-            .filter(|record| wanted(record.key()));
-        let mut records: Vec<_> = chosen.collect();
-        records.sort_unstable_by(|one, other| one.key().cmp(other.key()));
-        records
-            .into_iter()
-            .all(|record| take(record.key(), record.version(), record.value()))
+        let mut chosen = Vec::new();
+        let mut bytes = 0;
+        each_record(&shard, |record| {
+            if after.is_none_or(|after| record.key() > after) && wanted(record.key()) {
+                bytes += record.0.len();
+                chosen.push(record);
+            }
+        });
+        let cut = bytes > bytes_max;
+        if cut {
+            chosen.sort_unstable_by_key(|record| record.key());
+            let mut left = bytes_max.max(1);
+            let fits = |record: &&Record| {
+                let fits = left > 0;
+                left = left.saturating_sub(record.0.len());
+                fits
+            };
+            let count = chosen.iter().copied().take_while(fits).count();
+            chosen.truncate(count);
+        }
+        for record in &chosen {
+            take(record.key(), record.version(), record.value());
+        }
+        let last = chosen.last().filter(|_| cut);
+        last.map(|record| record.key().to_vec())
+    }
+}
+
+/// Records that are looked at together.
+const AHEAD: usize = 32;
+
+/// Each record lies somewhere in memory, and waiting for it takes longer than all that is done with
+/// it; so a number of them are touched one behind the other, and the processor waits for them at once.
+fn each_record<'a>(shard: &'a Shard, mut take: impl FnMut(&'a Record)) {
+    let mut records = shard.iter();
+    let mut ahead: Vec<&Record> = Vec::with_capacity(AHEAD);
+    loop {
+        ahead.clear();
+        ahead.extend(records.by_ref().take(AHEAD));
+        if ahead.is_empty() {
+            return;
+        }
+        let touch = |sum, record: &&Record| record.0[VERSION_BYTES] ^ sum;
+        black_box(ahead.iter().fold(0, touch));
+        ahead.iter().copied().for_each(&mut take);
     }
 }
 
@@ -366,42 +412,56 @@ mod tests {
         let items = Items::default();
         items.merge(b"k", 1, b"old");
         items.merge(b"k", 2, b"new");
-        assert!(!items.remove(b"k", 1, || true));
-        assert!(!items.remove(b"k", 2, || false));
-        assert!(items.remove(b"k", 2, || true));
+        let remove = |version, permit| {
+            let shard = Items::shard_of(b"k");
+            let removed = items.remove(shard, &[(b"none", 2), (b"k", version)], || permit);
+            assert!(!removed[0]);
+            removed[1]
+        };
+        assert!(!remove(1, true));
+        assert!(!remove(2, false));
+        assert!(remove(2, true));
         assert_eq!(value(&items, b"k"), None);
     }
 
     #[test]
-    fn must_walk_in_order_and_go_on_where_it_stopped() {
+    fn must_page_each_item_once_whatever_fits() {
         let items = Items::default();
         let mut keys: Vec<_> = (0..20_000_u32).map(|n| n.to_be_bytes().to_vec()).collect();
         keys.retain(|key| Items::shard_of(key) == 3);
-        assert!(keys.len() > 10, "too few keys to show anything");
+        assert!(keys.len() > 60, "too few keys to show anything");
         for key in &keys {
             items.merge(key, 1, b"v");
         }
-        let mut met: Vec<Vec<u8>> = Vec::new();
-        loop {
-            let mut room = 7;
-            let after = met.last().cloned();
-            let end = items.walk(
-                3,
-                after.as_deref(),
-                |_| true,
-                |key, _, _| {
-                    let fits = room > 0;
-                    if fits {
-                        room -= 1;
-                        met.push(key.to_vec());
-                    }
-                    fits
-                },
-            );
-            if end {
-                break;
+        let wanted = |key: &[u8]| key[3].is_multiple_of(2);
+        let chosen: Vec<_> = keys.iter().filter(|key| wanted(key)).cloned().collect();
+        let record_bytes = HEAD_BYTES + 5;
+        for fit in [0, 1, 7, chosen.len() - 1, chosen.len()] {
+            let mut met: Vec<Vec<u8>> = Vec::new();
+            let mut pages = 0;
+            let mut after = None;
+            loop {
+                let mut page = Vec::new();
+                let take = |key: &[u8], version, value: &[u8]| {
+                    assert_eq!((version, value), (1, &b"v"[..]));
+                    page.push(key.to_vec());
+                };
+                after = items.page(3, after.as_deref(), fit * record_bytes, wanted, take);
+                assert!(page.len() <= fit.max(1), "{} of {fit}", page.len());
+                pages += 1;
+                page.sort();
+                met.extend(page);
+                if after.is_none() {
+                    break;
+                }
             }
+            assert_eq!(met, chosen);
+            // A page that is cut behind the last item is followed by an empty one.
+            let full = chosen.len().div_ceil(fit.max(1));
+            assert!(
+                pages == full || fit == 0 && pages == full + 1,
+                "{fit}: {pages}"
+            );
         }
-        assert_eq!(met, keys);
     }
 }

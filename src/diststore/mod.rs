@@ -13,9 +13,12 @@
 //! * An item is forgotten only when all its holders have said that they have that version or a
 //!   greater one, and neither it nor the ring has changed since.
 
+mod business;
 mod calls;
 mod items;
+mod offer;
 mod pass;
+mod repair;
 mod request;
 
 pub use calls::{KeyValue, read_string};
@@ -37,7 +40,8 @@ use pass::Moves;
 /// The services that a store node answers for.
 pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator", "diststore.Store"];
 
-/// A page or batch of items is closed when it has this many bytes.
+/// A page or batch of items is closed when it has this many bytes; so it has less than twice as many,
+/// or one large item more.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// A version so far ahead of the own clock, in microseconds, is refused: a day. It would make all
@@ -187,9 +191,13 @@ impl Store {
     }
 
     fn is_holder(&self, view: &View, key: &[u8]) -> bool {
-        let holders = view.holders(key, self.locator.replicas());
-        let me = self.locator.location();
-        holders.iter().any(|holder| holder.location == *me)
+        self.holds(view, view.place(self.locator.location()), key)
+    }
+
+    /// Whether the member at that place is a holder.
+    fn holds(&self, view: &View, place: Option<usize>, key: &[u8]) -> bool {
+        let mut holders = view.holders_at(view.hash(key), self.locator.replicas());
+        holders.any(|holder| Some(holder) == place)
     }
 
     fn on_offer(
@@ -201,8 +209,9 @@ impl Store {
         let look = self.locator.look();
         let takes = matches!(look.state, State::Full | State::Filling);
         let mut taken = Vec::with_capacity(items.len());
+        let me = look.view.place(self.locator.location());
         for item in items {
-            let mine = takes && self.is_holder(&look.view, item.key);
+            let mine = takes && self.holds(&look.view, me, item.key);
             taken.push(if !mine {
                 Taken::NotMine
             } else if item.value.is_some() {
@@ -350,38 +359,27 @@ impl Application for Store {
                 (!key.is_empty()).then(|| key[1..].to_vec()),
             ),
         };
-        let holds = |key: &[u8]| {
-            let holders = view.holders(key, self.locator.replicas());
-            holders.iter().any(|holder| holder.location == *newcomer)
-        };
+        let newcomer = Some(view.place(newcomer)?);
+        let holds = |key: &[u8]| self.holds(view, newcomer, key);
         for shard in first..SHARDS {
-            let mut last = None;
-            let end = self.items.walk(
-                shard,
-                after.take().as_deref(),
-                holds,
-                |key, version, value| {
-                    let fits = items.bytes() < BATCH_BYTES;
-                    if fits {
-                        items.push(&Item {
-                            key,
-                            version,
-                            value: Some(value),
-                            digest: None,
-                        });
-                        last = Some(key.to_vec());
-                    }
-                    fits
-                },
-            );
-            if !end {
-                let mut cursor = vec![shard as u8];
-                if let Some(key) = last {
-                    // A mark in front: the empty key is a key as well.
-                    cursor.push(0);
-                    cursor.extend_from_slice(&key);
-                }
-                return Some(cursor);
+            if items.bytes() >= BATCH_BYTES {
+                return Some(vec![shard as u8]);
+            }
+            let after = after.take();
+            let take = |key: &[u8], version, value: &[u8]| {
+                items.push(&Item {
+                    key,
+                    version,
+                    value: Some(value),
+                    digest: None,
+                });
+            };
+            let last = self
+                .items
+                .page(shard, after.as_deref(), BATCH_BYTES, holds, take);
+            if let Some(last) = last {
+                // A mark in front: the empty key is a key as well.
+                return Some([&[shard as u8, 0], &last[..]].concat());
             }
         }
         None

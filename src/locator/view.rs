@@ -68,20 +68,36 @@ impl View {
             return vec![only];
         }
         let mut holders = Vec::with_capacity(replicas);
+        let places = self.holders_at(ring::hash(key), replicas);
+        holders.extend(places.map(|place| &self.members[place]));
+        holders
+    }
+
+    /// The places among [`View::members`] of the holders of keys with that hash; see
+    /// [`View::holders`].
+    pub fn holders_at(&self, hash: u32, replicas: usize) -> impl Iterator<Item = usize> {
         let mut counted = 0;
-        for (met, place) in self.ring.walk(ring::hash(key)).enumerate() {
-            let member = &self.members[place];
-            match member.state {
-                State::Original if met > 0 => continue,
+        let met = self.ring.walk(hash).enumerate();
+        met.map_while(move |(met, place)| {
+            if counted == replicas {
+                return None;
+            }
+            match self.members[place].state {
+                State::Original if met > 0 => return Some(None),
                 State::Original | State::Full => counted += 1,
                 State::Filling | State::Leaving | State::Gone => {}
             }
-            holders.push(member);
-            if counted == replicas {
-                break;
-            }
+            Some(Some(place))
+        })
+        .flatten()
+    }
+
+    /// A key's place on the ring; any will do where there is only one node.
+    pub fn hash(&self, key: &[u8]) -> u32 {
+        match &self.members[..] {
+            [_] => 0,
+            _ => ring::hash(key),
         }
-        holders
     }
 
     /// Puts a member in, or in the place of what was known of it.
