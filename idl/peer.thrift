@@ -64,8 +64,8 @@ struct Page {
   2: list<Member> members
   /** Some of the items that the caller should hold. */
   3: list<Item> items
-  /** What to ask with for the next page; absent: this was the last. */
-  4: optional binary cursor
+  /** What to ask with for the pages behind this one, which can be asked for side by side; none: this was all. */
+  4: list<binary> cursors
   /** False while the answerer has just started and doesn't know its network yet: it has taken the caller in,
    *  but its list says nothing. */
   5: bool joined
@@ -102,9 +102,10 @@ service Peer {
   Hello hello(1: Member me, 2: i64 digest, 3: bool counted)
 
   /** Admits the caller to the ring, then hands out the items that it should hold, page by page; an empty `cursor`
-   *  asks for the first page. `replicas` and `service_type` are the caller's: a ring has one of each, so a caller
-   *  with others is refused with an exception. `digest` is that of the caller's list: an equal one is not sent back.
-   *  `looking` is true while the caller looks for a network and would start one. */
+   *  asks for the first page, and each page says how to ask for those behind it. `replicas` and `service_type` are the
+   *  caller's: a ring has one of each, so a caller with others is refused with an exception. `digest` is that of the
+   *  caller's list: an equal one is not sent back. `looking` is true while the caller looks for a network and would
+   *  start one. */
   Page pull(1: Member me, 2: i32 replicas, 3: string service_type, 4: binary cursor, 5: i64 digest, 6: bool looking)
 
   /** The caller got no answer from the nodes at `locations`: the callee asks them once itself, and drops those from

@@ -225,6 +225,40 @@ fn must_try_a_kept_connection_that_breaks_once_more_and_no_other() {
 }
 
 #[test]
+fn must_hand_out_an_answer_before_the_next_one_is_there() {
+    let network = TcpNetwork::default();
+    let (listener, to) = listen();
+    let (echo, _server) = serve(listener);
+    // Large answers are sent one by one.
+    let large = request("echo", &vec![b'x'; 3 << 20]);
+    let calls = [(to.clone(), large), (to, request("wait", b"x"))];
+    let mut taken = Vec::new();
+    network.call_each(&calls, LONG, &mut |place, answer| {
+        taken.push((place, answer.is_ok()));
+        echo.open();
+    });
+    assert_eq!(taken, [(0, true), (1, true)]);
+}
+
+#[test]
+fn must_hand_out_one_answer_to_each_call_of_a_connection_that_breaks() {
+    let network = TcpNetwork::default();
+    let (listener, to) = listen();
+    let peer = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        stream.write_all(&reply("ping", 0)).unwrap();
+    });
+    let calls = vec![(to, request("ping", b"x")); 3];
+    let mut taken = Vec::new();
+    network.call_each(&calls, LONG, &mut |place, answer| {
+        taken.push((place, answer.is_ok()));
+    });
+    assert_eq!(taken, [(0, true), (1, false), (2, false)]);
+    peer.join().unwrap();
+}
+
+#[test]
 fn must_take_no_late_answer_for_another() {
     let network = TcpNetwork::default();
     let (listener, to) = listen();

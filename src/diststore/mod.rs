@@ -15,6 +15,7 @@
 
 mod business;
 mod calls;
+mod cursor;
 mod items;
 mod offer;
 mod pass;
@@ -29,11 +30,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::locator::{Application, Item, ItemList, Locator, Participant, State, View, fnv1a, gone};
+use crate::locator::{
+    Application, Item, ItemList, Locator, Participant, State, View, fnv1a, give_way, gone,
+};
 use crate::service::{Call, Order, Service};
 use crate::thrift::{Exception, Write};
 
 use calls::{Found, Stored, Taken};
+use cursor::Cursor;
 use items::{Items, SHARDS};
 use pass::Moves;
 
@@ -210,7 +214,8 @@ impl Store {
         let takes = matches!(look.state, State::Full | State::Filling);
         let mut taken = Vec::with_capacity(items.len());
         let me = look.view.place(self.locator.location());
-        for item in items {
+        for (number, item) in items.iter().enumerate() {
+            give_way(number);
             let mine = takes && self.holds(&look.view, me, item.key);
             taken.push(if !mine {
                 Taken::NotMine
@@ -350,39 +355,42 @@ impl Application for Store {
         newcomer: &Location,
         cursor: &[u8],
         items: &mut ItemList,
-    ) -> Option<Vec<u8>> {
-        // A cursor is the number of a shard and, unless it is to be begun, the last key sent of it.
-        let (first, mut after) = match cursor {
-            [] => (0, None),
-            [shard, key @ ..] => (
-                usize::from(*shard),
-                (!key.is_empty()).then(|| key[1..].to_vec()),
-            ),
+    ) -> Vec<Vec<u8>> {
+        let Some(newcomer) = view.place(newcomer) else {
+            return Vec::new();
         };
-        let newcomer = Some(view.place(newcomer)?);
-        let holds = |key: &[u8]| self.holds(view, newcomer, key);
-        for shard in first..SHARDS {
-            if items.bytes() >= BATCH_BYTES {
-                return Some(vec![shard as u8]);
+        let holds = |key: &[u8]| self.holds(view, Some(newcomer), key);
+        let Cursor { shards, mut after } = Cursor::read(cursor);
+        for shard in shards.clone() {
+            let (mut last, full) = (None, items.bytes() >= BATCH_BYTES);
+            if !full {
+                give_way(0);
+                let after = after.take();
+                let take = |key: &[u8], version, value: &[u8]| {
+                    items.push(&Item {
+                        key,
+                        version,
+                        value: Some(value),
+                        digest: None,
+                    });
+                };
+                last = self
+                    .items
+                    .page(shard, after.as_deref(), BATCH_BYTES, holds, take);
             }
-            let after = after.take();
-            let take = |key: &[u8], version, value: &[u8]| {
-                items.push(&Item {
-                    key,
-                    version,
-                    value: Some(value),
-                    digest: None,
-                });
-            };
-            let last = self
-                .items
-                .page(shard, after.as_deref(), BATCH_BYTES, holds, take);
-            if let Some(last) = last {
-                // A mark in front: the empty key is a key as well.
-                return Some([&[shard as u8, 0], &last[..]].concat());
+            if full || last.is_some() {
+                let rest = Cursor {
+                    shards: shard..shards.end,
+                    after: last,
+                };
+                return if cursor.is_empty() {
+                    rest.split(cursor::PARTS)
+                } else {
+                    vec![rest.write()]
+                };
             }
         }
-        None
+        Vec::new()
     }
 
     fn accept(&self, item: &Item<'_>) {

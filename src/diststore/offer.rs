@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::locator::{Item, ItemList, Member, State, View, request};
+use crate::locator::{Item, ItemList, Member, State, View, give_way, request};
 use crate::net::{CallError, Request};
 
 use super::calls::{self, Taken};
@@ -71,6 +71,7 @@ impl Store {
             [] => Vec::new(),
             [first, ..] => self.items.remove(first.shard, &done, same_ring),
         };
+        give_way(0);
         let mut changed = 0;
         for ((key, _), forgotten) in done.into_iter().zip(forgotten) {
             if forgotten {

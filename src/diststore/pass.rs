@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::locator::{Member, State, View};
+use crate::locator::{Member, State, View, give_way};
 
 use super::Store;
 use super::business::{Business, Scope};
@@ -165,6 +165,7 @@ impl Store {
         let mut batch = Vec::new();
         let mut unconfirmed = 0;
         for shard in 0..SHARDS {
+            give_way(0);
             self.items.each(shard, |key, version, value| {
                 // A tombstone is handed over like any item; but nobody misses it if nobody is left.
                 let unneeded = value.is_empty() && scope == Scope::All;

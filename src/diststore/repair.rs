@@ -10,6 +10,13 @@ use super::calls;
 use super::items::SHARDS;
 use super::offer::Offered;
 
+/// Digests that are compared: more cost bytes, fewer make what differs hide among more that doesn't.
+const RANGES: usize = 256;
+
+fn shards_of(range: usize) -> impl Iterator<Item = usize> {
+    (range..SHARDS).step_by(RANGES)
+}
+
 impl Store {
     /// Compares what this node and each other one hold in common, and offers what differs. True: all
     /// have answered and taken it.
@@ -34,9 +41,12 @@ impl Store {
                 continue;
             };
             let own = self.digests(view, &other.location);
-            for (shard, digest) in own.iter().enumerate() {
-                if theirs.get(shard) != Some(digest) {
-                    let mut batch = Vec::new();
+            for (range, digest) in own.iter().enumerate() {
+                if theirs.get(range) == Some(digest) {
+                    continue;
+                }
+                let mut batch = Vec::new();
+                for shard in shards_of(range) {
                     self.each_shared(view, shard, &other.location, |key, version, value| {
                         let key = key.to_vec();
                         batch.push(Offered {
@@ -49,8 +59,8 @@ impl Store {
                             keep: true,
                         });
                     });
-                    done &= self.offer(view, batch) == 0;
                 }
+                done &= self.offer(view, batch) == 0;
             }
         }
         // What lies here and isn't this node's.
@@ -58,19 +68,21 @@ impl Store {
         done
     }
 
-    /// For each shard, a number that tells whether two nodes have the same of what both should
-    /// hold, as far as `view` says.
+    /// For each range of shards, a number that tells whether two nodes have the same of what both
+    /// should hold, as far as `view` says.
     pub(super) fn digests(&self, view: &View, other: &Location) -> Vec<u64> {
-        let digest = |shard| {
+        let digest = |range| {
             let mut digest = 0_u64;
-            self.each_shared(view, shard, other, |key, version, value| {
-                let version = version.to_be_bytes();
-                let bytes = key.iter().chain(&version).chain(value);
-                digest = digest.wrapping_add(fnv1a(bytes));
-            });
+            for shard in shards_of(range) {
+                self.each_shared(view, shard, other, |key, version, value| {
+                    let version = version.to_be_bytes();
+                    let bytes = key.iter().chain(&version).chain(value);
+                    digest = digest.wrapping_add(fnv1a(bytes));
+                });
+            }
             digest
         };
-        (0..SHARDS).map(digest).collect()
+        (0..RANGES).map(digest).collect()
     }
 
     /// The items of a shard of which this node and another are both holders.

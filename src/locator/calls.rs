@@ -341,21 +341,21 @@ pub struct Page<'a> {
     /// Empty if the caller's digest was the same.
     pub members: Vec<Member>,
     pub items: Vec<Item<'a>>,
-    /// Where the next page begins; `None`: this was the last.
-    pub cursor: Option<&'a [u8]>,
+    /// What to ask with for the pages behind this one.
+    pub cursors: Vec<&'a [u8]>,
     /// The answerer knows the network that it is part of.
     pub joined: bool,
 }
 
 impl<'a> Page<'a> {
-    /// Appends a result, with the items that `write_items` puts into the list; its answer is the
-    /// cursor of the next page.
+    /// Appends a result, with the items that `write_items` puts into the list; its answer are the
+    /// cursors of the pages behind.
     pub fn write(
         me: &Member,
         joined: bool,
         members: &[Member],
         out: &mut Vec<u8>,
-        write_items: impl FnOnce(&mut ItemList) -> Option<Vec<u8>>,
+        write_items: impl FnOnce(&mut ItemList) -> Vec<Vec<u8>>,
     ) {
         out.write_field(wire::STRUCT, 0);
         out.write_field(wire::STRUCT, 1);
@@ -364,11 +364,11 @@ impl<'a> Page<'a> {
         write_members(members, out);
         out.write_field(wire::LIST, 3);
         let mut items = ItemList::default();
-        let cursor = write_items(&mut items);
+        let cursors = write_items(&mut items);
         items.write(out);
-        if let Some(cursor) = cursor {
-            out.write_bytes_field(4, &cursor);
-        }
+        out.write_field(wire::LIST, 4);
+        out.write_list(wire::STRING, cursors.len());
+        cursors.iter().for_each(|cursor| out.write_bytes(cursor));
         out.write_bool_field(5, joined);
         out.write_stop();
         out.write_stop();
@@ -377,13 +377,17 @@ impl<'a> Page<'a> {
     pub fn read(result: &'a [u8]) -> Result<Self, CallError> {
         read_result(result, "pull", wire::STRUCT, |reader| {
             let (mut me, mut members, mut items) = (None, Vec::new(), Vec::new());
-            let (mut cursor, mut joined) = (None, true);
+            let (mut cursors, mut joined) = (Vec::new(), true);
             reader.each_field(|id, kind, reader| {
                 match (id, kind) {
                     (1, wire::STRUCT) => me = Member::read(reader)?,
                     (2, wire::LIST) => members = read_members(reader)?,
                     (3, wire::LIST) => items = Item::read_list(reader)?,
-                    (4, wire::STRING) => cursor = Some(reader.bytes()?),
+                    (4, wire::LIST) => {
+                        for _ in 0..reader.list(wire::STRING)? {
+                            cursors.push(reader.bytes()?);
+                        }
+                    }
                     (5, wire::BOOL) => joined = reader.bool()?,
                     _ => return Ok(false),
                 }
@@ -393,7 +397,7 @@ impl<'a> Page<'a> {
                 me,
                 members,
                 items,
-                cursor,
+                cursors,
                 joined,
             }))
         })?

@@ -18,10 +18,13 @@ use crate::thrift::Exception;
 use super::calls::{GONE, Known, Page, PullArguments, gone, request};
 use super::member::{Member, State};
 use super::membership::{Membership, Pulled};
-use super::{Application, Locator, PAGE_TICKS};
+use super::{Application, Locator, PAGE_TICKS, give_way};
 
-/// Pages asked for at once: bounds the memory that their answers take, about a megabyte each.
+/// Pages asked for at once, of which one is in memory at a time.
 const PAGES_AT_ONCE: usize = 32;
+
+/// The most pages of one node that can be asked for; one that offers more is not understood.
+const CURSORS_MAX: usize = 16;
 
 /// A node that was given as the peer has so long to know its own network.
 const START_TICKS: u32 = 20;
@@ -135,14 +138,17 @@ impl Locator {
     fn start_at(&self, peer: &Location, application: &dyn Application) -> Result<(), StartError> {
         let began = self.now();
         loop {
-            let result = self.pull_from(&[(peer.clone(), Vec::new())]).pop();
-            let result = result.expect("BUG: an answer for each call");
+            let mut result = Err(CallError::Silent);
+            self.pull_from(&[(peer.clone(), Vec::new())], &mut |_, answer| {
+                result = answer
+            });
             let result = result.map_err(|cause| StartError::from_call(peer, cause))?;
             let page = Page::read(&result).map_err(|cause| StartError::from_call(peer, cause))?;
             if page.me.location == self.location {
                 return Err(StartError::Itself(peer.clone()));
             }
-            self.take_page(&page, application);
+            self.take_page(&page, b"", application)
+                .map_err(|cause| StartError::from_call(peer, cause))?;
             let waited = self.now().saturating_sub(began);
             if page.joined {
                 return Ok(());
@@ -195,12 +201,17 @@ impl Locator {
             .iter()
             .map(|rival| (rival.clone(), Vec::new()))
             .collect();
-        for ((location, _), answer) in calls.iter().zip(self.pull_from(&calls)) {
+        let mut answers = Vec::new();
+        self.pull_from(&calls, &mut |place, answer| {
             let joined = answer.and_then(|result| {
                 let page = Page::read(&result)?;
-                self.take_page(&page, application);
+                self.take_page(&page, b"", application)?;
                 Ok(page.joined)
             });
+            answers.push((place, joined));
+        });
+        for (place, joined) in answers {
+            let location = &calls[place].0;
             match joined {
                 Ok(false) => {}
                 Ok(true) => return self.start(Some(location), application).map(|()| true),
@@ -273,36 +284,47 @@ impl Locator {
             for original in originals {
                 progress |= self.enter_original(&original);
             }
-            let (asked, view) = (self.now(), self.view());
-            for ((location, _), answer) in ours.iter().zip(self.pull_from(&ours)) {
-                match answer.and_then(|result| {
-                    self.take_page(&Page::read(&result)?, application);
-                    Ok(())
-                }) {
-                    Ok(()) => {
-                        let mut membership = self.membership();
-                        membership.answered = membership.answered.max(asked);
-                        membership.contacts.remove(location);
-                        progress = true;
-                    }
-                    Err(CallError::Refused) => {
-                        self.membership().contacts.remove(location);
-                        self.drop_members(std::slice::from_ref(location), &view);
-                        progress = true;
-                    }
-                    Err(CallError::Exception(exception)) => {
-                        self.say(&format!(
-                            "{location} doesn't take this node in: {exception}"
-                        ));
-                        self.membership().contacts.remove(location);
-                    }
-                    Err(CallError::Silent | CallError::Broken(_) | CallError::Local(_)) => {}
-                }
+            for ours in ours.chunks(PAGES_AT_ONCE) {
+                progress |= self.pull_pages(ours, application);
             }
             if !progress {
                 return;
             }
         }
+    }
+
+    /// Pulls a page from each. True: something has come of it.
+    fn pull_pages(&self, from: &[(Location, Vec<u8>)], application: &dyn Application) -> bool {
+        let (asked, view) = (self.now(), self.view());
+        let mut progress = false;
+        let mut refused = BTreeSet::new();
+        self.pull_from(from, &mut |place, answer| {
+            let (location, cursor) = &from[place];
+            match answer
+                .and_then(|result| self.take_page(&Page::read(&result)?, cursor, application))
+            {
+                Ok(()) => {
+                    let mut membership = self.membership();
+                    membership.answered = membership.answered.max(asked);
+                    membership.contacts.remove(location);
+                    progress = true;
+                }
+                Err(CallError::Refused) => {
+                    self.membership().contacts.remove(location);
+                    refused.insert(location.clone());
+                }
+                Err(CallError::Exception(exception)) => {
+                    self.say(&format!(
+                        "{location} doesn't take this node in: {exception}"
+                    ));
+                    self.membership().contacts.remove(location);
+                }
+                Err(CallError::Silent | CallError::Broken(_) | CallError::Local(_)) => {}
+            }
+        });
+        let refused: Vec<_> = refused.into_iter().collect();
+        self.drop_members(&refused, &view);
+        progress || !refused.is_empty()
     }
 
     /// Nodes outside are to be pulled from, if they still know this one, which is filling again then.
@@ -326,7 +348,12 @@ impl Locator {
         }
     }
 
-    fn pull_from(&self, from: &[(Location, Vec<u8>)]) -> Vec<crate::net::Answer> {
+    /// Asks each for a page. `take` must call nobody.
+    fn pull_from(
+        &self,
+        from: &[(Location, Vec<u8>)],
+        take: &mut dyn FnMut(usize, crate::net::Answer),
+    ) {
         let (me, digest, looking) = {
             let membership = self.membership();
             let digest = membership.view.digest();
@@ -344,17 +371,28 @@ impl Locator {
             (location.clone(), request("pull", arguments.write()))
         };
         let calls: Vec<_> = from.iter().map(pull).collect();
-        if calls.is_empty() {
-            return Vec::new();
-        }
-        self.environment
-            .network
-            .call_all(&calls, self.ticks(PAGE_TICKS))
+        let network = &self.environment.network;
+        network.call_each(&calls, self.ticks(PAGE_TICKS), take);
     }
 
-    fn take_page(&self, page: &Page<'_>, application: &dyn Application) {
-        for item in &page.items {
+    /// Takes in the page that was asked for by `asked`.
+    ///
+    /// # Errors
+    /// It says that more is to come and brings nothing, or offers too much at once: who believed that
+    /// might ask for ever. Its items are taken in, but it counts for nothing.
+    pub(super) fn take_page(
+        &self,
+        page: &Page<'_>,
+        asked: &[u8],
+        application: &dyn Application,
+    ) -> Result<(), CallError> {
+        for (number, item) in page.items.iter().enumerate() {
+            give_way(number);
             application.accept(item);
+        }
+        let endless = !page.cursors.is_empty() && page.items.is_empty();
+        if endless || page.cursors.len() > CURSORS_MAX {
+            return Err(CallError::Broken("pull: a page that leads nowhere".into()));
         }
         self.admit(page.me.clone());
         for member in &page.members {
@@ -364,15 +402,11 @@ impl Locator {
         // stamp that it has now it is to ask again.
         let refused =
             |member: &Member| member.location == self.location && member.state == State::Gone;
-        if page.members.iter().any(refused) {
-            return;
+        if !page.members.iter().any(refused) {
+            let mut membership = self.membership();
+            membership.take_page(&page.me.location, asked, &page.cursors);
         }
-        let pulled = match page.cursor {
-            Some(cursor) => Pulled::UpTo(cursor.to_vec()),
-            None => Pulled::All,
-        };
-        let from = page.me.location.clone();
-        self.membership().pulled.insert(from, pulled);
+        Ok(())
     }
 
     /// True if nothing was left to pull, looked at again under the lock.
@@ -463,29 +497,30 @@ impl Locator {
     }
 }
 
-/// Of whom something is still missing: ours with cursors, as many as are asked at once, and
-/// originals.
+/// Of whom something is still missing: ours with cursors, each for itself, and originals.
 fn left_to_pull(membership: &Membership) -> (Vec<(Location, Vec<u8>)>, Vec<Location>) {
-    let mut ours: Vec<_> = {
-        let contacts = membership.contacts.iter();
-        contacts
-            .map(|location| (location.clone(), Vec::new()))
-            .collect()
-    };
+    let contacts = membership.contacts.iter();
+    let mut ours: Vec<_> = contacts
+        .map(|location| (location.clone(), Vec::new()))
+        .collect();
     let mut originals = Vec::new();
     for member in membership.others() {
         let location = &member.location;
-        let cursor = match membership.pulled.get(location) {
-            Some(Pulled::All) => continue,
-            Some(Pulled::UpTo(cursor)) => cursor.clone(),
-            None => Vec::new(),
-        };
+        let pulled = membership.pulled.get(location);
+        if pulled == Some(&Pulled::All) {
+            continue;
+        }
         if !member.is_ours() {
             originals.push(location.clone());
         } else if !membership.contacts.contains(location) {
-            ours.push((location.clone(), cursor));
+            match pulled {
+                Some(Pulled::But(cursors)) => {
+                    let cursors = cursors.iter().cloned();
+                    ours.extend(cursors.map(|cursor| (location.clone(), cursor)));
+                }
+                _ => ours.push((location.clone(), Vec::new())),
+            }
         }
     }
-    ours.truncate(PAGES_AT_ONCE);
     (ours, originals)
 }

@@ -39,7 +39,8 @@ pub(super) struct Track {
 /// How far this node has pulled from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pulled {
-    UpTo(Vec<u8>),
+    /// The cursors of what has not come yet.
+    But(Vec<Vec<u8>>),
     All,
 }
 
@@ -196,6 +197,24 @@ impl Membership {
         if matches!(self.me.state, State::Full | State::Filling) {
             self.set_state(State::Filling, wall);
         }
+    }
+
+    /// A page has come that was asked for by `asked`, with these cursors. It counts for nothing if what
+    /// it was part of is to be pulled anew.
+    pub fn take_page(&mut self, from: &Location, asked: &[u8], cursors: &[&[u8]]) {
+        let mut left = match self.pulled.get(from) {
+            _ if asked.is_empty() => Vec::new(),
+            Some(Pulled::But(left)) if left.iter().any(|cursor| cursor == asked) => left.clone(),
+            _ => return,
+        };
+        left.retain(|cursor| cursor != asked);
+        left.extend(cursors.iter().map(|cursor| cursor.to_vec()));
+        let pulled = if left.is_empty() {
+            Pulled::All
+        } else {
+            Pulled::But(left)
+        };
+        self.pulled.insert(from.clone(), pulled);
     }
 
     /// Takes in what is said of a node, if it is news. What is said of this node by others can only

@@ -12,18 +12,18 @@ use super::view::View;
 
 /// What a service on the locator adds to it. All methods may be called from many threads.
 pub trait Application: Send + Sync {
-    /// Puts items that `newcomer` should hold by `view` into `items`, about a megabyte at most, from
-    /// where `cursor` says (empty: the beginning). The answer is the next cursor; `None`: that was
-    /// all.
+    /// Puts items that `newcomer` should hold by `view` into `items`, some megabytes at most, from where
+    /// `cursor` says (empty: the beginning). The answer are the cursors of what is behind them, few, and
+    /// none behind a page without items.
     fn page(
         &self,
         view: &View,
         newcomer: &Location,
         cursor: &[u8],
         items: &mut ItemList,
-    ) -> Option<Vec<u8>> {
+    ) -> Vec<Vec<u8>> {
         let _ = (view, newcomer, cursor, items);
-        None
+        Vec::new()
     }
 
     /// Takes in an item that another node has.

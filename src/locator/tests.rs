@@ -1,6 +1,7 @@
 //! A node alone, with a network in which every call fails.
 
 use super::calls::Hello;
+use super::membership::Pulled;
 use super::*;
 use crate::net::{Answer, CallError, Network, Random, Request, SystemClock};
 use crate::service::Service;
@@ -195,4 +196,66 @@ fn regression_must_take_another_name_at_a_members_place_for_its_end() {
     let asked = "b:1".parse().unwrap();
     assert!(node.locator().is_stranger(&asked, &answer("c:1")));
     assert!(!node.locator().is_stranger(&asked, &answer("b:1")));
+}
+
+/// Has `b:1` answer a pull by `asked` with so many items, and these cursors.
+fn take_page(
+    node: &LocatorService,
+    asked: &[u8],
+    items: usize,
+    cursors: &[&[u8]],
+) -> Result<(), CallError> {
+    let item = Item {
+        key: b"k",
+        version: 1,
+        value: Some(b"v"),
+        digest: None,
+    };
+    let page = Page {
+        me: member("b:1", State::Full, 10),
+        members: Vec::new(),
+        items: vec![item; items],
+        cursors: cursors.to_vec(),
+        joined: true,
+    };
+    node.locator().take_page(&page, asked, node)
+}
+
+#[test]
+fn must_have_pulled_all_when_every_part_has_come() {
+    let node = node(CallError::Refused);
+    let b = "b:1".parse().unwrap();
+    let pulled = || node.locator().membership().pulled.get(&b).cloned();
+    let but = |cursors: &[&[u8]]| {
+        let cursors = cursors.iter().map(|cursor| cursor.to_vec());
+        Some(Pulled::But(cursors.collect()))
+    };
+    take_page(&node, b"", 1, &[b"1", b"2"]).unwrap();
+    assert_eq!(pulled(), but(&[b"1", b"2"]));
+    take_page(&node, b"1", 1, &[b"3"]).unwrap();
+    assert_eq!(pulled(), but(&[b"2", b"3"]));
+    take_page(&node, b"2", 0, &[]).unwrap();
+    take_page(&node, b"2", 0, &[]).unwrap();
+    assert_eq!(pulled(), but(&[b"3"]));
+    take_page(&node, b"3", 0, &[]).unwrap();
+    assert_eq!(pulled(), Some(Pulled::All));
+}
+
+#[test]
+fn regression_must_not_count_a_part_of_what_is_pulled_anew() {
+    let node = node(CallError::Refused);
+    take_page(&node, b"", 1, &[b"1"]).unwrap();
+    node.locator().membership().refill(11);
+    take_page(&node, b"1", 0, &[]).unwrap();
+    assert!(node.locator().membership().pulled.is_empty());
+}
+
+#[test]
+fn must_not_follow_pages_that_lead_nowhere() {
+    let node = node(CallError::Refused);
+    for (items, cursors) in [(0, 1), (1, 17)] {
+        let page = take_page(&node, b"", items, &vec![&b"1"[..]; cursors]);
+        assert!(matches!(page, Err(CallError::Broken(_))));
+        assert!(node.locator().membership().pulled.is_empty());
+    }
 }

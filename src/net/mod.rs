@@ -88,6 +88,23 @@ pub trait Network: Send + Sync {
     /// `limit` in all.
     fn call_all(&self, calls: &[(Location, Request)], limit: Duration) -> Vec<Answer>;
 
+    /// As [`Network::call_all`], but hands each answer to `take` once it has come, with its call's
+    /// place; those of one location in the order of its calls. Where answers are large, the next ones
+    /// come in meanwhile, and only one at a time takes memory. Blocks for at most about `limit` before
+    /// each.
+    fn call_each(
+        &self,
+        calls: &[(Location, Request)],
+        limit: Duration,
+        take: &mut dyn FnMut(usize, Answer),
+    ) {
+        let answers = self.call_all(calls, limit);
+        answers
+            .into_iter()
+            .enumerate()
+            .for_each(|(place, answer)| take(place, answer));
+    }
+
     fn call(&self, to: &Location, request: &Request, limit: Duration) -> Answer {
         let mut answers = self.call_all(&[(to.clone(), request.clone())], limit);
         answers.pop().expect("BUG: an answer for each call")

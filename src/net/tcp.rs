@@ -83,6 +83,13 @@ struct Job<'a> {
     link: Option<Link>,
 }
 
+/// How long answers are waited for.
+struct Patience {
+    deadline: Instant,
+    /// With each answer that has come it begins anew, and is so long.
+    anew: Option<Duration>,
+}
+
 enum Failure {
     /// A kept connection had ended before the peer answered anything: to be tried afresh.
     Stale,
@@ -91,21 +98,26 @@ enum Failure {
 
 impl Network for TcpNetwork {
     fn call_all(&self, calls: &[(Location, Request)], limit: Duration) -> Vec<Answer> {
-        let deadline = Instant::now() + limit;
         let mut answers = vec![None; calls.len()];
-        let groups = grouped(calls);
-        let first = groups.iter().map(|group| Job {
-            group,
-            link: self.take(group),
+        let mut patience = Patience::new(limit);
+        self.exchange_all(calls, &mut patience, &mut |place, answer| {
+            answers[place] = Some(answer)
         });
-        let stale = self.exchange(first, deadline, &mut answers);
-        let again = stale.into_iter().map(|group| Job { group, link: None });
-        let stale = self.exchange(again, deadline, &mut answers);
-        assert!(stale.is_empty(), "BUG: a fresh connection is stale");
         let answers = answers.into_iter();
         answers
             .map(|answer| answer.expect("BUG: an answer for each call"))
             .collect()
+    }
+
+    fn call_each(
+        &self,
+        calls: &[(Location, Request)],
+        limit: Duration,
+        take: &mut dyn FnMut(usize, Answer),
+    ) {
+        let mut patience = Patience::new(limit);
+        patience.anew = Some(limit);
+        self.exchange_all(calls, &mut patience, take);
     }
 
     fn forget(&self, location: &Location) {
@@ -126,26 +138,51 @@ impl TcpNetwork {
         }
     }
 
-    /// Sends everything, then reads the answers. The groups that come back are to be tried afresh.
+    /// Sends everything and hands out an answer for each call.
+    fn exchange_all(
+        &self,
+        calls: &[(Location, Request)],
+        patience: &mut Patience,
+        take: &mut dyn FnMut(usize, Answer),
+    ) {
+        let groups = grouped(calls);
+        let first = groups.iter().map(|group| Job {
+            group,
+            link: self.take(group),
+        });
+        let stale = self.exchange(first, patience, take);
+        let again = stale.into_iter().map(|group| Job { group, link: None });
+        let stale = self.exchange(again, patience, take);
+        assert!(stale.is_empty(), "BUG: a fresh connection is stale");
+    }
+
+    /// Sends everything, then reads the answers. The groups that come back, of which nothing was
+    /// handed out, are to be tried afresh.
     fn exchange<'a>(
         &self,
         jobs: impl Iterator<Item = Job<'a>>,
-        deadline: Instant,
-        answers: &mut [Option<Answer>],
+        patience: &mut Patience,
+        take: &mut dyn FnMut(usize, Answer),
     ) -> Vec<&'a Group<'a>> {
+        let deadline = patience.deadline;
         let send = |job: Job<'a>| (job.group, self.send(job, deadline));
         let (quick, slow): (Vec<_>, Vec<_>) = jobs.partition(Job::is_quick);
         let mut sent: Vec<_> = quick.into_iter().map(send).collect();
         sent.extend(side_by_side(slow, send));
         let mut stale = Vec::new();
         for (group, link) in sent {
-            let received = link.and_then(|link| self.receive(group, link, deadline, answers));
+            let mut taken = 0;
+            let mut count = |place, answer| {
+                taken += 1;
+                take(place, answer);
+            };
+            let received = link.and_then(|link| self.receive(group, link, patience, &mut count));
             match received {
                 Ok(()) => {}
                 Err(Failure::Stale) => stale.push(group),
                 Err(Failure::Final(error)) => {
-                    for &(place, _) in &group.requests {
-                        answers[place].get_or_insert_with(|| Err(error.clone()));
+                    for &(place, _) in &group.requests[taken..] {
+                        take(place, Err(error.clone()));
                     }
                 }
             }
@@ -166,23 +203,26 @@ impl TcpNetwork {
         }
     }
 
-    /// Reads the answers of a group, each to its place.
+    /// Reads the answers of a group and hands them out.
     fn receive(
         &self,
         group: &Group<'_>,
         mut link: Link,
-        deadline: Instant,
-        answers: &mut [Option<Answer>],
+        patience: &mut Patience,
+        take: &mut dyn FnMut(usize, Answer),
     ) -> Result<(), Failure> {
         let mut incoming = Incoming::new();
         for &(place, request) in &group.requests {
             let answer = if request.oneway {
                 Ok(vec![0])
             } else {
-                self.read_answer(&mut incoming, &mut link, request.method, deadline)
+                self.read_answer(&mut incoming, &mut link, request.method, patience.deadline)
             };
             match answer {
-                Ok(_) | Err(CallError::Exception(_)) => answers[place] = Some(answer),
+                Ok(_) | Err(CallError::Exception(_)) => {
+                    take(place, answer);
+                    patience.renew();
+                }
                 Err(error) => return Err(self.fail(group, &link, error)),
             }
             link.sequence = link.sequence.wrapping_add(1);
@@ -273,6 +313,21 @@ impl TcpNetwork {
     /// Nothing that is done under the lock can leave it half done: poison is passed over.
     fn pools(&self) -> MutexGuard<'_, Pools> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Patience {
+            deadline: Instant::now() + limit,
+            anew: None,
+        }
+    }
+
+    fn renew(&mut self) {
+        if let Some(limit) = self.anew {
+            self.deadline = Instant::now() + limit;
+        }
     }
 }
 

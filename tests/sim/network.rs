@@ -483,6 +483,24 @@ impl Network for SimNetwork {
             .collect()
     }
 
+    /// In runs of random length: what the caller does with an answer comes before the next calls are
+    /// carried out, or behind.
+    fn call_each(
+        &self,
+        calls: &[(Location, Request)],
+        limit: Duration,
+        take: &mut dyn FnMut(usize, Answer),
+    ) {
+        let mut place = 0;
+        while place < calls.len() {
+            let run = 1 + self.world.random.below(calls.len() - place);
+            for answer in self.call_all(&calls[place..place + run], limit) {
+                take(place, answer);
+                place += 1;
+            }
+        }
+    }
+
     fn forget(&self, location: &Location) {
         let mine = self.origin.group;
         let waiting = self
