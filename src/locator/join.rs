@@ -300,9 +300,15 @@ impl Locator {
         let mut refused = BTreeSet::new();
         self.pull_from(from, &mut |place, answer| {
             let (location, cursor) = &from[place];
-            match answer
-                .and_then(|result| self.take_page(&Page::read(&result)?, cursor, application))
-            {
+            let page = |result: Vec<u8>| {
+                let page = Page::read(&result)?;
+                if page.me.location != *location {
+                    // A node of another name has come to its place.
+                    return Err(CallError::Refused);
+                }
+                self.take_page(&page, cursor, application)
+            };
+            match answer.and_then(page) {
                 Ok(()) => {
                     let mut membership = self.membership();
                     membership.answered = membership.answered.max(asked);
