@@ -24,6 +24,7 @@ mod request;
 
 pub use calls::{KeyValue, read_string};
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -359,12 +360,18 @@ impl Application for Store {
         let Some(newcomer) = view.place(newcomer) else {
             return Vec::new();
         };
-        let holds = |key: &[u8]| self.holds(view, Some(newcomer), key);
+        let looked_at_some = Cell::new(false);
+        let holds = |key: &[u8]| {
+            looked_at_some.set(true);
+            self.holds(view, Some(newcomer), key)
+        };
         let Cursor { shards, mut after } = Cursor::read(cursor);
         for shard in shards.clone() {
             let (mut last, full) = (None, items.bytes() >= BATCH_BYTES);
             if !full {
-                give_way(0);
+                if looked_at_some.take() {
+                    give_way(0);
+                }
                 let after = after.take();
                 let take = |key: &[u8], version, value: &[u8]| {
                     items.push(&Item {
@@ -376,7 +383,7 @@ impl Application for Store {
                 };
                 last = self
                     .items
-                    .page(shard, after.as_deref(), BATCH_BYTES, holds, take);
+                    .page(shard, after.as_deref(), BATCH_BYTES, &holds, take);
             }
             if full || last.is_some() {
                 let rest = Cursor {

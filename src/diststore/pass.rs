@@ -165,8 +165,9 @@ impl Store {
         let mut batch = Vec::new();
         let mut unconfirmed = 0;
         for shard in 0..SHARDS {
-            give_way(0);
+            let mut looked_at_some = false;
             self.items.each(shard, |key, version, value| {
+                looked_at_some = true;
                 // A tombstone is handed over like any item; but nobody misses it if nobody is left.
                 let unneeded = value.is_empty() && scope == Scope::All;
                 let offered = business.with(key, unneeded).map(|(targets, keep)| Offered {
@@ -180,6 +181,9 @@ impl Store {
                 });
                 batch.extend(offered);
             });
+            if looked_at_some {
+                give_way(0);
+            }
             while batch.len() >= OFFER_MAX || (shard + 1 == SHARDS && !batch.is_empty()) {
                 let rest = batch.split_off(batch.len().min(OFFER_MAX));
                 unconfirmed += self.offer(view, batch);
