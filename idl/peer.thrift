@@ -131,6 +131,8 @@ struct Found {
   2: binary value
   /** True when the answerer is the key's primary and has all that it should hold. */
   3: bool primary
+  /** The nodes that should hold the key, but for originals, as the answerer's ring has them. */
+  4: list<locator.Location> holders
 }
 
 /** What the answerer of `forward` would have told a client. */

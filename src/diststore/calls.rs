@@ -140,6 +140,8 @@ pub struct Found {
     pub value: Vec<u8>,
     /// The answerer has all that it should hold and is the key's primary: nobody has a later one.
     pub primary: bool,
+    /// The key's holders, but for originals, as the answerer's ring has them.
+    pub holders: Vec<Location>,
 }
 
 impl Found {
@@ -148,6 +150,8 @@ impl Found {
         out.write_i64_field(1, self.version);
         out.write_bytes_field(2, &self.value);
         out.write_bool_field(3, self.primary);
+        out.write_field(wire::LIST, 4);
+        Location::write_list(out, self.holders.iter());
         out.write_stop();
         out.write_stop();
     }
@@ -158,12 +162,14 @@ impl Found {
                 version: 0,
                 value: Vec::new(),
                 primary: false,
+                holders: Vec::new(),
             };
             reader.each_field(|id, kind, reader| {
                 match (id, kind) {
                     (1, wire::I64) => found.version = reader.i64()?,
                     (2, wire::STRING) => found.value = reader.bytes()?.to_vec(),
                     (3, wire::BOOL) => found.primary = reader.bool()?,
+                    (4, wire::LIST) => found.holders = Location::read_list(reader)?,
                     _ => return Ok(false),
                 }
                 Ok(true)

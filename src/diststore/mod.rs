@@ -175,22 +175,22 @@ impl Store {
             return Err(gone());
         }
         let primary = self.is_primary(&look, key);
-        let read = |version, value: &[u8]| Found {
-            version,
-            value: value.to_vec(),
-            primary,
-        };
-        let none = Found {
-            version: 0,
-            value: Vec::new(),
-            primary,
-        };
-        let found = self.items.read(key, read).unwrap_or(none);
+        let read = |version, value: &[u8]| (version, value.to_vec());
+        let (version, value) = self.items.read(key, read).unwrap_or_default();
         // Looked at after the item: who has handed it over and forgotten it is no holder any more, and
         // the question may have been long on its way.
-        if !primary && !self.is_holder(&self.locator.view(), key) {
+        let view = self.locator.view();
+        if !primary && !self.is_holder(&view, key) {
             return Err(Exception::internal("this node is no holder of the key"));
         }
+        let holders = view.holders(key, self.locator.replicas());
+        let ours = holders.into_iter().filter(|holder| holder.is_ours());
+        let found = Found {
+            version,
+            value,
+            primary,
+            holders: ours.map(|holder| holder.location.clone()).collect(),
+        };
         found.write(result);
         Ok(())
     }

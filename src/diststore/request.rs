@@ -20,8 +20,8 @@
 //!   ```
 //!
 //! * A **get** is answered from here by a primary that is not filling. Anybody else asks all
-//!   holders, and answers with the latest account, if all have answered or one of them is such a
-//!   primary: what has been acknowledged is with one of them.
+//!   holders, and those that they name as holders, and answers with the latest account, if all have
+//!   answered or one of them is such a primary: what has been acknowledged is with one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -140,8 +140,10 @@ impl Store {
     }
 
     /// The latest account of a key: of all holders, as long as none of them is a primary that
-    /// has everything.
+    /// has everything; in the own ring, and in those of the holders.
     fn latest(&self, key: &[u8], deadline: Duration) -> Result<Option<Found>, Exception> {
+        let me = self.locator.location();
+        let mut named = BTreeSet::new();
         loop {
             // Before the ring is looked at: should the pass forget it, those whom it has given it to
             // are asked.
@@ -149,16 +151,19 @@ impl Store {
                 version,
                 value: value.to_vec(),
                 primary: false,
+                holders: Vec::new(),
             });
             let look = self.wait_until_ready(deadline)?;
             let holders = look.view.holders(key, self.locator.replicas());
             if holders.is_empty() {
                 return Err(nobody_known());
             }
-            let others = self.others_of_ours(&holders);
-            let calls: Vec<_> = others
-                .into_iter()
-                .map(|location| (location, request("fetch", write_key(key))))
+            // All in one round, whoever answered in the last one too: what was there may be here by now.
+            named.extend(self.others_of_ours(&holders));
+            named.remove(me);
+            let calls: Vec<_> = named
+                .iter()
+                .map(|location| (location.clone(), request("fetch", write_key(key))))
                 .collect();
             let limit = self.locator.ticks(1);
             let answers = self.locator.call_members(&calls, limit);
@@ -168,12 +173,17 @@ impl Store {
                 .collect();
             // With a primary's answer those of the others are not needed.
             let sure = answers.iter().flatten().any(|found| found.primary);
-            if sure || answers.iter().all(Result::is_ok) {
+            let names = answers.iter().flatten().flat_map(|found| &found.holders);
+            let mut names: BTreeSet<_> = names.cloned().collect();
+            names.remove(me);
+            let all = answers.iter().all(Result::is_ok) && names.is_subset(&named);
+            if sure || all {
                 let found = answers.into_iter().flatten().chain(own);
                 return Ok(found.max_by(|one, other| {
                     (one.version, &one.value).cmp(&(other.version, &other.value))
                 }));
             }
+            named = names;
             self.pause_until(deadline)?;
         }
     }

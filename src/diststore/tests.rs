@@ -1,16 +1,26 @@
-//! Two nodes, one of which reaches the other; nobody else is there.
+//! A few nodes, of which each reaches those that it is told to.
 
 use super::*;
 use crate::locator::{Options, write_key};
 use crate::net::{Answer, CallError, Environment, Network, Random, Request, SystemClock};
 
-/// Carries every call to that node, if there is one.
-struct Direct(Option<Arc<Store>>);
+/// Carries calls to these nodes; others are silent.
+#[derive(Default)]
+struct Direct(Mutex<Vec<Arc<Store>>>);
+
+impl Direct {
+    /// From now on to these.
+    fn lead_to(&self, stores: &[&Arc<Store>]) {
+        *self.0.lock().unwrap() = stores.iter().copied().cloned().collect();
+    }
+}
 
 impl Network for Direct {
     fn call_all(&self, calls: &[(Location, Request)], _: Duration) -> Vec<Answer> {
-        let answer = |(_, request): &(Location, Request)| {
-            let store = self.0.as_ref().ok_or(CallError::Silent)?;
+        let stores = self.0.lock().unwrap().clone();
+        let answer = |(to, request): &(Location, Request)| {
+            let store = stores.iter().find(|store| store.locator.location() == to);
+            let store = store.ok_or(CallError::Silent)?;
             call(store, request.method, &request.arguments).map_err(CallError::Exception)
         };
         calls.iter().map(answer).collect()
@@ -31,7 +41,7 @@ fn call(store: &Store, method: &str, arguments: &[u8]) -> Result<Vec<u8>, Except
     Ok(result)
 }
 
-fn store(name: &str, replicas: usize, other: Option<Arc<Store>>) -> Arc<Store> {
+fn store(name: &str, replicas: usize, network: Arc<Direct>) -> Arc<Store> {
     let options = Options {
         service_types: SERVICE_TYPES,
         replicas,
@@ -40,7 +50,7 @@ fn store(name: &str, replicas: usize, other: Option<Arc<Store>>) -> Arc<Store> {
         on_die: Box::new(|| ()),
     };
     let environment = Environment {
-        network: Arc::new(Direct(other)),
+        network,
         clock: Arc::new(SystemClock::new()),
         random: Random::new(1),
         log: Box::new(|_| ()),
@@ -51,14 +61,20 @@ fn store(name: &str, replicas: usize, other: Option<Arc<Store>>) -> Arc<Store> {
 
 /// `a:1`, a network of its own.
 fn first(replicas: usize) -> Arc<Store> {
-    let store = store("a:1", replicas, None);
+    let store = store("a:1", replicas, Arc::default());
     store.locator.start(None, &*store).unwrap();
     store
 }
 
 /// `b:1`, which joins it.
 fn second(first: &Arc<Store>) -> Arc<Store> {
-    let store = store("b:1", first.locator.replicas(), Some(first.clone()));
+    joined("b:1", first, Arc::default())
+}
+
+/// A node that joins that one by this network.
+fn joined(name: &str, first: &Arc<Store>, network: Arc<Direct>) -> Arc<Store> {
+    network.lead_to(&[first]);
+    let store = store(name, first.locator.replicas(), network);
     let peer = first.locator.location();
     store.locator.start(Some(peer), &*store).unwrap();
     store
@@ -102,6 +118,27 @@ fn regression_must_not_answer_fetch_for_a_key_that_others_hold() {
         own.iter()
             .all(|key| call(&a, "fetch", &write_key(key)).is_ok())
     );
+}
+
+#[test]
+fn regression_must_ask_those_that_the_holders_name() {
+    let network = Arc::new(Direct::default());
+    let leaver = joined("c:1", &first(1), network.clone());
+    leaver.locator.begin_leaving();
+    // Another run of the only node that it knows: neither this one nor the newcomer knows the leaver.
+    let a = first(1);
+    let b = second(&a);
+    let view = a.locator.view();
+    let mut keys = (0..100).map(|number| format!("k{number}").into_bytes());
+    let key = keys.find(|key| view.owner(key).unwrap().location == *b.locator.location());
+    let key = key.unwrap();
+    leaver.items.merge(&key, 7, b"old");
+    b.items.merge(&key, 8, b"new");
+    // With that the other one is a holder too, and has nothing.
+    b.locator.begin_leaving();
+    network.lead_to(&[&a, &b]);
+    let read = call(&leaver, "forward", &KeyValue::write(&key, None)).unwrap();
+    assert_eq!(calls::read_answer(&read).unwrap(), b"new");
 }
 
 #[test]
