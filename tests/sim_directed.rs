@@ -4,6 +4,7 @@
 mod sim;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sim::plan::{Class, Plan};
@@ -122,4 +123,31 @@ fn one_link_cut(world: &Arc<World>) -> Result<Figures, String> {
 #[test]
 fn must_not_drop_a_node_on_another_ones_word() {
     direct("must_not_drop", 2, one_link_cut);
+}
+
+/// A node that is cut off from the other one removes all keys, and leaves.
+fn removed_in_a_part(world: &Arc<World>) -> Result<Figures, String> {
+    let net = world.client();
+    begin(world, 2)?;
+    put_all(world, &*net, 0, "old")?;
+    let (here, there) = (location(0), location(1));
+    world.wires().cut(&here, &there);
+    world.wires().cut(&there, &here);
+    world.scheduler.sleep(Duration::from_secs(8));
+    put_all(world, &*net, 0, "")?;
+    let complete = Arc::new(AtomicBool::new(true));
+    let told = complete.clone();
+    world.leave(&here, move |complete| {
+        told.store(complete, Ordering::Relaxed)
+    });
+    world.scheduler.sleep(Duration::from_secs(20));
+    if complete.load(Ordering::Relaxed) || world.node(&here).is_some() {
+        return Err("it doesn't say that nobody has taken the removals".to_owned());
+    }
+    Ok(Figures::default())
+}
+
+#[test]
+fn regression_must_not_take_its_removals_along_in_silence() {
+    direct("regression_must_not_take", 2, removed_in_a_part);
 }

@@ -162,14 +162,16 @@ impl Store {
         let before = self.moves().passed.clone();
         let (me, replicas) = (self.locator.location(), self.locator.replicas());
         let mut business = Business::new(view, before.as_deref(), scope, replicas, me);
+        // A tombstone is handed over like any item; but nobody misses it if nobody is left. Who is only
+        // out of reach may have what was removed here.
+        let nobody_left = scope == Scope::All && !self.locator.has_lost();
         let mut batch = Vec::new();
         let mut unconfirmed = 0;
         for shard in 0..SHARDS {
             let mut looked_at_some = false;
             self.items.each(shard, |key, version, value| {
                 looked_at_some = true;
-                // A tombstone is handed over like any item; but nobody misses it if nobody is left.
-                let unneeded = value.is_empty() && scope == Scope::All;
+                let unneeded = value.is_empty() && nobody_left;
                 let offered = business.with(key, unneeded).map(|(targets, keep)| Offered {
                     shard,
                     key: key.to_vec(),

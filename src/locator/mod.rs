@@ -180,6 +180,11 @@ impl Locator {
         self.membership().rooted
     }
 
+    /// Whether nodes have gone without goodbye: they may still be there, out of reach.
+    pub fn has_lost(&self) -> bool {
+        !self.membership().lost.is_empty()
+    }
+
     /// That many ticks.
     pub fn ticks(&self, count: u32) -> Duration {
         self.options.tick * count
