@@ -383,7 +383,7 @@ impl Application for Store {
                 };
                 last = self
                     .items
-                    .page(shard, after.as_deref(), BATCH_BYTES, &holds, take);
+                    .page(shard, after.as_deref(), BATCH_BYTES, holds, take);
             }
             if full || last.is_some() {
                 let rest = Cursor {
