@@ -151,3 +151,32 @@ fn removed_in_a_part(world: &Arc<World>) -> Result<Figures, String> {
 fn regression_must_not_take_its_removals_along_in_silence() {
     direct("regression_must_not_take", 2, removed_in_a_part);
 }
+
+/// What a part has acknowledged comes back with it, perhaps from a clock that is ahead, and may win; but
+/// not over what is put once all agree and nobody is filling.
+fn put_after_a_cut(world: &Arc<World>) -> Result<Figures, String> {
+    let net = world.client();
+    begin(world, 4)?;
+    let alone = location(3);
+    for other in (0..3).map(location) {
+        world.wires().cut(&alone, &other);
+        world.wires().cut(&other, &alone);
+    }
+    world.scheduler.sleep(Duration::from_secs(8));
+    put_all(world, &*net, 3, "cut off")?;
+    world.heal();
+    while world.agreed().is_err() {
+        world.scheduler.sleep(Duration::from_millis(1));
+    }
+    put_all(world, &*net, 0, "new")?;
+    for _ in 0..20 {
+        world.scheduler.sleep(TICK / 5);
+        read_all(world, &*net, 1, "new")?;
+    }
+    Ok(Figures::default())
+}
+
+#[test]
+fn must_keep_what_is_put_after_a_cut() {
+    direct("must_keep_what_is_put", 2, put_after_a_cut);
+}

@@ -407,12 +407,13 @@ impl Application for Store {
         }
     }
 
+    fn settle(&self) -> bool {
+        !self.locator.has_counted() || self.bring_in()
+    }
+
     fn filled(&self, view: &Arc<View>) {
-        // Everybody has given what this node should hold. A new node has nothing else; one that was
-        // stopped or cut off may have what nobody else has.
-        let mut moves = self.moves();
-        moves.repair_due = moves.passed.is_some();
-        moves.passed = Some(view.clone());
+        // Everybody has given what this node should hold; what it had, it has given to everybody.
+        self.moves().passed = Some(view.clone());
     }
 
     fn items(&self) -> (usize, usize, bool) {

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::locator::{Member, State, View, give_way};
+use crate::locator::{Member, REQUEST_TICKS, State, View, give_way};
 
 use super::Store;
 use super::business::{Business, Scope};
@@ -37,6 +37,8 @@ pub(super) struct Moves {
     repaired: Duration,
     /// This node has filled again, with what it had before: nobody has compared that yet.
     pub repair_due: bool,
+    /// Since when it tries to bring in what it had.
+    returning: Option<Duration>,
 }
 
 impl Store {
@@ -91,6 +93,33 @@ impl Store {
     /// Whether something is to be moved, or may have to be.
     pub(super) fn is_due(&self) -> bool {
         self.pass_is_due() || self.moves().repair_due
+    }
+
+    /// Gives what this node had when it was stopped or cut off to all holders, before it counts as full:
+    ///
+    /// ```text
+    /// A (cut off, clock ahead)      B (full)
+    ///   k removed, acknowledged
+    ///   pulls from B, is full
+    ///                               put k: acknowledged, below A's version
+    ///   gives k away: removed
+    /// ```
+    ///
+    /// True: they have it; or somebody doesn't take it, and has had as long as a request may take.
+    pub(super) fn bring_in(&self) -> bool {
+        let now = self.now();
+        let since = {
+            let mut moves = self.moves();
+            moves.passed = None;
+            moves.repair_due = true;
+            *moves.returning.get_or_insert(now)
+        };
+        let late = now.saturating_sub(since) > self.locator.ticks(REQUEST_TICKS);
+        let settled = self.pass(&self.locator.view(), Scope::Changed) == 0 || late;
+        if settled {
+            self.moves().returning = None;
+        }
+        settled
     }
 
     /// Hands everything over and says goodbye. Until it returns, this node goes on serving and

@@ -274,6 +274,9 @@ impl Locator {
                 left_to_pull(&membership)
             };
             if ours.is_empty() && originals.is_empty() {
+                if !application.settle() {
+                    return;
+                }
                 // Somebody whom an orphan has lost may come back, or is catching up right now.
                 if self.become_full(application) || self.membership().is_orphan() {
                     return;

@@ -31,7 +31,12 @@ pub trait Application: Send + Sync {
         let _ = item;
     }
 
-    /// Everything has been pulled: `view` is the first in which this node is full.
+    /// Everything has been pulled: whether this node may count as full. False: it is to be asked again.
+    fn settle(&self) -> bool {
+        true
+    }
+
+    /// This node is full: `view` is the first in which this node is full.
     fn filled(&self, view: &Arc<View>) {
         let _ = view;
     }
