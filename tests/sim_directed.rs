@@ -11,7 +11,7 @@ use sim::plan::{Class, Plan};
 use sim::runner::{Figures, run_many, run_world};
 use sim::schedule::location;
 use sim::store::StoreRing;
-use sim::world::{Subject, TICK, World};
+use sim::world::{Phase, Process, Subject, TICK, World};
 use thrifty_p2p::net::Network;
 
 /// Some seeds of a world of stores.
@@ -179,4 +179,47 @@ fn put_after_a_cut(world: &Arc<World>) -> Result<Figures, String> {
 #[test]
 fn must_keep_what_is_put_after_a_cut() {
     direct("must_keep_what_is_put", 2, put_after_a_cut);
+}
+
+/// Two newcomers lose the network before they have got what it has, and are told to leave.
+fn left_before_full(world: &Arc<World>) -> Result<Figures, String> {
+    let net = world.client();
+    begin(world, 2)?;
+    put_all(world, &*net, 0, "old")?;
+    // From this one they can't pull.
+    world.stop(&location(1));
+    let newcomers = [2, 3].map(location);
+    for newcomer in &newcomers {
+        world.boot(newcomer, Some(&location(0)));
+    }
+    let are_up = || {
+        let up = |(_, process): &(_, Process)| process.phase == Phase::Up;
+        world.processes().iter().all(up)
+    };
+    let know = |members: usize| {
+        let nodes = newcomers.iter().flat_map(|at| world.node(at));
+        nodes.filter(|node| node.members().len() == members).count() == 2
+    };
+    while !(are_up() && know(4)) {
+        world.scheduler.sleep(TICK / 5);
+    }
+    world.crash(&location(0));
+    while !know(2) {
+        world.scheduler.sleep(TICK / 5);
+    }
+    for newcomer in &newcomers {
+        world.leave(newcomer, |_| ());
+    }
+    for _ in 0..10 {
+        world.scheduler.sleep(TICK / 5);
+        if put_all(world, &*net, 2, "new").is_ok() {
+            return Err("two that never had anything acknowledge a put".to_owned());
+        }
+    }
+    Ok(Figures::default())
+}
+
+#[test]
+fn regression_must_not_be_a_network_of_leavers_that_were_never_full() {
+    direct("regression_must_not_be", 2, left_before_full);
 }

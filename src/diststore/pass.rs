@@ -128,41 +128,10 @@ impl Store {
     /// # Errors
     /// The number of keys that nobody has taken.
     pub(super) fn hand_over(&self) -> Result<(), usize> {
-        self.locator.begin_leaving();
-        let mut least = usize::MAX;
-        let mut progress = self.now();
-        let mut taker = self.now();
-        let mut confirmed = None;
-        loop {
-            let view = self.locator.view();
-            let changes = self.changes.load(Ordering::Relaxed);
-            let unconfirmed = self.pass(&view, Scope::All);
-            // A newcomer that has taken everything here may still lack what others had, and could not
-            // ask anybody if this were the last one that is not new.
-            let full = |member: &Member| matches!(member.state, State::Full | State::Original);
-            if unconfirmed == 0
-                && (view.members().iter().any(full) || view.members().len() == 1)
-                && self.locator.all_are_known()
-                && self.locator.view().epoch() == view.epoch()
-            {
-                confirmed = Some(changes);
-                break;
-            }
-            let now = self.now();
-            if unconfirmed < least {
-                (least, progress) = (unconfirmed, now);
-            }
-            let takes = |member: &Member| !matches!(member.state, State::Leaving | State::Gone);
-            if view.members().iter().any(takes) {
-                taker = now;
-            }
-            // A newcomer that only another leaver knew is about to ask.
-            let nobody = now.saturating_sub(taker) > self.locator.ticks(4);
-            if nobody || now.saturating_sub(progress) > NO_PROGRESS_MAX {
-                break;
-            }
-            self.pause(self.locator.ticks(1) / 10);
-        }
+        let confirmed = match self.locator.begin_leaving() {
+            true => self.hand_to_those_who_stay(),
+            false => None,
+        };
         self.locator.say_goodbye();
         // What came in meanwhile, from nodes that had not heard it yet; and these may take a moment
         // to agree on who holds it now.
@@ -180,6 +149,43 @@ impl Store {
                 } else {
                     Err(unconfirmed)
                 };
+            }
+            self.pause(self.locator.ticks(1) / 10);
+        }
+    }
+
+    /// Repeats the pass until all is with those who stay; the answer is the number of changes that this
+    /// includes. `None`: nobody takes it.
+    fn hand_to_those_who_stay(&self) -> Option<u64> {
+        let mut least = usize::MAX;
+        let mut progress = self.now();
+        let mut taker = self.now();
+        loop {
+            let view = self.locator.view();
+            let changes = self.changes.load(Ordering::Relaxed);
+            let unconfirmed = self.pass(&view, Scope::All);
+            // A newcomer that has taken everything here may still lack what others had, and could not
+            // ask anybody if this were the last one that is not new.
+            let full = |member: &Member| matches!(member.state, State::Full | State::Original);
+            if unconfirmed == 0
+                && (view.members().iter().any(full) || view.members().len() == 1)
+                && self.locator.all_are_known()
+                && self.locator.view().epoch() == view.epoch()
+            {
+                return Some(changes);
+            }
+            let now = self.now();
+            if unconfirmed < least {
+                (least, progress) = (unconfirmed, now);
+            }
+            let takes = |member: &Member| !matches!(member.state, State::Leaving | State::Gone);
+            if view.members().iter().any(takes) {
+                taker = now;
+            }
+            // A newcomer that only another leaver knew is about to ask.
+            let nobody = now.saturating_sub(taker) > self.locator.ticks(4);
+            if nobody || now.saturating_sub(progress) > NO_PROGRESS_MAX {
+                return None;
             }
             self.pause(self.locator.ticks(1) / 10);
         }

@@ -271,11 +271,17 @@ impl Locator {
         self.wait_for_originals();
     }
 
-    /// This node begins to hand over, and everybody is told.
-    pub fn begin_leaving(&self) {
-        self.set_state(State::Leaving);
-        // Who doesn't hear it is told with each item.
-        let _ = self.hello(&self.others_of_ours());
+    /// This node begins to hand over, and everybody is told. False: it has never been full, and others
+    /// have what it has. Then it is just to go: a leaver counts as a node that has everything, and two
+    /// that never had would be a network of their own for each other.
+    pub fn begin_leaving(&self) -> bool {
+        let hands_over = self.has_counted();
+        if hands_over {
+            self.set_state(State::Leaving);
+            // Who doesn't hear it is told with each item.
+            let _ = self.hello(&self.others_of_ours());
+        }
+        hands_over
     }
 
     pub(super) fn others_of_ours(&self) -> Vec<Location> {
