@@ -198,6 +198,23 @@ fn regression_must_take_another_name_at_a_members_place_for_its_end() {
     assert!(!node.locator().is_stranger(&asked, &answer("b:1")));
 }
 
+#[test]
+fn regression_must_not_take_a_new_run_that_others_have_found_first_for_a_stranger() {
+    let node = node(CallError::Refused);
+    let answer = |state| Hello {
+        me: member("b:1", state, 12),
+        digest: 0,
+        known: Known::No,
+        members: Some(vec![
+            member("b:1", state, 12),
+            member("c:1", State::Filling, 5),
+        ]),
+    };
+    let asked = "b:1".parse().unwrap();
+    assert!(!node.locator().is_stranger(&asked, &answer(State::Filling)));
+    assert!(node.locator().is_stranger(&asked, &answer(State::Full)));
+}
+
 /// Has `b:1` answer a pull by `asked` with so many items, and these cursors.
 fn take_page(
     node: &LocatorService,

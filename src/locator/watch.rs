@@ -204,6 +204,7 @@ impl Locator {
         let mut others = theirs.iter().filter(|member| member.location != *from);
         // One to which this node has said goodbye doesn't know it either.
         hello.known == Known::No
+            && !is_starting(hello)
             && membership.me.state != State::Gone
             && membership.is_member(from)
             && theirs.len() > 1
@@ -221,6 +222,7 @@ impl Locator {
             return None;
         }
         let mut woken = false;
+        let starts = is_starting(&hello);
         let (change, is_member, differs) = {
             let now = self.now();
             let wall = self.wall();
@@ -232,11 +234,8 @@ impl Locator {
             let mut change = super::membership::Change::None;
             if is_member {
                 change = membership.admit(hello.me.clone(), now);
-                let alone = hello.members.as_ref().is_some_and(|list| list.len() == 1);
-                let starting = alone && hello.me.state == State::Filling;
-                if hello.known != Known::Member && !starting {
-                    // It has dropped this node, or never knew it: pulling makes it take it in. (Of
-                    // one that starts it isn't known yet which network it comes to.)
+                if hello.known != Known::Member && !starts {
+                    // It has dropped this node, or never knew it: pulling makes it take it in.
                     membership.pulled.remove(from);
                     membership.refill(wall);
                     woken = true;
@@ -252,7 +251,7 @@ impl Locator {
         if woken {
             self.changed();
         }
-        let members = hello.members.filter(|_| is_member && differs)?;
+        let members = hello.members.filter(|_| is_member && differs && !starts)?;
         Some((from.clone(), members))
     }
 
@@ -350,6 +349,12 @@ impl Locator {
         }
         self.drop_members(&gone, &view);
     }
+}
+
+/// Of one that starts it isn't known yet which network it comes to: it may know others that pull from
+/// it, and not yet those that it pulls from.
+fn is_starting(hello: &Hello) -> bool {
+    hello.known == Known::No && hello.me.state == State::Filling
 }
 
 /// Whether a node that was asked about, as it stands in the list of `from`, is in the same network: it
