@@ -4,14 +4,15 @@
 mod sim;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use sim::history::{Outcome, Promise};
 use sim::plan::{Class, Plan};
 use sim::runner::{Figures, run_many, run_world};
 use sim::schedule::location;
 use sim::store::StoreRing;
-use sim::world::{Phase, Process, Subject, TICK, World};
+use sim::world::{Options, Phase, Process, Subject, TICK, World};
 use thrifty_p2p::net::Network;
 
 /// Some seeds of a world of stores.
@@ -19,7 +20,11 @@ fn direct(name: &str, replicas: usize, play: fn(&Arc<World>) -> Result<Figures, 
     run_many(&format!("sim_directed {name}"), 50, |pool, seed| {
         let subject: Arc<dyn Subject> = Arc::new(StoreRing { replicas });
         let plan = Plan::new(Class::Late, replicas);
-        run_world(pool, seed, &subject, plan.options(), play)
+        let options = Options {
+            watch_stability: true,
+            ..plan.options()
+        };
+        run_world(pool, seed, &subject, options, play)
     });
 }
 
@@ -59,12 +64,12 @@ fn begin(world: &Arc<World>, nodes: usize) -> Result<(), String> {
 fn stopped_and_continued(world: &Arc<World>) -> Result<Figures, String> {
     let net = world.client();
     begin(world, 4)?;
-    put_all(world, &*net, 0, "old")?;
+    put_all(world, &net, 0, "old")?;
     world.stop(&location(2));
     world.scheduler.sleep(Duration::from_secs(8));
-    put_all(world, &*net, 1, "new")?;
+    put_all(world, &net, 1, "new")?;
     world.resume(&location(2));
-    read_all(world, &*net, 2, "new")?;
+    read_all(world, &net, 2, "new")?;
     Ok(Figures::default())
 }
 
@@ -77,14 +82,14 @@ fn must_not_answer_from_an_old_state() {
 fn left_to_the_slow(world: &Arc<World>) -> Result<Figures, String> {
     let net = world.client();
     begin(world, 2)?;
-    put_all(world, &*net, 0, "old")?;
+    put_all(world, &net, 0, "old")?;
     world.stop(&location(0));
     world.leave(&location(1), |_| ());
     world.scheduler.sleep(world.between(0, 1_400_000));
     world.resume(&location(0));
     for _ in 0..50 {
         world.scheduler.sleep(world.between(0, 2_000));
-        read_all(world, &*net, 0, "old")?;
+        read_all(world, &net, 0, "old")?;
     }
     Ok(Figures::default())
 }
@@ -129,12 +134,12 @@ fn must_not_drop_a_node_on_another_ones_word() {
 fn removed_in_a_part(world: &Arc<World>) -> Result<Figures, String> {
     let net = world.client();
     begin(world, 2)?;
-    put_all(world, &*net, 0, "old")?;
+    put_all(world, &net, 0, "old")?;
     let (here, there) = (location(0), location(1));
     world.wires().cut(&here, &there);
     world.wires().cut(&there, &here);
     world.scheduler.sleep(Duration::from_secs(8));
-    put_all(world, &*net, 0, "")?;
+    put_all(world, &net, 0, "")?;
     let complete = Arc::new(AtomicBool::new(true));
     let told = complete.clone();
     world.leave(&here, move |complete| {
@@ -163,15 +168,15 @@ fn put_after_a_cut(world: &Arc<World>) -> Result<Figures, String> {
         world.wires().cut(&other, &alone);
     }
     world.scheduler.sleep(Duration::from_secs(8));
-    put_all(world, &*net, 3, "cut off")?;
+    put_all(world, &net, 3, "cut off")?;
     world.heal();
     while world.agreed().is_err() {
         world.scheduler.sleep(Duration::from_millis(1));
     }
-    put_all(world, &*net, 0, "new")?;
+    put_all(world, &net, 0, "new")?;
     for _ in 0..20 {
         world.scheduler.sleep(TICK / 5);
-        read_all(world, &*net, 1, "new")?;
+        read_all(world, &net, 1, "new")?;
     }
     Ok(Figures::default())
 }
@@ -181,11 +186,66 @@ fn must_keep_what_is_put_after_a_cut() {
     direct("must_keep_what_is_put", 2, put_after_a_cut);
 }
 
+/// The same while the cut heals, and answers are late: an acknowledgement may have been given before what
+/// the part has came in, and be heard behind it.
+fn put_while_a_cut_heals(world: &Arc<World>) -> Result<Figures, String> {
+    let net = world.client();
+    begin(world, 4)?;
+    let alone = location(3);
+    for other in (0..3).map(location) {
+        world.wires().cut(&alone, &other);
+        world.wires().cut(&other, &alone);
+    }
+    world.scheduler.sleep(Duration::from_secs(8));
+    for key in (0..8).map(|key| format!("k{key}").into_bytes()) {
+        let operation = world.history().begin_put(&key, b"cut off");
+        world.subject.put(&net, &alone, &key, b"cut off")?;
+        let outcome = Outcome::Acknowledged(None);
+        world.history().end(operation, net.given(), outcome);
+    }
+    {
+        let weather = &mut world.wires().weather;
+        (weather.late, weather.late_methods) = (500, vec!["forward", "store"]);
+    }
+    world.heal();
+    let working = Arc::new(AtomicUsize::new(8));
+    for key in (0..8).map(|key| format!("k{key}").into_bytes()) {
+        let (world, working) = (world.clone(), working.clone());
+        world.clone().spawn("client", move || {
+            let (net, at, subject) = (world.client(), location(0), &world.subject);
+            let mut number = 0;
+            while number < 10 || world.agreed().is_err() {
+                number += 1;
+                let value = format!("new {number}").into_bytes();
+                let operation = world.history().begin_put(&key, &value);
+                let put = subject.put(&net, &at, &key, &value);
+                let outcome = put.map_or(Outcome::Unknown, |()| Outcome::Acknowledged(None));
+                world.history().end(operation, net.given(), outcome);
+                let operation = world.history().begin_get(&key);
+                let read = subject.get(&net, &at, &key);
+                let outcome = read.map_or(Outcome::Unknown, Outcome::Read);
+                world.history().end(operation, net.given(), outcome);
+            }
+            working.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+    while working.load(Ordering::Relaxed) > 0 {
+        world.scheduler.sleep(TICK);
+    }
+    world.history().check_reads(Promise::WhileStable)?;
+    Ok(Figures::default())
+}
+
+#[test]
+fn regression_must_keep_what_is_acknowledged_after_a_cut() {
+    direct("regression_must_keep", 2, put_while_a_cut_heals);
+}
+
 /// Two newcomers lose the network before they have got what it has, and are told to leave.
 fn left_before_full(world: &Arc<World>) -> Result<Figures, String> {
     let net = world.client();
     begin(world, 2)?;
-    put_all(world, &*net, 0, "old")?;
+    put_all(world, &net, 0, "old")?;
     // From this one they can't pull.
     world.stop(&location(1));
     let newcomers = [2, 3].map(location);
@@ -212,7 +272,7 @@ fn left_before_full(world: &Arc<World>) -> Result<Figures, String> {
     }
     for _ in 0..10 {
         world.scheduler.sleep(TICK / 5);
-        if put_all(world, &*net, 2, "new").is_ok() {
+        if put_all(world, &net, 2, "new").is_ok() {
             return Err("two that never had anything acknowledge a put".to_owned());
         }
     }

@@ -370,9 +370,7 @@ fn must_break_a_call_to_who_dies() {
             killer.crash(&location(1));
         });
         let before = world.scheduler.now();
-        let put = world
-            .subject
-            .put(&*world.client(), &location(0), b"a", b"1");
+        let put = world.subject.put(&world.client(), &location(0), b"a", b"1");
         let why = put.expect_err("a holder has died");
         assert!(why.contains("reset"), "{why}");
         let waited = world.scheduler.now() - before;
@@ -385,7 +383,7 @@ fn must_cut_links_and_heal_them() {
     in_world(|world| {
         world.wires().cut(&location(0), &location(2));
         let net = world.client();
-        let put = world.subject.put(&*net, &location(0), b"a", b"1");
+        let put = world.subject.put(&net, &location(0), b"a", b"1");
         assert!(put.is_err_and(|why| why.contains("no answer")));
         assert_eq!(ask(world, 1), Ok(b"1".to_vec()));
         assert_eq!(ask(world, 2), Ok(vec![]));

@@ -222,7 +222,10 @@ impl Store {
                 .locator
                 .call_member(&coordinator.location, &request, limit)
             {
-                Ok(_) => return Ok(()),
+                Ok(_) if self.locator.epoch() == look.view.epoch() => return Ok(()),
+                // What has come in meanwhile, out of another part of the network, may be older and have
+                // a greater version: the put goes above that, as it would have had it come before.
+                Ok(_) => {}
                 // It says so on a connection from before: another run may be there by now.
                 Err(CallError::Exception(exception)) if exception.kind == GONE => {}
                 Err(CallError::Exception(exception)) => return Err(exception),
@@ -279,6 +282,7 @@ impl Store {
     ) -> Result<(), Exception> {
         let me = self.locator.location();
         let replicas = self.locator.replicas();
+        let mut epoch = self.locator.epoch();
         let mut version = self.next_version(self.latest_version(key, deadline)?);
         let mut served: Vec<Served> = Vec::new();
         for _ in 0..ROUNDS_MAX {
@@ -289,7 +293,15 @@ impl Store {
             }
             let missing = missing(&holders, &served);
             if missing.is_empty() {
-                return Ok(());
+                // As in `put`: what has come in since may be older.
+                let held = self.items.version(key);
+                if look.view.epoch() == epoch || held <= version {
+                    return Ok(());
+                }
+                epoch = look.view.epoch();
+                version = self.next_version(held);
+                served.clear();
+                continue;
             }
             if missing.contains(me) {
                 let merged = self.items.merge(key, version, value);

@@ -15,7 +15,7 @@
 //!   (several, for the empty value) are stale for r.
 //!
 //! Where silence may outlast the limits, q counts only if the world was stable from q's
-//! acknowledgement to r's end.
+//! acknowledgement, as the node gave it, to r's end.
 //!
 //! **At the end**, when all is settled, each key must read as a put whose version is not below that of any
 //! acknowledged put, where the version is the one seen on the nodes at the acknowledgement; and,
@@ -41,6 +41,8 @@ pub struct Operation {
     pub put: Option<Vec<u8>>,
     pub begin: u64,
     pub end: Option<u64>,
+    /// When the answer set out, that came at the end.
+    pub given: u64,
     pub outcome: Outcome,
 }
 
@@ -76,7 +78,8 @@ pub struct History {
 }
 
 impl History {
-    fn next_event(&mut self) -> u64 {
+    /// Events are numbered as they come.
+    pub fn next_event(&mut self) -> u64 {
         self.event += 1;
         self.event
     }
@@ -88,6 +91,7 @@ impl History {
             put,
             begin,
             end: None,
+            given: 0,
             outcome: Outcome::Unknown,
         });
         self.operations.len() - 1
@@ -101,10 +105,12 @@ impl History {
         self.begin(key, None)
     }
 
-    pub fn end(&mut self, operation: usize, outcome: Outcome) {
+    pub fn end(&mut self, operation: usize, given: u64, outcome: Outcome) {
         let event = self.next_event();
-        self.operations[operation].end = Some(event);
-        self.operations[operation].outcome = outcome;
+        let operation = &mut self.operations[operation];
+        operation.end = Some(event);
+        operation.given = given;
+        operation.outcome = outcome;
     }
 
     /// `true`: it has changed.
@@ -149,8 +155,8 @@ impl History {
         let mut later = of_key.filter(|q| q.put.is_some() && q.begin > from);
         later.find(|q| {
             let acknowledged = matches!(q.outcome, Outcome::Acknowledged(_));
-            let known = q.end.filter(|end| acknowledged && *end < begin);
-            known.is_some_and(|ack| promise == Promise::Always || self.is_stable(ack, end))
+            let known = q.end.is_some_and(|end| acknowledged && end < begin);
+            known && (promise == Promise::Always || self.is_stable(q.given, end))
         })
     }
 

@@ -17,6 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ struct Open {
     from: Origin,
     legs: Vec<Leg>,
     missing: usize,
+    /// The event at which the last answer was given, which is still to get here.
+    given: u64,
 }
 
 /// One call of it.
@@ -107,6 +110,7 @@ impl Wires {
             from,
             legs,
             missing,
+            given: 0,
         };
         self.calls.insert(self.calls_made, open);
         self.calls_made
@@ -381,6 +385,10 @@ impl World {
             .trace(format_args!("#{number} {to} serves {}", request.method));
         let outcome = service.call(&call, &mut result);
         self.observe();
+        let given = self.history().next_event();
+        if let Some(open) = self.wires().calls.get_mut(&number) {
+            open.given = given;
+        }
         outcome.map(|()| result).map_err(CallError::Exception)
     }
 
@@ -430,6 +438,22 @@ fn name(location: &Option<Location>) -> &str {
 pub struct SimNetwork {
     pub world: Arc<World>,
     pub origin: Origin,
+    given: AtomicU64,
+}
+
+impl SimNetwork {
+    pub fn new(world: Arc<World>, origin: Origin) -> Self {
+        SimNetwork {
+            world,
+            origin,
+            given: AtomicU64::new(0),
+        }
+    }
+
+    /// The event at which the last answer was given that has come.
+    pub fn given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
+    }
 }
 
 /// Takes a call off the wires, also when its caller is unwound.
@@ -477,6 +501,7 @@ impl Network for SimNetwork {
             scheduler.wait(ticket, until);
         }
         let open = closing.close().expect("BUG: a call is open while it waits");
+        self.given.store(open.given, Ordering::Relaxed);
         let answers = open.legs.into_iter().map(|leg| leg.answer);
         answers
             .map(|answer| answer.unwrap_or(Err(CallError::Silent)))

@@ -11,10 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use thrifty_p2p::location::Location;
-use thrifty_p2p::net::Network;
 
 use super::history::Outcome;
-use super::network::Weather;
+use super::network::{SimNetwork, Weather};
 use super::plan::{Class, Plan};
 use super::runner::Figures;
 use super::scheduler::Ticket;
@@ -137,7 +136,7 @@ impl Stage {
             let key = format!("k{}", world.random.below(self.plan.keys)).into_bytes();
             if !world.chance(self.plan.puts) {
                 // The history has it.
-                let _ = self.get(&*net, &to, &key);
+                let _ = self.get(&net, &to, &key);
                 continue;
             }
             let deletes = world.chance(self.plan.deletes);
@@ -155,7 +154,7 @@ impl Stage {
                 .scheduler
                 .trace(format_args!("@{operation} put {text:?} at {to}"));
             self.provoke();
-            let answer = subject.put(&*net, &to, &key, &value);
+            let answer = subject.put(&net, &to, &key, &value);
             world
                 .scheduler
                 .trace(format_args!("@{operation} put {text:?}: {answer:?}"));
@@ -163,7 +162,7 @@ impl Stage {
                 Ok(()) => Outcome::Acknowledged(world.version_of(&key, &value)),
                 Err(_) => Outcome::Unknown,
             };
-            world.history().end(operation, outcome);
+            world.history().end(operation, net.given(), outcome);
             if answer.is_ok() {
                 self.provoke();
                 let others = world.locations();
@@ -171,7 +170,7 @@ impl Stage {
                     .pick(&others)
                     .filter(|_| world.chance(self.plan.echoes));
                 // The history has it.
-                let _ = other.map(|other| self.get(&*net, other, &key));
+                let _ = other.map(|other| self.get(&net, other, &key));
             }
         }
     }
@@ -197,7 +196,7 @@ impl Stage {
         scheduler.wait(ticket, until);
     }
 
-    fn get(&self, net: &dyn Network, to: &Location, key: &[u8]) -> Result<Vec<u8>, String> {
+    fn get(&self, net: &SimNetwork, to: &Location, key: &[u8]) -> Result<Vec<u8>, String> {
         let world = &self.world;
         let operation = world.history().begin_get(key);
         let text = String::from_utf8_lossy(key);
@@ -213,7 +212,7 @@ impl Stage {
             Ok(value) => Outcome::Read(value.clone()),
             Err(_) => Outcome::Unknown,
         };
-        world.history().end(operation, outcome);
+        world.history().end(operation, net.given(), outcome);
         answer
     }
 
@@ -251,7 +250,7 @@ impl Stage {
             }
             let value = found.map(|item| item.value).unwrap_or_default();
             for at in world.locations() {
-                let read = self.get(&*net, &at, &key)?;
+                let read = self.get(&net, &at, &key)?;
                 if read != value {
                     let [read, value] = [&read, &value].map(|v| String::from_utf8_lossy(v));
                     let key = String::from_utf8_lossy(&key);

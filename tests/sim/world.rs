@@ -218,13 +218,12 @@ impl World {
     }
 
     /// A client's way to the nodes.
-    pub fn client(self: &Arc<Self>) -> Arc<dyn Network> {
+    pub fn client(self: &Arc<Self>) -> SimNetwork {
         let origin = Origin {
             location: None,
             group: WORLD,
         };
-        let world = self.clone();
-        Arc::new(SimNetwork { world, origin })
+        SimNetwork::new(self.clone(), origin)
     }
 
     /// An activity that is no node's.
@@ -245,10 +244,7 @@ impl World {
             location: Some(location.clone()),
             group,
         };
-        let network = SimNetwork {
-            world: self.clone(),
-            origin,
-        };
+        let network = SimNetwork::new(self.clone(), origin);
         let clock = SimClock {
             scheduler: self.scheduler.clone(),
             off,
