@@ -143,16 +143,19 @@ impl Store {
     /// has everything; in the own ring, and in those of the holders.
     fn latest(&self, key: &[u8], deadline: Duration) -> Result<Option<Found>, Exception> {
         let me = self.locator.location();
-        let mut named = BTreeSet::new();
-        loop {
-            // Before the ring is looked at: should the pass forget it, those whom it has given it to
-            // are asked.
-            let own = self.items.read(key, |version, value| Found {
+        let own = || {
+            self.items.read(key, |version, value| Found {
                 version,
                 value: value.to_vec(),
                 primary: false,
                 holders: Vec::new(),
-            });
+            })
+        };
+        let mut named = BTreeSet::new();
+        loop {
+            // Before the ring is looked at: should the pass forget it, those whom it has given it to
+            // are asked.
+            let own_before = own();
             let look = self.wait_until_ready(deadline)?;
             let holders = look.view.holders(key, self.locator.replicas());
             if holders.is_empty() {
@@ -177,8 +180,10 @@ impl Store {
             let mut names: BTreeSet<_> = names.cloned().collect();
             names.remove(me);
             let all = answers.iter().all(Result::is_ok) && names.is_subset(&named);
-            if sure || all {
-                let found = answers.into_iter().flatten().chain(own);
+            // And behind the answers: what has come from one of those that were asked, before it was, is
+            // there no more. In the same ring it has not gone on from here.
+            if sure || (all && self.locator.epoch() == look.view.epoch()) {
+                let found = answers.into_iter().flatten().chain(own_before).chain(own());
                 return Ok(found.max_by(|one, other| {
                     (one.version, &one.value).cmp(&(other.version, &other.value))
                 }));

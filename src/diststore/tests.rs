@@ -6,24 +6,31 @@ use crate::net::{Answer, CallError, Environment, Network, Random, Request, Syste
 
 /// Carries calls to these nodes; others are silent.
 #[derive(Default)]
-struct Direct(Mutex<Vec<Arc<Store>>>);
+struct Direct {
+    stores: Mutex<Vec<Arc<Store>>>,
+    /// Happens while the answers to the next calls are on their way.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
 
 impl Direct {
     /// From now on to these.
     fn lead_to(&self, stores: &[&Arc<Store>]) {
-        *self.0.lock().unwrap() = stores.iter().copied().cloned().collect();
+        *self.stores.lock().unwrap() = stores.iter().copied().cloned().collect();
     }
 }
 
 impl Network for Direct {
     fn call_all(&self, calls: &[(Location, Request)], _: Duration) -> Vec<Answer> {
-        let stores = self.0.lock().unwrap().clone();
+        let stores = self.stores.lock().unwrap().clone();
         let answer = |(to, request): &(Location, Request)| {
             let store = stores.iter().find(|store| store.locator.location() == to);
             let store = store.ok_or(CallError::Silent)?;
             call(store, request.method, &request.arguments).map_err(CallError::Exception)
         };
-        calls.iter().map(answer).collect()
+        let answers = calls.iter().map(answer).collect();
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        meanwhile.into_iter().for_each(|happens| happens());
+        answers
     }
 
     fn forget(&self, _: &Location) {}
@@ -139,6 +146,19 @@ fn regression_must_ask_those_that_the_holders_name() {
     network.lead_to(&[&a, &b]);
     let read = call(&leaver, "forward", &KeyValue::write(&key, None)).unwrap();
     assert_eq!(calls::read_answer(&read).unwrap(), b"new");
+}
+
+#[test]
+fn regression_must_find_what_comes_in_while_it_asks() {
+    let a = first(1);
+    let network = Arc::new(Direct::default());
+    let newcomer = joined("c:1", &a, network.clone());
+    let there = newcomer.clone();
+    // As if the one that is asked had handed it over before.
+    let comes = move || drop(there.items.merge(b"k", 7, b"v"));
+    *network.meanwhile.lock().unwrap() = Some(Box::new(comes));
+    let read = call(&newcomer, "forward", &KeyValue::write(b"k", None)).unwrap();
+    assert_eq!(calls::read_answer(&read).unwrap(), b"v");
 }
 
 #[test]
