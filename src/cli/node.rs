@@ -1,12 +1,13 @@
 //! The programs that are nodes: `location`, `storeserver`, and whoever writes another one.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use getopts::{Options, ParsingStyle};
 
@@ -301,14 +302,12 @@ fn status(options: &NodeOptions) -> Result<ExitCode, Trouble> {
 }
 
 fn environment(network: Arc<dyn Network>) -> Environment {
-    // Only which of equals is asked first depends on it.
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    // The one source of randomness in std.
+    let seed = RandomState::new().build_hasher().finish();
     Environment {
         network,
         clock: Arc::new(SystemClock::new()),
-        random: Random::new(since.as_nanos() as u64 ^ u64::from(std::process::id())),
+        random: Random::new(seed),
         log: Box::new(|line| say(line.as_bytes())),
     }
 }

@@ -4,6 +4,8 @@
 use crate::location::Location;
 use crate::locator::{State, View};
 
+use super::table::Record;
+
 /// Which items a pass looks after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -24,6 +26,8 @@ pub(super) struct Business<'a> {
     before: Option<(&'a View, Vec<Option<usize>>)>,
     /// Originals are members, and this node is leaving but still one too.
     leaves_originals: bool,
+    /// Nobody misses a tombstone if nobody is left.
+    drops_tombstones: bool,
     /// Of the key looked at last, now and before.
     holders: Vec<usize>,
     old: Vec<usize>,
@@ -36,6 +40,7 @@ impl<'a> Business<'a> {
         scope: Scope,
         replicas: usize,
         me: &Location,
+        drops_tombstones: bool,
     ) -> Self {
         let places = |before: &'a View| {
             let members = before.members().iter();
@@ -50,18 +55,21 @@ impl<'a> Business<'a> {
             me: view.place(me),
             before: before.map(places),
             leaves_originals: leaving && view.members().iter().any(|member| !member.is_ours()),
+            drops_tombstones,
             holders: Vec::new(),
             old: Vec::new(),
         }
     }
 
     /// Who should say that they have an item, and whether this node keeps it; `None` if it is none of
-    /// this node's business. `unneeded`: nobody misses it if nobody is left.
-    pub fn with(&mut self, key: &[u8], unneeded: bool) -> Option<(Vec<usize>, bool)> {
-        // Where there was one node only, or is, any hash will do.
-        let hash = match &self.before {
-            Some((before, _)) if self.view.members().len() == 1 => before.hash(key),
-            _ => self.view.hash(key),
+    /// this node's business.
+    pub fn with(&mut self, record: &Record) -> Option<(Vec<usize>, bool)> {
+        // Where there was one node only, and is, any hash will do.
+        let before = self.before.as_ref();
+        let alone = |view: &View| view.members().len() == 1;
+        let hash = match alone(self.view) && before.is_none_or(|(before, _)| alone(before)) {
+            true => 0,
+            false => record.ring_hash(),
         };
         self.holders.clear();
         let holders = self.view.holders_at(hash, self.replicas);
@@ -94,7 +102,8 @@ impl<'a> Business<'a> {
         };
         let targets: Vec<_> = self.holders.iter().copied().filter(takes).collect();
         // What an original is to own it takes after the goodbye: before, it would hand it back.
-        if targets.is_empty() && (keep || unneeded || self.leaves_originals) {
+        let unneeded = || self.drops_tombstones && record.value().is_empty();
+        if targets.is_empty() && (keep || self.leaves_originals || unneeded()) {
             return None;
         }
         Some((targets, keep))

@@ -4,168 +4,29 @@
 //! equal versions the one with the greater value; so the order in which they come doesn't matter.
 //! The empty value is the tombstone: it reads as absent and is kept.
 //!
-//! Invariant: a walk takes one shard's lock at a time, and calls nobody while it has it.
+//! Invariants: a walk takes one shard's lock at a time, and calls nobody while it has it; nobody waits for
+//! a lock while having another.
 
-use std::borrow::Borrow;
-use std::collections::HashSet;
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::hash::{DefaultHasher, Hasher};
 use std::hint::black_box;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::locator::fnv1a;
+use crate::net::Random;
+
+use super::table::{Record, Table};
 
 /// A power of two: enough that 64 threads seldom meet, and that a shard's walk, during which gets of
 /// its keys wait, is short.
 pub const SHARDS: usize = 1024;
 
-/// One item in one allocation: version, length of the key, key, value. A million small items cost
-/// a third less than as two boxes and a number each.
-struct Record(Box<[u8]>);
+/// Keys that are brought near together.
+pub const TOUCHED_AT_ONCE: usize = 32;
 
-const VERSION_BYTES: usize = 8;
-const HEAD_BYTES: usize = VERSION_BYTES + 4;
-
-impl Record {
-    fn new(key: &[u8], version: i64, value: &[u8]) -> Self {
-        let length = u32::try_from(key.len()).expect("BUG: a key of 4 GiB");
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + key.len() + value.len());
-        bytes.extend_from_slice(&version.to_ne_bytes());
-        bytes.extend_from_slice(&length.to_ne_bytes());
-        bytes.extend_from_slice(key);
-        bytes.extend_from_slice(value);
-        Record(bytes.into_boxed_slice())
-    }
-
-    fn version(&self) -> i64 {
-        let bytes = self.0.first_chunk().expect("BUG: a record has a head");
-        i64::from_ne_bytes(*bytes)
-    }
-
-    fn key_end(&self) -> usize {
-        let bytes = &self.0[VERSION_BYTES..HEAD_BYTES];
-        let length = u32::from_ne_bytes(bytes.try_into().expect("BUG: four bytes"));
-        HEAD_BYTES + length as usize
-    }
-
-    fn key(&self) -> &[u8] {
-        &self.0[HEAD_BYTES..self.key_end()]
-    }
-
-    fn value(&self) -> &[u8] {
-        &self.0[self.key_end()..]
-    }
-}
-
-/// A key with its hash and its shard, to be looked up as often as need be.
-struct Hashed<'a> {
-    key: &'a [u8],
-    hash: u64,
+/// A key's shard, and its hash within that.
+struct Place {
     shard: usize,
+    hash: u32,
 }
-
-/// What a shard's table is searched by: an item, or a key that has been hashed.
-trait Keyed {
-    fn key(&self) -> &[u8];
-
-    /// The hash, if it is known.
-    fn known_hash(&self) -> Option<u64>;
-}
-
-impl Keyed for Record {
-    fn key(&self) -> &[u8] {
-        self.key()
-    }
-
-    fn known_hash(&self) -> Option<u64> {
-        None
-    }
-}
-
-impl Keyed for Hashed<'_> {
-    fn key(&self) -> &[u8] {
-        self.key
-    }
-
-    fn known_hash(&self) -> Option<u64> {
-        Some(self.hash)
-    }
-}
-
-impl<'a> Borrow<dyn Keyed + 'a> for Record {
-    fn borrow(&self) -> &(dyn Keyed + 'a) {
-        self
-    }
-}
-
-impl Hash for dyn Keyed + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        match self.known_hash() {
-            Some(hash) => state.write_u64(hash),
-            None => state.write(self.key()),
-        }
-    }
-}
-
-impl PartialEq for dyn Keyed + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for dyn Keyed + '_ {}
-
-impl Hash for Record {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self as &dyn Keyed).hash(state);
-    }
-}
-
-impl PartialEq for Record {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Record {}
-
-/// Hashes keys with a secret of this process, so that nobody can choose keys that collide, and
-/// lets a hash that is known already be.
-#[derive(Clone, Default)]
-struct Secret(RandomState);
-
-enum SecretHasher {
-    Hashing(DefaultHasher),
-    Known(u64),
-}
-
-impl BuildHasher for Secret {
-    type Hasher = SecretHasher;
-
-    fn build_hasher(&self) -> SecretHasher {
-        SecretHasher::Hashing(self.0.build_hasher())
-    }
-}
-
-impl Hasher for SecretHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        if let SecretHasher::Hashing(hasher) = self {
-            hasher.write(bytes);
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        *self = SecretHasher::Known(hash);
-    }
-
-    fn finish(&self) -> u64 {
-        match self {
-            SecretHasher::Hashing(hasher) => hasher.finish(),
-            SecretHasher::Known(hash) => *hash,
-        }
-    }
-}
-
-type Shard = HashSet<Record, Secret>;
 
 /// What a merge found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,104 +42,108 @@ pub struct Merged {
 }
 
 pub struct Items {
-    shards: Vec<Mutex<Shard>>,
-    secret: Secret,
-}
-
-impl Default for Items {
-    fn default() -> Self {
-        let secret = Secret::default();
-        let shard = |_| Mutex::new(Shard::with_hasher(secret.clone()));
-        let shards = (0..SHARDS).map(shard).collect();
-        Items { shards, secret }
-    }
+    shards: Vec<Mutex<Table>>,
+    /// Has taken in a secret of this process: nobody can choose keys that collide.
+    hasher: DefaultHasher,
 }
 
 impl Items {
-    /// The shard of a key is the same on every node, so that nodes can compare shards.
-    pub fn shard_of(key: &[u8]) -> usize {
-        fnv1a(key) as usize % SHARDS
+    pub fn new(random: &Random) -> Self {
+        let mut hasher = DefaultHasher::new();
+        for _ in 0..2 {
+            hasher.write_usize(random.below(usize::MAX));
+        }
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Items { shards, hasher }
     }
 
-    /// A poisoned lock is taken all the same: a shard is changed by single calls of the set.
-    fn shard(&self, number: usize) -> MutexGuard<'_, Shard> {
+    /// A poisoned lock is taken all the same: a shard is changed by single calls of its table.
+    fn shard(&self, number: usize) -> MutexGuard<'_, Table> {
         self.shards[number]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hashed<'a>(&self, key: &'a [u8]) -> Hashed<'a> {
-        let mut hasher = self.secret.build_hasher();
+    fn place(&self, key: &[u8]) -> Place {
+        let mut hasher = self.hasher.clone();
         hasher.write(key);
-        Hashed {
-            key,
-            hash: hasher.finish(),
-            shard: Self::shard_of(key),
+        let hash = hasher.finish();
+        Place {
+            shard: hash as usize % SHARDS,
+            hash: (hash >> 32) as u32,
         }
     }
 
     /// Has the processor bring the items of these keys near, side by side: looked up one by one,
-    /// with the serving of a request between two, each would be waited for in turn.
+    /// with the serving of a request between two, each would be waited for in turn. So it would with a
+    /// lock between two; all are taken first, but for those that somebody else has.
     pub fn touch<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
-        // Hashed before, so that what is left for each key is little, and the processor is ahead
-        // by several.
-        let mut hashed = Vec::with_capacity(16);
-        hashed.extend(keys.map(|key| self.hashed(key)));
-        let ends = hashed.iter().map(|key| {
-            let shard = self.shard(key.shard);
-            let record = shard.get(key as &dyn Keyed);
-            record.map_or(0, |record| u64::from(record.0[record.0.len() - 1]))
-        });
-        black_box(ends.sum::<u64>());
+        let mut places: Vec<_> = keys.map(|key| (self.place(key), key)).collect();
+        places.sort_unstable_by_key(|(place, _)| place.shard);
+        let mut ends = 0;
+        for places in places.chunks(TOUCHED_AT_ONCE) {
+            let of_shards = places.chunk_by(|(one, _), (next, _)| one.shard == next.shard);
+            let locked = of_shards.filter_map(|places| {
+                let shard = self.shards[places[0].0.shard].try_lock();
+                Some((shard.ok()?, places))
+            });
+            let locked: Vec<_> = locked.collect();
+            for (shard, places) in &locked {
+                for (place, key) in *places {
+                    let record = shard.get(place.hash, key);
+                    ends ^= record.map_or(0, Record::touch);
+                }
+            }
+        }
+        black_box(ends);
     }
 
-    /// Hands version and value of `key` to `take`, under the shard's lock.
-    pub fn read<T>(&self, key: &[u8], take: impl FnOnce(i64, &[u8]) -> T) -> Option<T> {
-        let key = self.hashed(key);
-        let shard = self.shard(key.shard);
-        shard
-            .get(&key as &dyn Keyed)
-            .map(|record| take(record.version(), record.value()))
+    /// Hands the item of `key` to `take`, under the shard's lock.
+    pub fn read<T>(&self, key: &[u8], take: impl FnOnce(&Record) -> T) -> Option<T> {
+        let place = self.place(key);
+        self.shard(place.shard).get(place.hash, key).map(take)
     }
 
     /// The version held; 0: none.
     pub fn version(&self, key: &[u8]) -> i64 {
-        self.read(key, |version, _| version).unwrap_or(0)
+        self.read(key, Record::version).unwrap_or(0)
     }
 
     /// Takes in a new value of a key, in the version that `next` gives when handed the one held (0:
     /// none), and that is greater.
     pub fn put(&self, key: &[u8], value: &[u8], next: impl FnOnce(i64) -> i64) {
-        let hashed = self.hashed(key);
-        let mut shard = self.shard(hashed.shard);
-        let held = shard.get(&hashed as &dyn Keyed).map_or(0, Record::version);
-        shard.replace(Record::new(key, next(held), value));
+        let Place { shard, hash } = self.place(key);
+        let mut shard = self.shard(shard);
+        match shard.get_mut(hash, key) {
+            Some(record) => record.set(next(record.version()), value),
+            None => shard.insert(Record::new(hash, key, next(0), value)),
+        }
     }
 
     /// Takes in an account of a key, if it is the later one.
     pub fn merge(&self, key: &[u8], version: i64, value: &[u8]) -> Merged {
-        let hashed = self.hashed(key);
-        let mut shard = self.shard(hashed.shard);
-        let held = shard.get(&hashed as &dyn Keyed);
-        let new = held.is_none();
-        if let Some(held) = held
-            && (held.version(), held.value()) >= (version, value)
-        {
-            let later = (held.version(), held.value()) > (version, value);
-            let version = held.version();
-            return Merged {
-                version,
-                later,
-                changed: false,
-                new,
-            };
-        }
-        shard.replace(Record::new(key, version, value));
-        Merged {
+        let Place { shard, hash } = self.place(key);
+        let mut shard = self.shard(shard);
+        let taken = Merged {
             version,
             later: false,
             changed: true,
-            new,
+            new: false,
+        };
+        let Some(record) = shard.get_mut(hash, key) else {
+            shard.insert(Record::new(hash, key, version, value));
+            return Merged { new: true, ..taken };
+        };
+        let held = (record.version(), record.value());
+        if held < (version, value) {
+            record.set(version, value);
+            return taken;
+        }
+        Merged {
+            version: held.0,
+            later: held > (version, value),
+            changed: false,
+            new: false,
         }
     }
 
@@ -291,13 +156,17 @@ impl Items {
         keys: &[(&[u8], i64)],
         permit: impl FnOnce() -> bool,
     ) -> Vec<bool> {
+        self.touch(keys.iter().map(|(key, _)| *key));
         let mut shard = self.shard(shard);
         let permitted = permit();
         let mut remove = |(key, version): &(&[u8], i64)| {
-            let key = self.hashed(key);
-            let held = shard.get(&key as &dyn Keyed);
+            let hash = self.place(key).hash;
+            let held = shard.get(hash, key);
             let same = held.is_some_and(|record| record.version() == *version);
-            permitted && same && shard.remove(&key as &dyn Keyed)
+            if permitted && same {
+                shard.remove(hash, key);
+            }
+            permitted && same
         };
         keys.iter().map(&mut remove).collect()
     }
@@ -306,32 +175,43 @@ impl Items {
         (0..SHARDS).map(|number| self.shard(number).len()).sum()
     }
 
-    /// Hands key, version and value of each item of a shard to `take`, in no order that anybody
-    /// may rely on, under the shard's lock.
-    pub fn each(&self, shard: usize, mut take: impl FnMut(&[u8], i64, &[u8])) {
-        each_record(&self.shard(shard), |record| {
-            take(record.key(), record.version(), record.value());
+    /// Hands those items of a shard to `take` of which `choose` makes something, with that, in no order
+    /// that anybody may rely on, under the shard's lock.
+    pub fn each<T>(
+        &self,
+        shard: usize,
+        mut choose: impl FnMut(&Record) -> Option<T>,
+        mut take: impl FnMut(&Record, T),
+    ) {
+        let shard = self.shard(shard);
+        let mut chosen = Vec::new();
+        side_by_side(shard.iter(), touch_unplaced, |record| {
+            chosen.extend(choose(record).map(|with| (record, with)));
+        });
+        let touch = |(record, _): &(&Record, T)| record.touch();
+        side_by_side(chosen.into_iter(), touch, |(record, with)| {
+            take(record, with)
         });
     }
 
-    /// Hands key, version and value of the items of a shard that `wanted` chooses, from the first
-    /// key greater than `after` on, to `take`, under the shard's lock: all of them, in no order, if
-    /// they have up to `bytes_max` bytes; else those with the least keys that have so many, one at
-    /// least. The answer is the last key then; `None`: that was all.
+    /// Hands the items of a shard that `wanted` chooses, from the first key greater than `after` on, to
+    /// `take`, under the shard's lock: all of them, in no order, if they have up to `bytes_max` bytes;
+    /// else those with the least keys that have so many, one at least. The answer is the last key then;
+    /// `None`: that was all.
     pub fn page(
         &self,
         shard: usize,
         after: Option<&[u8]>,
         bytes_max: usize,
-        wanted: impl Fn(&[u8]) -> bool,
-        mut take: impl FnMut(&[u8], i64, &[u8]),
+        wanted: impl Fn(&Record) -> bool,
+        mut take: impl FnMut(&Record),
     ) -> Option<Vec<u8>> {
         let shard = self.shard(shard);
         let mut chosen = Vec::new();
         let mut bytes = 0;
-        each_record(&shard, |record| {
-            if after.is_none_or(|after| record.key() > after) && wanted(record.key()) {
-                bytes += record.0.len();
+        side_by_side(shard.iter(), touch_unplaced, |record| {
+            if after.is_none_or(|after| record.key() > after) && wanted(record) {
+                bytes += record.bytes();
                 chosen.push(record);
             }
         });
@@ -341,40 +221,46 @@ impl Items {
             let mut left = bytes_max.max(1);
             let fits = |record: &&Record| {
                 let fits = left > 0;
-                left = left.saturating_sub(record.0.len());
+                left = left.saturating_sub(record.bytes());
                 fits
             };
             let count = chosen.iter().copied().take_while(fits).count();
             chosen.truncate(count);
         }
-        for record in &chosen {
-            take(record.key(), record.version(), record.value());
-        }
+        side_by_side(
+            chosen.iter(),
+            |record| record.touch(),
+            |record| take(record),
+        );
         let last = chosen.last().filter(|_| cut);
         last.map(|record| record.key().to_vec())
     }
 }
 
-/// Records that are looked at together.
-const AHEAD: usize = 32;
+/// Of one whose place on the ring is known the slot says all that a choice goes by.
+fn touch_unplaced(record: &&Record) -> u8 {
+    if record.is_placed() {
+        0
+    } else {
+        record.touch()
+    }
+}
 
 /// Each record lies somewhere in memory, and waiting for it takes longer than all that is done with
 /// it; so a number of them are touched one behind the other, and the processor waits for them at once.
-fn each_record<'a>(shard: &'a Shard, mut take: impl FnMut(&'a Record)) {
-    if shard.is_empty() {
-        return;
-    }
-    let mut records = shard.iter();
-    let mut ahead: Vec<&Record> = Vec::with_capacity(AHEAD);
+fn side_by_side<T>(
+    mut items: impl Iterator<Item = T>,
+    touch: impl Fn(&T) -> u8,
+    mut take: impl FnMut(T),
+) {
+    let mut near = Vec::with_capacity(TOUCHED_AT_ONCE);
     loop {
-        ahead.clear();
-        ahead.extend(records.by_ref().take(AHEAD));
-        if ahead.is_empty() {
+        near.extend(items.by_ref().take(TOUCHED_AT_ONCE));
+        if near.is_empty() {
             return;
         }
-        let touch = |sum, record: &&Record| record.0[VERSION_BYTES] ^ sum;
-        black_box(ahead.iter().fold(0, touch));
-        ahead.iter().copied().for_each(&mut take);
+        black_box(near.iter().fold(0, |sum, item| sum ^ touch(item)));
+        near.drain(..).for_each(&mut take);
     }
 }
 
@@ -383,7 +269,11 @@ mod tests {
     use super::*;
 
     fn value(items: &Items, key: &[u8]) -> Option<(i64, Vec<u8>)> {
-        items.read(key, |version, value| (version, value.to_vec()))
+        items.read(key, |record| (record.version(), record.value().to_vec()))
+    }
+
+    fn none() -> Items {
+        Items::new(&Random::new(1))
     }
 
     #[test]
@@ -391,7 +281,7 @@ mod tests {
         let accounts: [(i64, &[u8]); 4] = [(1, b"a"), (2, b"b"), (2, b"c"), (3, b"")];
         let orders = [[0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1], [1, 3, 0, 2]];
         for order in orders {
-            let items = Items::default();
+            let items = none();
             for number in order {
                 let (version, value) = accounts[number];
                 items.merge(b"k", version, value);
@@ -403,7 +293,7 @@ mod tests {
     #[test]
     fn must_prefer_the_greater_value_among_equal_versions() {
         for order in [[b"x", b"y"], [b"y", b"x"]] {
-            let items = Items::default();
+            let items = none();
             for value in order {
                 items.merge(b"k", 7, value);
             }
@@ -413,11 +303,11 @@ mod tests {
 
     #[test]
     fn must_not_forget_what_has_changed_since() {
-        let items = Items::default();
+        let items = none();
         items.merge(b"k", 1, b"old");
         items.merge(b"k", 2, b"new");
         let remove = |version, permit| {
-            let shard = Items::shard_of(b"k");
+            let shard = items.place(b"k").shard;
             let removed = items.remove(shard, &[(b"none", 2), (b"k", version)], || permit);
             assert!(!removed[0]);
             removed[1]
@@ -430,25 +320,26 @@ mod tests {
 
     #[test]
     fn must_page_each_item_once_whatever_fits() {
-        let items = Items::default();
+        let items = none();
         let mut keys: Vec<_> = (0..80_000_u32).map(|n| n.to_be_bytes().to_vec()).collect();
-        keys.retain(|key| Items::shard_of(key) == 3);
+        keys.retain(|key| items.place(key).shard == 3);
         assert!(keys.len() > 60, "too few keys to show anything");
         for key in &keys {
             items.merge(key, 1, b"v");
         }
         let wanted = |key: &[u8]| key[3].is_multiple_of(2);
         let chosen: Vec<_> = keys.iter().filter(|key| wanted(key)).cloned().collect();
-        let record_bytes = HEAD_BYTES + 5;
+        let record_bytes = items.read(&chosen[0], Record::bytes).unwrap();
         for fit in [0, 1, 7, chosen.len() - 1, chosen.len()] {
             let mut met: Vec<Vec<u8>> = Vec::new();
             let mut pages = 0;
             let mut after = None;
             loop {
                 let mut page = Vec::new();
-                let take = |key: &[u8], version, value: &[u8]| {
-                    assert_eq!((version, value), (1, &b"v"[..]));
-                    page.push(key.to_vec());
+                let wanted = |record: &Record| wanted(record.key());
+                let take = |record: &Record| {
+                    assert_eq!((record.version(), record.value()), (1, &b"v"[..]));
+                    page.push(record.key().to_vec());
                 };
                 after = items.page(3, after.as_deref(), fit * record_bytes, wanted, take);
                 assert!(page.len() <= fit.max(1), "{} of {fit}", page.len());

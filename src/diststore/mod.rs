@@ -21,6 +21,7 @@ mod offer;
 mod pass;
 mod repair;
 mod request;
+mod table;
 
 pub use calls::{KeyValue, read_string};
 
@@ -39,8 +40,9 @@ use crate::thrift::{Exception, Write};
 
 use calls::{Found, Stored, Taken};
 use cursor::Cursor;
-use items::{Items, SHARDS};
+use items::{Items, SHARDS, TOUCHED_AT_ONCE};
 use pass::Moves;
+use table::Record;
 
 /// The services that a store node answers for.
 pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator", "diststore.Store"];
@@ -76,8 +78,8 @@ pub struct Store {
 impl Store {
     pub fn new(locator: Locator) -> Self {
         Store {
+            items: Items::new(&locator.environment().random),
             locator,
-            items: Items::default(),
             version: AtomicI64::new(0),
             changes: AtomicU64::new(0),
             untidy: AtomicBool::new(false),
@@ -91,7 +93,8 @@ impl Store {
     /// a lock: it must not call back.
     pub fn each_item(&self, mut take: impl FnMut(&[u8], i64, &[u8])) {
         for shard in 0..SHARDS {
-            self.items.each(shard, &mut take);
+            let take = |record: &Record, ()| take(record.key(), record.version(), record.value());
+            self.items.each(shard, |_| Some(()), take);
         }
     }
 
@@ -175,7 +178,7 @@ impl Store {
             return Err(gone());
         }
         let primary = self.is_primary(&look, key);
-        let read = |version, value: &[u8]| (version, value.to_vec());
+        let read = |record: &Record| (record.version(), record.value().to_vec());
         let (version, value) = self.items.read(key, read).unwrap_or_default();
         // Looked at after the item: who has handed it over and forgotten it is no holder any more, and
         // the question may have been long on its way.
@@ -196,12 +199,13 @@ impl Store {
     }
 
     fn is_holder(&self, view: &View, key: &[u8]) -> bool {
-        self.holds(view, view.place(self.locator.location()), key)
+        let me = view.place(self.locator.location());
+        self.holds(view, me, view.hash(key))
     }
 
-    /// Whether the member at that place is a holder.
-    fn holds(&self, view: &View, place: Option<usize>, key: &[u8]) -> bool {
-        let mut holders = view.holders_at(view.hash(key), self.locator.replicas());
+    /// Whether the member at that place is a holder of keys with that hash.
+    fn holds(&self, view: &View, place: Option<usize>, hash: u32) -> bool {
+        let mut holders = view.holders_at(hash, self.locator.replicas());
         holders.any(|holder| Some(holder) == place)
     }
 
@@ -216,14 +220,21 @@ impl Store {
         let mut taken = Vec::with_capacity(items.len());
         let me = look.view.place(self.locator.location());
         for (number, item) in items.iter().enumerate() {
+            if number.is_multiple_of(TOUCHED_AT_ONCE) {
+                let next = &items[number..items.len().min(number + TOUCHED_AT_ONCE)];
+                self.items.touch(next.iter().map(|item| item.key));
+            }
             give_way(number);
-            let mine = takes && self.holds(&look.view, me, item.key);
+            let held = |record: &Record| (record.ring_hash(), has(record, item));
+            let held = self.items.read(item.key, held);
+            let (hash, has) = held.unwrap_or_else(|| (look.view.hash(item.key), false));
+            let mine = takes && self.holds(&look.view, me, hash);
             taken.push(if !mine {
                 Taken::NotMine
             } else if item.value.is_some() {
                 self.receive(item)?;
                 Taken::Held
-            } else if self.has(item) {
+            } else if has || item.version <= 0 {
                 Taken::Held
             } else {
                 Taken::Wanted
@@ -236,15 +247,6 @@ impl Store {
         }
         calls::write_taken(&taken, result);
         Ok(())
-    }
-
-    /// Whether what lies here is what is offered, or later, as far as the offer describes it.
-    fn has(&self, item: &Item<'_>) -> bool {
-        let has = |version, value: &[u8]| {
-            let same = item.digest.is_none_or(|digest| digest == fnv1a(value));
-            version > item.version || (version == item.version && same)
-        };
-        self.items.read(item.key, has).unwrap_or(item.version <= 0)
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -288,6 +290,13 @@ impl Store {
             }
         }
     }
+}
+
+/// Whether what lies here is what is offered, or later, as far as the offer describes it.
+fn has(record: &Record, offered: &Item<'_>) -> bool {
+    let same = |digest| digest == fnv1a(record.value());
+    record.version() > offered.version
+        || (record.version() == offered.version && offered.digest.is_none_or(same))
 }
 
 /// What was said on the log of late.
@@ -361,9 +370,9 @@ impl Application for Store {
             return Vec::new();
         };
         let looked_at_some = Cell::new(false);
-        let holds = |key: &[u8]| {
+        let holds = |record: &Record| {
             looked_at_some.set(true);
-            self.holds(view, Some(newcomer), key)
+            self.holds(view, Some(newcomer), record.ring_hash())
         };
         let Cursor { shards, mut after } = Cursor::read(cursor);
         for shard in shards.clone() {
@@ -373,14 +382,7 @@ impl Application for Store {
                     give_way(0);
                 }
                 let after = after.take();
-                let take = |key: &[u8], version, value: &[u8]| {
-                    items.push(&Item {
-                        key,
-                        version,
-                        value: Some(value),
-                        digest: None,
-                    });
-                };
+                let take = |record: &Record| items.push(&record.item());
                 last = self
                     .items
                     .page(shard, after.as_deref(), BATCH_BYTES, holds, take);

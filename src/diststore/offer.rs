@@ -6,28 +6,73 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::locator::{Item, ItemList, Member, State, View, give_way, request};
+use crate::locator::{Item, ItemList, Member, State, View, fnv1a, give_way, request};
 use crate::net::{CallError, Request};
 
 use super::calls::{self, Taken};
+use super::items::SHARDS;
+use super::table::Record;
 use super::{BATCH_BYTES, Store};
 
 /// An item and the nodes that should say that they have it.
-pub(super) struct Offered {
-    pub shard: usize,
-    pub key: Vec<u8>,
-    pub version: i64,
+struct Offered {
+    shard: usize,
+    key: Vec<u8>,
+    version: i64,
     /// Of the value, where it may differ from another one of the same version.
-    pub digest: Option<u64>,
+    digest: Option<u64>,
     /// Places among the view's members.
-    pub targets: Vec<usize>,
+    targets: Vec<usize>,
     /// How many of them have said so.
-    pub held: usize,
+    held: usize,
     /// This node is a holder too.
-    pub keep: bool,
+    keep: bool,
 }
 
+/// Items that are offered at once.
+const OFFER_MAX: usize = 4096;
+
 impl Store {
+    /// Offers those of all items for which `choose` says who should say that they have them, places among
+    /// the view's members, and whether this node keeps them. The answer is the number of those for
+    /// which not all have said so. `by_value`: a holder's value of the same version may differ.
+    pub(super) fn offer_those(
+        &self,
+        view: &Arc<View>,
+        by_value: bool,
+        mut choose: impl FnMut(&Record) -> Option<(Vec<usize>, bool)>,
+    ) -> usize {
+        let mut batch = Vec::new();
+        let mut unconfirmed = 0;
+        for shard in 0..SHARDS {
+            let mut looked_at_some = false;
+            let choose = |record: &Record| {
+                looked_at_some = true;
+                choose(record)
+            };
+            self.items.each(shard, choose, |record, (targets, keep)| {
+                batch.push(Offered {
+                    shard,
+                    key: record.key().to_vec(),
+                    version: record.version(),
+                    digest: by_value.then(|| fnv1a(record.value())),
+                    targets,
+                    held: 0,
+                    keep,
+                });
+            });
+            if looked_at_some {
+                give_way(0);
+            }
+            while batch.len() >= OFFER_MAX || (shard + 1 == SHARDS && !batch.is_empty()) {
+                let rest = batch.split_off(batch.len().min(OFFER_MAX));
+                unconfirmed += self.offer(view, batch);
+                batch = rest;
+            }
+        }
+        unconfirmed
+    }
+
     /// Offers a batch, in the order of its shards. The answer is the number of items for which not all
     /// holders have answered that they have them.
     ///
@@ -41,7 +86,7 @@ impl Store {
     ///                         <---- offer k, v
     ///     <------------------------------------- goodbye
     /// ```
-    pub(super) fn offer(&self, view: &Arc<View>, mut batch: Vec<Offered>) -> usize {
+    fn offer(&self, view: &Arc<View>, mut batch: Vec<Offered>) -> usize {
         let mut unsure = BTreeSet::new();
         let mut wanted = self.offer_versions(view, &mut batch, &mut unsure);
         self.send_values(view, &mut batch, &mut wanted, &mut unsure);
@@ -155,15 +200,8 @@ impl Store {
                         break;
                     }
                     let key = &batch[*number].key;
-                    let sent = self.items.read(key, |version, value| {
-                        // Maybe later than what was offered: the holder then has more than that.
-                        list.push(&Item {
-                            key,
-                            version,
-                            value: Some(value),
-                            digest: None,
-                        });
-                    });
+                    // Maybe later than what was offered: the holder then has more than that.
+                    let sent = self.items.read(key, |record| list.push(&record.item()));
                     if sent.is_none() {
                         // Forgotten meanwhile: asked for once more, so that answers fit questions.
                         let version = batch[*number].version;
@@ -206,7 +244,9 @@ impl Store {
     fn offer_to_original(&self, original: &Member, offered: &mut Offered) {
         self.locator.ask_kind(&original.location);
         let now = self.locator.view().get(&original.location).cloned();
-        let value = self.items.read(&offered.key, |_, value| value.to_vec());
+        let value = self
+            .items
+            .read(&offered.key, |record| record.value().to_vec());
         let (Some(original), Some(value)) = (now.filter(|now| !now.is_ours()), value) else {
             return;
         };

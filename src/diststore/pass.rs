@@ -11,15 +11,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::locator::{Member, REQUEST_TICKS, State, View, give_way};
+use crate::locator::{Member, REQUEST_TICKS, State, View};
 
 use super::Store;
 use super::business::{Business, Scope};
-use super::items::SHARDS;
-use super::offer::Offered;
-
-/// Items that are offered at once.
-const OFFER_MAX: usize = 4096;
 
 /// Ticks between two repairs.
 const REPAIR_TICKS: u32 = 60;
@@ -196,37 +191,11 @@ impl Store {
     fn pass(&self, view: &Arc<View>, scope: Scope) -> usize {
         let before = self.moves().passed.clone();
         let (me, replicas) = (self.locator.location(), self.locator.replicas());
-        let mut business = Business::new(view, before.as_deref(), scope, replicas, me);
-        // A tombstone is handed over like any item; but nobody misses it if nobody is left. Who is only
-        // out of reach may have what was removed here.
-        let nobody_left = scope == Scope::All && !self.locator.has_lost();
-        let mut batch = Vec::new();
-        let mut unconfirmed = 0;
-        for shard in 0..SHARDS {
-            let mut looked_at_some = false;
-            self.items.each(shard, |key, version, value| {
-                looked_at_some = true;
-                let unneeded = value.is_empty() && nobody_left;
-                let offered = business.with(key, unneeded).map(|(targets, keep)| Offered {
-                    shard,
-                    key: key.to_vec(),
-                    version,
-                    digest: None,
-                    targets,
-                    held: 0,
-                    keep,
-                });
-                batch.extend(offered);
-            });
-            if looked_at_some {
-                give_way(0);
-            }
-            while batch.len() >= OFFER_MAX || (shard + 1 == SHARDS && !batch.is_empty()) {
-                let rest = batch.split_off(batch.len().min(OFFER_MAX));
-                unconfirmed += self.offer(view, batch);
-                batch = rest;
-            }
-        }
-        unconfirmed
+        // A tombstone is handed over like any item. Who is only out of reach may have what was removed
+        // here.
+        let drops_tombstones = scope == Scope::All && !self.locator.has_lost();
+        let before = before.as_deref();
+        let mut business = Business::new(view, before, scope, replicas, me, drops_tombstones);
+        self.offer_those(view, false, |record| business.with(record))
     }
 }

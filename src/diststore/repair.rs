@@ -8,13 +8,14 @@ use crate::locator::{View, fnv1a, request};
 use super::Store;
 use super::calls;
 use super::items::SHARDS;
-use super::offer::Offered;
+use super::table::Record;
 
 /// Digests that are compared: more cost bytes, fewer make what differs hide among more that doesn't.
 const RANGES: usize = 256;
 
-fn shards_of(range: usize) -> impl Iterator<Item = usize> {
-    (range..SHARDS).step_by(RANGES)
+/// The same on every node.
+fn range_of(record: &Record) -> usize {
+    fnv1a(record.key()) as usize % RANGES
 }
 
 impl Store {
@@ -41,68 +42,52 @@ impl Store {
                 continue;
             };
             let own = self.digests(view, &other.location);
-            for (range, digest) in own.iter().enumerate() {
-                if theirs.get(range) == Some(digest) {
-                    continue;
-                }
-                let mut batch = Vec::new();
-                for shard in shards_of(range) {
-                    self.each_shared(view, shard, &other.location, |key, version, value| {
-                        let key = key.to_vec();
-                        batch.push(Offered {
-                            shard,
-                            key,
-                            version,
-                            digest: Some(fnv1a(value)),
-                            targets: vec![place],
-                            held: 0,
-                            keep: true,
-                        });
-                    });
-                }
-                done &= self.offer(view, batch) == 0;
+            if own == theirs {
+                continue;
             }
+            let shared = self.shared(view, &other.location);
+            let compared = true;
+            let unconfirmed = self.offer_those(view, compared, |record| {
+                let differs = |range| theirs.get(range) != Some(&own[range]);
+                let offered = shared(record) && differs(range_of(record));
+                offered.then(|| (vec![place], true))
+            });
+            done &= unconfirmed == 0;
         }
         // What lies here and isn't this node's.
         self.mark_untidy();
         done
     }
 
-    /// For each range of shards, a number that tells whether two nodes have the same of what both
+    /// For each range of keys, a number that tells whether two nodes have the same of what both
     /// should hold, as far as `view` says.
     pub(super) fn digests(&self, view: &View, other: &Location) -> Vec<u64> {
-        let digest = |range| {
-            let mut digest = 0_u64;
-            for shard in shards_of(range) {
-                self.each_shared(view, shard, other, |key, version, value| {
-                    let version = version.to_be_bytes();
-                    let bytes = key.iter().chain(&version).chain(value);
-                    digest = digest.wrapping_add(fnv1a(bytes));
-                });
-            }
-            digest
-        };
-        (0..RANGES).map(digest).collect()
+        let shared = self.shared(view, other);
+        let mut digests = vec![0_u64; RANGES];
+        for shard in 0..SHARDS {
+            let shared = |record: &Record| shared(record).then_some(());
+            self.items.each(shard, shared, |record, ()| {
+                let version = record.version().to_be_bytes();
+                let bytes = record.key().iter().chain(&version).chain(record.value());
+                let digest = &mut digests[range_of(record)];
+                *digest = digest.wrapping_add(fnv1a(bytes));
+            });
+        }
+        digests
     }
 
-    /// The items of a shard of which this node and another are both holders.
-    fn each_shared(
-        &self,
-        view: &View,
-        shard: usize,
-        other: &Location,
-        mut take: impl FnMut(&[u8], i64, &[u8]),
-    ) {
-        let me = view.place(self.locator.location());
-        let (Some(me), Some(other)) = (me, view.place(other)) else {
-            return;
-        };
-        self.items.each(shard, |key, version, value| {
-            let holders = view.holders_at(view.hash(key), self.locator.replicas());
-            let shared = holders.filter(|holder| [me, other].contains(holder));
-            if shared.count() == 2 {
-                take(key, version, value);
-            }
-        });
+    /// Whether this node and another are both holders of an item.
+    fn shared(&self, view: &View, other: &Location) -> impl Fn(&Record) -> bool {
+        let places = [self.locator.location(), other].map(|location| view.place(location));
+        move |record| {
+            let [Some(me), Some(other)] = places else {
+                return false;
+            };
+            let holders = view.holders_at(record.ring_hash(), self.locator.replicas());
+            holders
+                .filter(|holder| [me, other].contains(holder))
+                .count()
+                == 2
+        }
     }
 }

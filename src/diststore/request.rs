@@ -60,7 +60,7 @@ impl Store {
         if self.is_primary(&look, key) {
             let found = self
                 .items
-                .read(key, |_, value| result.write_bytes_field(0, value));
+                .read(key, |record| result.write_bytes_field(0, record.value()));
             if found.is_none() {
                 result.write_bytes_field(0, b"");
             }
@@ -132,7 +132,7 @@ impl Store {
     fn get_here(&self, key: &[u8], deadline: Duration) -> Result<Vec<u8>, Exception> {
         let look = self.wait_until_ready(deadline)?;
         if self.is_primary(&look, key) || self.is_relayed(key) {
-            let value = self.items.read(key, |_, value| value.to_vec());
+            let value = self.items.read(key, |record| record.value().to_vec());
             return Ok(value.unwrap_or_default());
         }
         let latest = self.latest(key, deadline)?;
@@ -144,9 +144,9 @@ impl Store {
     fn latest(&self, key: &[u8], deadline: Duration) -> Result<Option<Found>, Exception> {
         let me = self.locator.location();
         let own = || {
-            self.items.read(key, |version, value| Found {
-                version,
-                value: value.to_vec(),
+            self.items.read(key, |record| Found {
+                version: record.version(),
+                value: record.value().to_vec(),
                 primary: false,
                 holders: Vec::new(),
             })
@@ -204,8 +204,8 @@ impl Store {
                 // Originals push the "" that they stored when somebody asked for a missing key.
                 return Ok(());
             }
-            let holders = look.view.holders(key, self.locator.replicas());
-            if self.put_alone(&look, &holders, key, value) {
+            let hash = look.view.hash(key);
+            if self.put_alone(&look, hash, key, value) {
                 return Ok(());
             }
             if self.is_relayed(&put_mark(key, value)) {
@@ -214,7 +214,9 @@ impl Store {
                 self.mark_untidy();
                 return Ok(());
             }
-            let coordinator = match holders.first() {
+            let first = look.view.holders_at(hash, self.locator.replicas()).next();
+            let first = first.map(|place| &look.view.members()[place]);
+            let coordinator = match first {
                 Some(first) if first.is_ours() && first.location != *self.locator.location() => {
                     first
                 }
@@ -244,19 +246,16 @@ impl Store {
         }
     }
 
-    /// Carries a put out where this node, full, is the only holder: the whole of a network of one, and
+    /// Carries a put out where this node, full, is the only holder of keys with that hash: the whole of a network of one, and
     /// most of one without copies. True: it may be acknowledged. False: there are others to serve, or
     /// the ring has changed meanwhile; what has been done does no harm.
-    pub(super) fn put_alone(
-        &self,
-        look: &Look,
-        holders: &[&Member],
-        key: &[u8],
-        value: &[u8],
-    ) -> bool {
+    pub(super) fn put_alone(&self, look: &Look, hash: u32, key: &[u8], value: &[u8]) -> bool {
+        let members = look.view.members();
+        let mut holders = look.view.holders_at(hash, self.locator.replicas());
+        let is_me = |place: usize| members[place].location == *self.locator.location();
         let alone = look.state == State::Full
-            && holders.len() == 1
-            && holders[0].location == *self.locator.location();
+            && holders.next().is_some_and(is_me)
+            && holders.next().is_none();
         if alone {
             self.items.put(key, value, |held| self.next_version(held));
         }

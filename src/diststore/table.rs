@@ -1,0 +1,259 @@
+//! A shard's items: keys, with version and value, in a table with open addressing.
+//!
+//! Linear probing (Knuth, The Art of Computer Programming, volume 3, section 6.4: algorithms L and
+//! R). An item is one allocation and 24 bytes of table. These hold its hash, by which the table
+//! grows without a look at the items; and its place on the ring, once somebody has asked for it: most
+//! walks over all items ask for nothing else, and an md5 costs more than all the rest of them.
+//!
+//! Invariant: from the slot that a record's hash points to up to the record's own none is free.
+
+use std::cell::Cell;
+
+use crate::locator::Item;
+use crate::ring;
+
+const VERSION_BYTES: usize = 8;
+const HEAD_BYTES: usize = VERSION_BYTES + 4;
+
+/// An item.
+pub struct Record {
+    hash: u32,
+    /// Its key's place on the ring; 0: not worked out yet.
+    ring_hash: Cell<u32>,
+    /// Version, length of the key, key, value.
+    bytes: Box<[u8]>,
+}
+
+impl Record {
+    pub fn new(hash: u32, key: &[u8], version: i64, value: &[u8]) -> Self {
+        let length = u32::try_from(key.len()).expect("BUG: a key of 4 GiB");
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + key.len() + value.len());
+        bytes.extend_from_slice(&version.to_ne_bytes());
+        bytes.extend_from_slice(&length.to_ne_bytes());
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value);
+        Record {
+            hash,
+            ring_hash: Cell::new(0),
+            bytes: bytes.into_boxed_slice(),
+        }
+    }
+
+    pub fn version(&self) -> i64 {
+        let bytes = self.bytes.first_chunk().expect("BUG: a record has a head");
+        i64::from_ne_bytes(*bytes)
+    }
+
+    fn key_end(&self) -> usize {
+        let bytes = &self.bytes[VERSION_BYTES..HEAD_BYTES];
+        let length = u32::from_ne_bytes(bytes.try_into().expect("BUG: four bytes"));
+        HEAD_BYTES + length as usize
+    }
+
+    pub fn key(&self) -> &[u8] {
+        &self.bytes[HEAD_BYTES..self.key_end()]
+    }
+
+    pub fn value(&self) -> &[u8] {
+        &self.bytes[self.key_end()..]
+    }
+
+    /// Has the processor bring both its ends near. What comes of it means nothing.
+    pub fn touch(&self) -> u8 {
+        self.bytes[0] ^ self.bytes[self.bytes.len() - 1]
+    }
+
+    /// What it takes, in bytes, but for its slot.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The item, to be moved.
+    pub fn item(&self) -> Item<'_> {
+        Item {
+            key: self.key(),
+            version: self.version(),
+            value: Some(self.value()),
+            digest: None,
+        }
+    }
+
+    /// The key's place on the ring.
+    pub fn ring_hash(&self) -> u32 {
+        if !self.is_placed() {
+            self.ring_hash.set(ring::hash(self.key()));
+        }
+        self.ring_hash.get()
+    }
+
+    /// Whether that has been worked out.
+    pub fn is_placed(&self) -> bool {
+        self.ring_hash.get() != 0
+    }
+
+    /// Another value of the key; one of the same length takes the old one's memory.
+    pub fn set(&mut self, version: i64, value: &[u8]) {
+        let end = self.key_end();
+        if self.bytes.len() - end == value.len() {
+            self.bytes[..VERSION_BYTES].copy_from_slice(&version.to_ne_bytes());
+            self.bytes[end..].copy_from_slice(value);
+        } else {
+            self.bytes = Record::new(self.hash, self.key(), version, value).bytes;
+        }
+    }
+}
+
+/// Records by their keys' hashes, which whoever asks brings along.
+#[derive(Default)]
+pub struct Table {
+    slots: Vec<Option<Record>>,
+    count: usize,
+}
+
+impl Table {
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        self.slots.iter().flatten()
+    }
+
+    pub fn get(&self, hash: u32, key: &[u8]) -> Option<&Record> {
+        self.slots[self.find(hash, key)?].as_ref()
+    }
+
+    pub fn get_mut(&mut self, hash: u32, key: &[u8]) -> Option<&mut Record> {
+        let place = self.find(hash, key)?;
+        self.slots[place].as_mut()
+    }
+
+    /// Takes in a record whose key is not there.
+    pub fn insert(&mut self, record: Record) {
+        if 5 * (self.count + 1) > 4 * self.slots.len() {
+            self.grow();
+        }
+        self.count += 1;
+        self.place(record);
+    }
+
+    pub fn remove(&mut self, hash: u32, key: &[u8]) {
+        let Some(mut free) = self.find(hash, key) else {
+            return;
+        };
+        self.count -= 1;
+        self.slots[free] = None;
+        let length = self.slots.len();
+        let mut place = free;
+        loop {
+            place = self.after(place);
+            let Some(record) = &self.slots[place] else {
+                return;
+            };
+            // Whose way to its slot leads over the free one moves there.
+            let way = (place + length - self.home(record.hash)) % length;
+            if way >= (place + length - free) % length {
+                self.slots.swap(free, place);
+                free = place;
+            }
+        }
+    }
+
+    /// The slot that a hash points to: the slots' share of the hashes is even.
+    fn home(&self, hash: u32) -> usize {
+        ((u64::from(hash) * self.slots.len() as u64) >> 32) as usize
+    }
+
+    fn after(&self, place: usize) -> usize {
+        let next = place + 1;
+        if next == self.slots.len() { 0 } else { next }
+    }
+
+    fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
+        let mut place = self.home(hash);
+        loop {
+            let record = self.slots.get(place)?.as_ref()?;
+            if record.hash == hash && record.key() == key {
+                return Some(place);
+            }
+            place = self.after(place);
+        }
+    }
+
+    /// Puts a record into the first free slot on its way. There is one.
+    fn place(&mut self, record: Record) {
+        let mut place = self.home(record.hash);
+        while self.slots[place].is_some() {
+            place = self.after(place);
+        }
+        self.slots[place] = Some(record);
+    }
+
+    /// A quarter more slots.
+    fn grow(&mut self) {
+        let length = (self.slots.len() * 5 / 4).max(8);
+        let mut slots = Vec::with_capacity(length);
+        slots.resize_with(length, || None);
+        let old = std::mem::replace(&mut self.slots, slots);
+        for record in old.into_iter().flatten() {
+            self.place(record);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::net::Random;
+
+    #[test]
+    fn must_be_what_it_is_told_to_be() {
+        let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+        println!("seed {seed}");
+        let dice = Random::new(seed);
+        // Many hashes alike, at both ends as well.
+        let hashes = [0, 1, u32::MAX, u32::MAX - 1, 1 << 31, 7];
+        for keys in [1, 5, 50, 1000] {
+            let mut table = Table::default();
+            let mut model: BTreeMap<(Vec<u8>, u32), (i64, Vec<u8>)> = BTreeMap::new();
+            for step in 0..20_000_i64 {
+                let number = dice.below(keys);
+                let hash = match number % 3 {
+                    0 => hashes[number / 3 % hashes.len()],
+                    _ => (number as u32).wrapping_mul(0x9e37_79b9),
+                };
+                let key = number.to_be_bytes()[8 - number % 3 - 2..].to_vec();
+                match dice.below(3) {
+                    0 => {
+                        table.remove(hash, &key);
+                        model.remove(&(key, hash));
+                    }
+                    _ => {
+                        let value = vec![step as u8; dice.below(3)];
+                        match table.get_mut(hash, &key) {
+                            Some(record) => record.set(step, &value),
+                            None => table.insert(Record::new(hash, &key, step, &value)),
+                        }
+                        model.insert((key, hash), (step, value));
+                    }
+                }
+                assert_eq!(table.len(), model.len());
+            }
+            for ((key, hash), (version, value)) in &model {
+                let record = table.get(*hash, key).expect("a key is lost");
+                assert_eq!((record.version(), record.value()), (*version, &value[..]));
+                assert_eq!(record.ring_hash(), ring::hash(key));
+            }
+            let mut all: Vec<_> = table.iter().map(|r| (r.key().to_vec(), r.hash)).collect();
+            all.sort();
+            assert!(all.iter().eq(model.keys()));
+        }
+    }
+
+    #[test]
+    fn must_take_no_more_than_it_says() {
+        assert_eq!(size_of::<Option<Record>>(), 24);
+    }
+}
