@@ -241,6 +241,34 @@ fn regression_must_keep_what_is_acknowledged_after_a_cut() {
     direct("regression_must_keep", 2, put_while_a_cut_heals);
 }
 
+/// A newcomer of another network comes to the place of a node of this one, and takes long to fill: what is
+/// put and got here must not go by way of it.
+fn other_network_at_its_place(world: &Arc<World>) -> Result<Figures, String> {
+    let net = world.client();
+    begin(world, 2)?;
+    world.boot(&location(2), None);
+    world.scheduler.sleep(TICK);
+    world.boot(&location(3), Some(&location(2)));
+    world.scheduler.sleep(Duration::from_secs(5));
+    put_all(world, &net, 0, "one")?;
+    put_all(world, &net, 2, "other")?;
+    // The newcomer can't be full before this one answers, or is dropped.
+    world.stop(&location(3));
+    world.crash(&location(1));
+    world.boot(&location(1), Some(&location(2)));
+    world.scheduler.sleep(4 * TICK);
+    read_all(world, &net, 0, "one")?;
+    // Not all of them are answered: the other network waits for the one that is stopped.
+    let _ = put_all(world, &net, 0, "one's own");
+    read_all(world, &net, 2, "other")?;
+    Ok(Figures::default())
+}
+
+#[test]
+fn regression_must_not_mix_networks_while_one_of_the_other_fills_at_its_place() {
+    direct("regression_must_not_mix", 2, other_network_at_its_place);
+}
+
 /// Two newcomers lose the network before they have got what it has, and are told to leave.
 fn left_before_full(world: &Arc<World>) -> Result<Figures, String> {
     let net = world.client();

@@ -5,7 +5,7 @@
 //! The empty value is the tombstone: it reads as absent and is kept.
 //!
 //! Invariants: a walk takes one shard's lock at a time, and calls nobody while it has it; nobody waits for
-//! a lock while having another.
+//! a shard's lock while having another's.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::hint::black_box;
@@ -78,22 +78,24 @@ impl Items {
     /// with the serving of a request between two, each would be waited for in turn. So it would with a
     /// lock between two; all are taken first, but for those that somebody else has.
     pub fn touch<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
-        let mut places: Vec<_> = keys.map(|key| (self.place(key), key)).collect();
+        let mut places = Vec::with_capacity(TOUCHED_AT_ONCE);
+        places.extend(keys.map(|key| (self.place(key), key)));
         places.sort_unstable_by_key(|(place, _)| place.shard);
         let mut ends = 0;
+        let mut locked = Vec::with_capacity(TOUCHED_AT_ONCE);
         for places in places.chunks(TOUCHED_AT_ONCE) {
             let of_shards = places.chunk_by(|(one, _), (next, _)| one.shard == next.shard);
-            let locked = of_shards.filter_map(|places| {
+            locked.extend(of_shards.filter_map(|places| {
                 let shard = self.shards[places[0].0.shard].try_lock();
                 Some((shard.ok()?, places))
-            });
-            let locked: Vec<_> = locked.collect();
+            }));
             for (shard, places) in &locked {
                 for (place, key) in *places {
                     let record = shard.get(place.hash, key);
                     ends ^= record.map_or(0, Record::touch);
                 }
             }
+            locked.clear();
         }
         black_box(ends);
     }

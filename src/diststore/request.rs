@@ -23,6 +23,7 @@
 //!   holders, and those that they name as holders, and answers with the latest account, if all have
 //!   answered or one of them is such a primary: what has been acknowledged is with one of them.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
@@ -65,7 +66,7 @@ impl Store {
                 result.write_bytes_field(0, b"");
             }
         } else {
-            let value = self.get_elsewhere(key)?;
+            let value = self.get_elsewhere(key, self.deadline())?;
             result.write_bytes_field(0, &value);
         }
         result.write_stop();
@@ -82,8 +83,7 @@ impl Store {
         owner.is_some_and(|owner| owner.location == *self.locator.location())
     }
 
-    fn get_elsewhere(&self, key: &[u8]) -> Result<Vec<u8>, Exception> {
-        let deadline = self.deadline();
+    fn get_elsewhere(&self, key: &[u8], deadline: Duration) -> Result<Vec<u8>, Exception> {
         let mut silent = BTreeSet::new();
         loop {
             let look = self.wait_until_ready(deadline)?;
@@ -181,7 +181,7 @@ impl Store {
             names.remove(me);
             let all = answers.iter().all(Result::is_ok) && names.is_subset(&named);
             // And behind the answers: what has come from one of those that were asked, before it was, is
-            // there no more. In the same ring it has not gone on from here.
+            // there no more. Where the ring has changed it may have gone on from here, too.
             if sure || (all && self.locator.epoch() == look.view.epoch()) {
                 let found = answers.into_iter().flatten().chain(own_before).chain(own());
                 return Ok(found.max_by(|one, other| {
@@ -232,7 +232,11 @@ impl Store {
                 Ok(_) if self.locator.epoch() == look.view.epoch() => return Ok(()),
                 // What has come in meanwhile, out of another part of the network, may be older and have
                 // a greater version: the put goes above that, as it would have had it come before.
-                Ok(_) => {}
+                Ok(_) => {
+                    if self.get_elsewhere(key, deadline)? == value {
+                        return Ok(());
+                    }
+                }
                 // It says so on a connection from before: another run may be there by now.
                 Err(CallError::Exception(exception)) if exception.kind == GONE => {}
                 Err(CallError::Exception(exception)) => return Err(exception),
@@ -286,6 +290,11 @@ impl Store {
     ) -> Result<(), Exception> {
         let me = self.locator.location();
         let replicas = self.locator.replicas();
+        let told = Cell::new(false);
+        let done = || {
+            told.set(true);
+            done();
+        };
         let mut epoch = self.locator.epoch();
         let mut version = self.next_version(self.latest_version(key, deadline)?);
         let mut served: Vec<Served> = Vec::new();
@@ -297,15 +306,21 @@ impl Store {
             }
             let missing = missing(&holders, &served);
             if missing.is_empty() {
-                // As in `put`: what has come in since may be older.
-                let held = self.items.version(key);
-                if look.view.epoch() == epoch || held <= version {
-                    return Ok(());
+                // As in `put`: what has come in since may be older. Unless the client has been told to go
+                // on: then it may be its next put.
+                let later = self.items.read(key, |record| {
+                    let held = (record.version(), record.value());
+                    (held > (version, value)).then_some(held.0)
+                });
+                match later.flatten() {
+                    Some(later) if look.view.epoch() != epoch && !told.get() => {
+                        epoch = look.view.epoch();
+                        version = self.next_version(later);
+                        served.clear();
+                        continue;
+                    }
+                    _ => return Ok(()),
                 }
-                epoch = look.view.epoch();
-                version = self.next_version(held);
-                served.clear();
-                continue;
             }
             if missing.contains(me) {
                 let merged = self.items.merge(key, version, value);
@@ -368,7 +383,7 @@ impl Store {
                 }
             }
             for original in originals {
-                match self.put_at_original(&original, key, value, done) {
+                match self.put_at_original(&original, key, value, &done) {
                     Ok(()) => served.push(Served {
                         holder: original,
                         named: Vec::new(),

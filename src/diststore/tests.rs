@@ -87,6 +87,15 @@ fn joined(name: &str, first: &Arc<Store>, network: Arc<Direct>) -> Arc<Store> {
     store
 }
 
+/// A key that `owner` owns, as that one sees it.
+fn key_of(owner: &Store, seen_by: &Store) -> Vec<u8> {
+    let view = seen_by.locator.view();
+    let mut keys = (0..100).map(|number| format!("k{number}").into_bytes());
+    let owner = owner.locator.location();
+    let key = keys.find(|key| view.owner(key).unwrap().location == *owner);
+    key.expect("it owns none")
+}
+
 #[test]
 fn must_look_at_the_ring_again_before_it_acknowledges_alone() {
     let a = first(1);
@@ -131,18 +140,17 @@ fn regression_must_not_answer_fetch_for_a_key_that_others_hold() {
 fn regression_must_ask_those_that_the_holders_name() {
     let network = Arc::new(Direct::default());
     let leaver = joined("c:1", &first(1), network.clone());
-    leaver.locator.begin_leaving();
+    leaver.work();
+    assert!(leaver.locator.begin_leaving());
     // Another run of the only node that it knows: neither this one nor the newcomer knows the leaver.
     let a = first(1);
     let b = second(&a);
-    let view = a.locator.view();
-    let mut keys = (0..100).map(|number| format!("k{number}").into_bytes());
-    let key = keys.find(|key| view.owner(key).unwrap().location == *b.locator.location());
-    let key = key.unwrap();
+    let key = key_of(&b, &a);
     leaver.items.merge(&key, 7, b"old");
     b.items.merge(&key, 8, b"new");
     // With that the other one is a holder too, and has nothing.
-    b.locator.begin_leaving();
+    b.work();
+    assert!(b.locator.begin_leaving());
     network.lead_to(&[&a, &b]);
     let read = call(&leaver, "forward", &KeyValue::write(&key, None)).unwrap();
     assert_eq!(calls::read_answer(&read).unwrap(), b"new");
@@ -161,6 +169,41 @@ fn regression_must_find_what_comes_in_while_it_asks() {
     *network.meanwhile.lock().unwrap() = Some(Box::new(comes));
     let read = call(&newcomer, "forward", &KeyValue::write(b"k", None)).unwrap();
     assert_eq!(calls::read_answer(&read).unwrap(), b"v");
+}
+
+#[test]
+fn regression_must_ask_again_when_the_ring_has_changed_while_it_asked() {
+    let a = first(1);
+    let network = Arc::new(Direct::default());
+    let newcomer = joined("c:1", &a, network.clone());
+    let key = key_of(&newcomer, &a);
+    let (there, by, leads) = (a.clone(), newcomer.clone(), network.clone());
+    // As if it had been handed over and back again.
+    let handed = key.clone();
+    let comes_and_goes = move || {
+        let d = joined("d:1", &by, Arc::default());
+        there.items.merge(&handed, 7, b"v");
+        leads.lead_to(&[&there, &d]);
+    };
+    *network.meanwhile.lock().unwrap() = Some(Box::new(comes_and_goes));
+    let read = call(&newcomer, "forward", &KeyValue::write(&key, None)).unwrap();
+    assert_eq!(calls::read_answer(&read).unwrap(), b"v");
+}
+
+#[test]
+fn must_not_repeat_a_put_that_nothing_has_overtaken() {
+    let a = first(1);
+    let network = Arc::new(Direct::default());
+    let forwarder = joined("c:1", &a, network.clone());
+    forwarder.work();
+    a.work();
+    let by = forwarder.clone();
+    let changes = move || drop(joined("d:1", &by, Arc::default()));
+    *network.meanwhile.lock().unwrap() = Some(Box::new(changes));
+    let key = key_of(&a, &a);
+    call(&forwarder, "put", &KeyValue::write(&key, Some(b"v"))).unwrap();
+    assert_eq!(a.items.version(&key), a.version.load(Ordering::Relaxed));
+    assert_eq!(a.changes.load(Ordering::Relaxed), 1);
 }
 
 #[test]

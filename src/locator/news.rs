@@ -274,10 +274,23 @@ impl Locator {
     /// This node begins to hand over, and everybody is told. False: it has never been full, and others
     /// have what it has. Then it is just to go: a leaver counts as a node that has everything, and two
     /// that never had would be a network of their own for each other.
+    #[must_use]
     pub fn begin_leaving(&self) -> bool {
-        let hands_over = self.has_counted();
+        let wall = self.wall();
+        let hands_over = {
+            let mut membership = self.membership();
+            let hands_over = membership.rooted;
+            // At once, or it may become full before it says so.
+            let state = if hands_over {
+                State::Leaving
+            } else {
+                State::Gone
+            };
+            membership.set_state(state, wall);
+            hands_over
+        };
+        self.changed();
         if hands_over {
-            self.set_state(State::Leaving);
             // Who doesn't hear it is told with each item.
             let _ = self.hello(&self.others_of_ours());
         }

@@ -63,7 +63,6 @@ pub trait Participant: Service + Application + Sized + 'static {
     /// # Errors
     /// The number of items that nobody has taken.
     fn leave(&self) -> Result<(), usize> {
-        self.locator().begin_leaving();
         self.locator().say_goodbye();
         Ok(())
     }

@@ -352,9 +352,12 @@ impl Locator {
 }
 
 /// Of one that starts it isn't known yet which network it comes to: it may know others that pull from
-/// it, and not yet those that it pulls from.
+/// it, and not yet those that it pulls from. Who knows one that has everything knows its network.
 fn is_starting(hello: &Hello) -> bool {
-    hello.known == Known::No && hello.me.state == State::Filling
+    let mut members = hello.members.iter().flatten();
+    hello.known == Known::No
+        && hello.me.state == State::Filling
+        && !members.any(Member::is_complete)
 }
 
 /// Whether a node that was asked about, as it stands in the list of `from`, is in the same network: it
