@@ -232,7 +232,7 @@ fn main() {
         .filter_map(|size| size.parse().ok())
         .collect();
     for nodes in if sizes.is_empty() {
-        vec![100, 1000]
+        vec![100, 1000, 5000]
     } else {
         sizes
     } {
