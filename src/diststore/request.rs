@@ -250,9 +250,9 @@ impl Store {
         }
     }
 
-    /// Carries a put out where this node, full, is the only holder of keys with that hash: the whole of a network of one, and
-    /// most of one without copies. True: it may be acknowledged. False: there are others to serve, or
-    /// the ring has changed meanwhile; what has been done does no harm.
+    /// Carries a put out where this node, full, is the only holder of keys with that hash: the whole of
+    /// a network of one, and most of one without copies. True: it may be acknowledged. False: there are
+    /// others to serve, or the ring has changed meanwhile; what has been done does no harm.
     pub(super) fn put_alone(&self, look: &Look, hash: u32, key: &[u8], value: &[u8]) -> bool {
         let members = look.view.members();
         let mut holders = look.view.holders_at(hash, self.locator.replicas());
