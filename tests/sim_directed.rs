@@ -13,6 +13,7 @@ use sim::runner::{Figures, run_many, run_world};
 use sim::schedule::location;
 use sim::store::StoreRing;
 use sim::world::{Options, Phase, Process, Subject, TICK, World};
+use thrifty_p2p::location::Location;
 use thrifty_p2p::net::Network;
 
 /// Some seeds of a world of stores.
@@ -157,10 +158,8 @@ fn regression_must_not_take_its_removals_along_in_silence() {
     direct("regression_must_not_take", 2, removed_in_a_part);
 }
 
-/// What a part has acknowledged comes back with it, perhaps from a clock that is ahead, and may win; but
-/// not over what is put once all agree and nobody is filling.
-fn put_after_a_cut(world: &Arc<World>) -> Result<Figures, String> {
-    let net = world.client();
+/// Four nodes, of which the last and the others have lost each other.
+fn begin_and_cut_one_off(world: &Arc<World>) -> Result<Location, String> {
     begin(world, 4)?;
     let alone = location(3);
     for other in (0..3).map(location) {
@@ -168,6 +167,14 @@ fn put_after_a_cut(world: &Arc<World>) -> Result<Figures, String> {
         world.wires().cut(&other, &alone);
     }
     world.scheduler.sleep(Duration::from_secs(8));
+    Ok(alone)
+}
+
+/// What a part has acknowledged comes back with it, perhaps from a clock that is ahead, and may win; but
+/// not over what is put once all agree and nobody is filling.
+fn put_after_a_cut(world: &Arc<World>) -> Result<Figures, String> {
+    let net = world.client();
+    begin_and_cut_one_off(world)?;
     put_all(world, &net, 3, "cut off")?;
     world.heal();
     while world.agreed().is_err() {
@@ -190,13 +197,7 @@ fn must_keep_what_is_put_after_a_cut() {
 /// the part has came in, and be heard behind it.
 fn put_while_a_cut_heals(world: &Arc<World>) -> Result<Figures, String> {
     let net = world.client();
-    begin(world, 4)?;
-    let alone = location(3);
-    for other in (0..3).map(location) {
-        world.wires().cut(&alone, &other);
-        world.wires().cut(&other, &alone);
-    }
-    world.scheduler.sleep(Duration::from_secs(8));
+    let alone = begin_and_cut_one_off(world)?;
     for key in (0..8).map(|key| format!("k{key}").into_bytes()) {
         let operation = world.history().begin_put(&key, b"cut off");
         world.subject.put(&net, &alone, &key, b"cut off")?;
