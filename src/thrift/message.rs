@@ -54,7 +54,7 @@ impl<'a> Message<'a> {
 #[derive(Debug, Default)]
 pub struct Splitter {
     scanner: Scanner,
-    /// The header of the message at hand once it has all been there.
+    /// The header of a message of which the rest has not all come.
     header: Option<Header>,
 }
 
@@ -79,15 +79,15 @@ impl Splitter {
         buffer: &'a [u8],
         limits: &Limits,
     ) -> Result<Option<(Message<'a>, usize)>, Error> {
-        let header = match self.header {
+        let header = match self.header.take() {
             Some(header) => header,
-            None => match read_header(buffer, limits)? {
-                None => return Ok(None),
-                Some(header) => {
-                    self.scanner.start(header.body, wire::STRUCT);
-                    *self.header.insert(header)
-                }
-            },
+            None => {
+                let Some(header) = read_header(buffer, limits)? else {
+                    return Ok(None);
+                };
+                self.scanner.start(header.body, wire::STRUCT);
+                header
+            }
         };
         // A frame's message must not reach beyond the frame.
         let visible = match header.frame_end {
@@ -97,14 +97,16 @@ impl Splitter {
         if !self.scanner.advance(visible, limits)? {
             return match header.frame_end {
                 Some(end) if buffer.len() >= end => Err(Error::Truncated),
-                _ => Ok(None),
+                _ => {
+                    self.header = Some(header);
+                    Ok(None)
+                }
             };
         }
         let end = self.scanner.position;
         if header.frame_end.is_some_and(|frame_end| frame_end != end) {
             return Err(Error::FrameMismatch);
         }
-        self.header = None;
         let message = Message {
             kind: header.kind,
             name: &buffer[header.name.0..header.name.1],

@@ -27,7 +27,13 @@ impl Scanner {
     pub fn start(&mut self, position: usize, kind: u8) {
         self.position = position;
         self.stack.clear();
-        self.stack.push(Frame::Elements { kind, left: 1 });
+        let is_struct = kind == wire::STRUCT;
+        let left = usize::from(!is_struct);
+        self.stack.push(Frame::Elements { kind, left });
+        if is_struct {
+            // It has no head that would have to be there first.
+            self.stack.push(Frame::Fields);
+        }
     }
 
     /// Goes on over `bytes`, which start where those of the calls before started. True: the value
@@ -67,6 +73,9 @@ impl Scanner {
                 },
                 Frame::Elements { left: 0, .. } | Frame::Entries { left: 0, .. } => {
                     self.stack.pop();
+                    if self.stack.is_empty() {
+                        return Ok(true);
+                    }
                     continue;
                 }
                 Frame::Elements { kind, left } => {
@@ -96,6 +105,7 @@ impl Scanner {
     /// Steps over a value of type `kind` whose bytes begin with `rest`, or into it if it holds
     /// others; `before` bytes in front of it are stepped over as well. False: its head isn't all
     /// there, and nothing has changed.
+    #[inline]
     fn value(
         &mut self,
         kind: u8,
