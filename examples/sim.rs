@@ -63,6 +63,7 @@ impl World {
             method: request.method.as_bytes(),
             arguments: &request.arguments,
             local: false,
+            at: None,
             done: &|| (),
         };
         let mut result = Vec::new();

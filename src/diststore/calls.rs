@@ -39,6 +39,15 @@ impl<'a> KeyValue<'a> {
     }
 }
 
+/// The first field, if it is a string: the key, as all clients write it first.
+pub fn first_string(arguments: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader::new(arguments, &LIMITS);
+    match reader.field() {
+        Ok(Some((wire::STRING, _))) => reader.bytes().ok(),
+        _ => None,
+    }
+}
+
 /// A string result: of `get`.
 pub fn read_string(result: &[u8], method: &str) -> Result<Vec<u8>, CallError> {
     read_result(result, method, wire::STRING, |reader| {

@@ -20,7 +20,7 @@ use super::table::{Record, Table};
 pub const SHARDS: usize = 1024;
 
 /// Keys that are brought near together.
-pub const TOUCHED_AT_ONCE: usize = 32;
+pub const TOUCHED_AT_ONCE: usize = 24;
 
 /// A key's shard, and its hash within that.
 struct Place {
@@ -77,27 +77,21 @@ impl Items {
     /// Has the processor bring the items of these keys near, side by side: looked up one by one,
     /// with the serving of a request between two, each would be waited for in turn. So it would with a
     /// lock between two; all are taken first, but for those that somebody else has.
-    pub fn touch<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
-        let mut places = Vec::with_capacity(TOUCHED_AT_ONCE);
-        places.extend(keys.map(|key| (self.place(key), key)));
-        places.sort_unstable_by_key(|(place, _)| place.shard);
-        let mut ends = 0;
+    pub fn touch<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) {
         let mut locked = Vec::with_capacity(TOUCHED_AT_ONCE);
-        for places in places.chunks(TOUCHED_AT_ONCE) {
-            let of_shards = places.chunk_by(|(one, _), (next, _)| one.shard == next.shard);
-            locked.extend(of_shards.filter_map(|places| {
-                let shard = self.shards[places[0].0.shard].try_lock();
-                Some((shard.ok()?, places))
+        loop {
+            let some = keys.by_ref().take(TOUCHED_AT_ONCE);
+            locked.extend(some.filter_map(|key| {
+                let Place { shard, hash } = self.place(key);
+                Some((self.shards[shard].try_lock().ok()?, hash, key))
             }));
-            for (shard, places) in &locked {
-                for (place, key) in *places {
-                    let record = shard.get(place.hash, key);
-                    ends ^= record.map_or(0, Record::touch);
-                }
+            if locked.is_empty() {
+                return;
             }
+            let records = locked.iter();
+            touch_all(records.filter_map(|(shard, hash, key)| shard.get(*hash, key)));
             locked.clear();
         }
-        black_box(ends);
     }
 
     /// Hands the item of `key` to `take`, under the shard's lock.
@@ -158,19 +152,22 @@ impl Items {
         keys: &[(&[u8], i64)],
         permit: impl FnOnce() -> bool,
     ) -> Vec<bool> {
-        self.touch(keys.iter().map(|(key, _)| *key));
         let mut shard = self.shard(shard);
         let permitted = permit();
-        let mut remove = |(key, version): &(&[u8], i64)| {
-            let hash = self.place(key).hash;
-            let held = shard.get(hash, key);
-            let same = held.is_some_and(|record| record.version() == *version);
-            if permitted && same {
-                shard.remove(hash, key);
-            }
-            permitted && same
-        };
-        keys.iter().map(&mut remove).collect()
+        let mut removed = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(TOUCHED_AT_ONCE) {
+            let hash = |key| self.place(key).hash;
+            touch_all(keys.iter().filter_map(|(key, _)| shard.get(hash(key), key)));
+            removed.extend(keys.iter().map(|(key, version)| {
+                let held = shard.get(hash(key), key);
+                let same = held.is_some_and(|record| record.version() == *version);
+                if permitted && same {
+                    shard.remove(hash(key), key);
+                }
+                permitted && same
+            }));
+        }
+        removed
     }
 
     pub fn count(&self) -> usize {
@@ -246,6 +243,10 @@ fn touch_unplaced(record: &&Record) -> u8 {
     } else {
         record.touch()
     }
+}
+
+fn touch_all<'a>(records: impl Iterator<Item = &'a Record>) {
+    black_box(records.fold(0, |sum, record| sum ^ record.touch()));
 }
 
 /// Each record lies somewhere in memory, and waiting for it takes longer than all that is done with

@@ -108,7 +108,11 @@ impl Store {
 
     /// A version above `above`, and above all that this node has given or seen.
     fn next_version(&self, above: i64) -> i64 {
-        let wall = self.locator.environment().clock.wall();
+        self.version_above(above, self.locator.environment().clock.wall())
+    }
+
+    /// The same, where it is `wall` o'clock.
+    fn version_above(&self, above: i64, wall: i64) -> i64 {
         let next = |last: i64| wall.max(last.max(above).saturating_add(1));
         let last = self
             .version
@@ -177,7 +181,7 @@ impl Store {
         if look.state == State::Gone {
             return Err(gone());
         }
-        let primary = self.is_primary(&look, key);
+        let primary = self.locator.is_primary(key, look.at);
         let read = |record: &Record| (record.version(), record.value().to_vec());
         let (version, value) = self.items.read(key, read).unwrap_or_default();
         // Looked at after the item: who has handed it over and forgotten it is no holder any more, and
@@ -316,7 +320,7 @@ struct Count {
 impl Service for Store {
     fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
         match call.method {
-            b"get" => self.get(crate::locator::read_key(call.arguments)?, result),
+            b"get" => self.get(crate::locator::read_key(call.arguments)?, call.at, result),
             b"put" => {
                 let KeyValue { key, value } = KeyValue::read(call.arguments)?;
                 let value = value.ok_or_else(|| Exception::missing_argument("value"))?;
@@ -345,7 +349,7 @@ impl Service for Store {
     fn foresee(&self, calls: &mut dyn Iterator<Item = (&[u8], &[u8])>) {
         self.items.touch(calls.filter_map(|(method, arguments)| {
             let keyed = matches!(method, b"get" | b"put");
-            keyed.then(|| crate::locator::read_key(arguments).ok())?
+            keyed.then(|| calls::first_string(arguments))?
         }));
     }
 

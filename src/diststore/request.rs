@@ -56,9 +56,14 @@ struct Served {
 
 impl Store {
     /// Serves a client's `get`: appends the result, "" for a missing key.
-    pub(super) fn get(&self, key: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
-        let look = self.locator.look();
-        if self.is_primary(&look, key) {
+    pub(super) fn get(
+        &self,
+        key: &[u8],
+        at: Option<Duration>,
+        result: &mut Vec<u8>,
+    ) -> Result<(), Exception> {
+        let at = at.unwrap_or_else(|| self.now());
+        if self.locator.is_primary(key, at) {
             let found = self
                 .items
                 .read(key, |record| result.write_bytes_field(0, record.value()));
@@ -71,16 +76,6 @@ impl Store {
         }
         result.write_stop();
         Ok(())
-    }
-
-    /// Whether this node can answer for `key` from what it has. Not while it is leaving: it may own
-    /// keys that another leaver, which was before it in the ring, has handed to those after it.
-    pub(super) fn is_primary(&self, look: &Look, key: &[u8]) -> bool {
-        if look.state != State::Full {
-            return false;
-        }
-        let owner = look.view.owner(key);
-        owner.is_some_and(|owner| owner.location == *self.locator.location())
     }
 
     fn get_elsewhere(&self, key: &[u8], deadline: Duration) -> Result<Vec<u8>, Exception> {
@@ -131,7 +126,7 @@ impl Store {
     /// Carries a get out.
     fn get_here(&self, key: &[u8], deadline: Duration) -> Result<Vec<u8>, Exception> {
         let look = self.wait_until_ready(deadline)?;
-        if self.is_primary(&look, key) || self.is_relayed(key) {
+        if self.locator.is_primary(key, look.at) || self.is_relayed(key) {
             let value = self.items.read(key, |record| record.value().to_vec());
             return Ok(value.unwrap_or_default());
         }
@@ -254,14 +249,13 @@ impl Store {
     /// a network of one, and most of one without copies. True: it may be acknowledged. False: there are
     /// others to serve, or the ring has changed meanwhile; what has been done does no harm.
     pub(super) fn put_alone(&self, look: &Look, hash: u32, key: &[u8], value: &[u8]) -> bool {
-        let members = look.view.members();
-        let mut holders = look.view.holders_at(hash, self.locator.replicas());
-        let is_me = |place: usize| members[place].location == *self.locator.location();
-        let alone = look.state == State::Full
-            && holders.next().is_some_and(is_me)
-            && holders.next().is_none();
+        let holder = look.view.only_holder_at(hash, self.locator.replicas());
+        let is_me = |place: usize| look.view.members()[place].location == *self.locator.location();
+        let alone = look.state == State::Full && holder.is_some_and(is_me);
         if alone {
-            self.items.put(key, value, |held| self.next_version(held));
+            let wall = self.locator.wall_at(look.at);
+            self.items
+                .put(key, value, |held| self.version_above(held, wall));
         }
         alone && self.locator.epoch() == look.view.epoch()
     }

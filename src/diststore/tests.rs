@@ -42,6 +42,7 @@ fn call(store: &Store, method: &str, arguments: &[u8]) -> Result<Vec<u8>, Except
         method: method.as_bytes(),
         arguments,
         local: true,
+        at: None,
         done: &|| (),
     };
     Service::call(store, &call, &mut result)?;
@@ -58,7 +59,7 @@ fn store(name: &str, replicas: usize, network: Arc<Direct>) -> Arc<Store> {
     };
     let environment = Environment {
         network,
-        clock: Arc::new(SystemClock::new()),
+        clock: Arc::new(SystemClock),
         random: Random::new(1),
         log: Box::new(|_| ()),
     };

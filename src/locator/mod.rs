@@ -32,6 +32,7 @@ pub use originals::service_types;
 pub use participant::{Application, LocatorService, Participant, SERVICE_TYPES};
 pub use view::View;
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -96,6 +97,8 @@ pub struct Locator {
     location: Location,
     options: Options,
     environment: Environment,
+    /// By how many microseconds the wall's clock is ahead of the monotonic one.
+    wall_ahead: AtomicI64,
     membership: Mutex<Membership>,
     /// Wakes the mover.
     on_change: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -107,6 +110,7 @@ impl Locator {
         let (wall, now) = (environment.clock.wall(), environment.clock.now());
         Locator {
             membership: Mutex::new(Membership::new(location.clone(), wall, now)),
+            wall_ahead: AtomicI64::new(wall - now.as_micros() as i64),
             location,
             options,
             environment,
@@ -146,12 +150,7 @@ impl Locator {
     /// out here, before it answers from what it had.
     pub fn look(&self) -> Look {
         let now = self.now();
-        let mut membership = self.membership();
-        if membership.has_lapsed(now, self.ticks(LAPSE_TICKS)) {
-            drop(membership);
-            self.lapse();
-            membership = self.membership();
-        }
+        let membership = self.membership_at(now);
         Look {
             at: now,
             view: membership.view.clone(),
@@ -159,6 +158,35 @@ impl Locator {
             ready: membership.is_ready(),
             lapsed: membership.lapsed,
         }
+    }
+
+    /// Whether this node can answer for `key` from what it has, as of a moment that has just been: what
+    /// has happened to it since, has happened while the client was waiting for the answer. Not while
+    /// it is leaving: it may own keys that another leaver, which was before it in the ring, has handed
+    /// to those after it.
+    pub fn is_primary(&self, key: &[u8], now: Duration) -> bool {
+        let membership = self.membership_at(now);
+        if membership.me.state != State::Full {
+            return false;
+        }
+        let view = match membership.view.members() {
+            [_] => return true,
+            _ => membership.view.clone(),
+        };
+        drop(membership);
+        let owner = view.owner(key);
+        owner.is_some_and(|owner| owner.location == self.location)
+    }
+
+    /// What is known, to serve a request by.
+    fn membership_at(&self, now: Duration) -> MutexGuard<'_, Membership> {
+        let membership = self.membership();
+        if !membership.has_lapsed(now, self.ticks(LAPSE_TICKS)) {
+            return membership;
+        }
+        drop(membership);
+        self.lapse();
+        self.membership()
     }
 
     /// Whether the network has gone while this node was coming in, and for so long that this node is
@@ -221,6 +249,20 @@ impl Locator {
 
     fn wall(&self) -> i64 {
         self.environment.clock.wall()
+    }
+
+    /// What the wall's clock says, in microseconds, at a moment of the monotonic one, as the two stood to
+    /// each other at the last tick: for those who have looked at one of them already.
+    pub fn wall_at(&self, now: Duration) -> i64 {
+        self.wall_ahead
+            .load(Ordering::Relaxed)
+            .saturating_add(now.as_micros() as i64)
+    }
+
+    /// To be called each tick: the wall's clock may be set.
+    fn compare_clocks(&self) {
+        let ahead = self.wall() - self.now().as_micros() as i64;
+        self.wall_ahead.store(ahead, Ordering::Relaxed);
     }
 
     /// How the first calls of connections wait for each other; see [`Order`].

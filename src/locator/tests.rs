@@ -3,7 +3,7 @@
 use super::calls::Hello;
 use super::membership::Pulled;
 use super::*;
-use crate::net::{Answer, CallError, Network, Random, Request, SystemClock};
+use crate::net::{Answer, CallError, Clock, Network, Random, Request, SystemClock};
 use crate::service::Service;
 
 /// A network in which every call fails in the same way.
@@ -26,6 +26,23 @@ fn member(name: &str, state: State, stamp: i64) -> Member {
     }
 }
 
+/// The machine's clocks, of which the wall's can be set.
+struct Set(AtomicI64);
+
+impl Clock for Set {
+    fn now(&self) -> Duration {
+        SystemClock.now()
+    }
+
+    fn wall(&self) -> i64 {
+        self.0.load(Ordering::Relaxed) + SystemClock.wall()
+    }
+
+    fn pause(&self, time: Duration) {
+        SystemClock.pause(time);
+    }
+}
+
 /// What a node said on its log, and `die` once it was told to.
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -35,6 +52,14 @@ fn node(failure: CallError) -> LocatorService {
 }
 
 fn logging_node(failure: CallError, die_from_anywhere: bool) -> (LocatorService, Log) {
+    node_by(Arc::new(SystemClock), failure, die_from_anywhere)
+}
+
+fn node_by(
+    clock: Arc<dyn Clock>,
+    failure: CallError,
+    die_from_anywhere: bool,
+) -> (LocatorService, Log) {
     let log = Log::default();
     let (said, told) = (log.clone(), log.clone());
     let options = Options {
@@ -46,7 +71,7 @@ fn logging_node(failure: CallError, die_from_anywhere: bool) -> (LocatorService,
     };
     let environment = Environment {
         network: Arc::new(Failing(failure)),
-        clock: Arc::new(SystemClock::new()),
+        clock,
         random: Random::new(1),
         log: Box::new(move |line| said.lock().unwrap().push(line.to_owned())),
     };
@@ -75,9 +100,29 @@ fn call(node: &LocatorService, method: &[u8], local: bool) -> Result<(), Excepti
         method,
         arguments: EMPTY,
         local,
+        at: None,
         done: &|| (),
     };
     Service::call(node, &call, &mut Vec::new())
+}
+
+#[test]
+fn must_know_from_tick_to_tick_what_the_wall_says() {
+    let clock = Arc::new(Set(AtomicI64::new(0)));
+    let (node, _) = node_by(clock.clone(), CallError::Silent, false);
+    let locator = node.locator();
+    let differs_by = |microseconds: i64| {
+        let (before, found) = (clock.wall(), locator.wall_at(clock.now()));
+        // Two looks, at the making and here, of which each may be held up between the clocks.
+        (found - before + microseconds).abs() < 1_000_000
+    };
+    assert!(differs_by(0));
+    for set in [3_600_000_000, -86_400_000_000] {
+        let before = clock.0.swap(set, Ordering::Relaxed);
+        assert!(differs_by(set - before));
+        locator.tick();
+        assert!(differs_by(0));
+    }
 }
 
 #[test]

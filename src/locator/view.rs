@@ -92,6 +92,15 @@ impl View {
         .flatten()
     }
 
+    /// The place of the holder of keys with that hash, if there is only one.
+    pub fn only_holder_at(&self, hash: u32, replicas: usize) -> Option<usize> {
+        if let [_] = &self.members[..] {
+            return Some(0);
+        }
+        let mut holders = self.holders_at(hash, replicas);
+        holders.next().filter(|_| holders.next().is_none())
+    }
+
     /// A key's place on the ring; any will do where there is only one node.
     pub fn hash(&self, key: &[u8]) -> u32 {
         match &self.members[..] {

@@ -24,6 +24,7 @@ impl Locator {
     /// Looks after the others once. To be called at the interval of the options, by one thread.
     pub fn tick(&self) {
         let _ = self.look();
+        self.compare_clocks();
         if !self.has_joined() {
             return;
         }

@@ -1,35 +1,22 @@
 //! The machine's clocks.
 
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Clock;
 
-/// The clocks of this process: monotonic since its making, and the wall's.
+/// The clocks of this process: monotonic since somebody first asked, and the wall's.
 #[derive(Debug, Clone, Copy)]
-pub struct SystemClock {
-    started: Instant,
-}
+pub struct SystemClock;
 
-impl SystemClock {
-    pub fn new() -> Self {
-        SystemClock {
-            started: Instant::now(),
-        }
-    }
-}
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        SystemClock::new()
-    }
-}
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Clock for SystemClock {
     /// `CLOCK_MONOTONIC` underneath: it goes on while the process is stopped (SIGSTOP), and stands
     /// still while the machine is suspended.
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        STARTED.elapsed()
     }
 
     /// 0 before 1970, and the largest number after 294,000 AD.
@@ -49,7 +36,7 @@ mod tests {
 
     #[test]
     fn must_move_forward_while_pausing() {
-        let clock = SystemClock::new();
+        let clock = SystemClock;
         let (now, wall) = (clock.now(), clock.wall());
         clock.pause(Duration::from_millis(2));
         assert!(clock.now() >= now + Duration::from_millis(2));

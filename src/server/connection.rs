@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::Shared;
 use super::turn::Turn;
 use crate::net::incoming::{BUFFER_BYTES_MIN, Incoming};
+use crate::net::{Clock, SystemClock};
 use crate::service::Call;
 use crate::thrift::{Error, Exception, Message, MessageKind, begin_message, end_frame};
 
@@ -184,14 +185,9 @@ impl Conversation<'_> {
         let mut message_begun = false;
         let mut quiet_limited = false;
         loop {
-            if !message_begun {
-                message_begun = !incoming.is_empty();
-                let phase = if message_begun {
-                    Phase::Receiving
-                } else {
-                    Phase::Idle
-                };
-                self.connection.enter(phase, self.shared.now());
+            if !message_begun && !incoming.is_empty() {
+                message_begun = true;
+                self.connection.enter(Phase::Receiving, self.shared.now());
             }
             let grown = incoming.is_grown() || self.answers.capacity() > BUFFER_BYTES_MIN;
             if grown && !quiet_limited {
@@ -213,13 +209,15 @@ impl Conversation<'_> {
                 }
                 Err(error) => return Err(error.into()),
             }
-            loop {
+            while !incoming.is_empty() {
                 let messages = incoming.batch(&self.shared.options.limits)?;
                 if messages.is_empty() {
                     break;
                 }
                 message_begun = false;
+                let mut at = None;
                 if messages.len() > 1 {
+                    at = Some(SystemClock.now());
                     let mut calls = messages.iter().map(|message| (message.name, message.body));
                     self.shared.service.foresee(&mut calls);
                 }
@@ -228,15 +226,17 @@ impl Conversation<'_> {
                         self.flush()?;
                     }
                     self.connection.enter(Phase::Serving, 0);
-                    self.serve(message)?;
+                    self.serve(message, at)?;
                 }
             }
-            self.flush()?;
+            if !message_begun {
+                self.flush()?;
+            }
         }
     }
 
     /// Serves one message and appends its answer, if it wants one.
-    fn serve(&mut self, message: &Message<'_>) -> Result<(), End> {
+    fn serve(&mut self, message: &Message<'_>, at: Option<Duration>) -> Result<(), End> {
         self.shared.say_if_verbose(|| {
             let peer = self.connection.stream.peer_addr();
             let peer = peer.map_or_else(|error| error.to_string(), |peer| peer.to_string());
@@ -256,7 +256,7 @@ impl Conversation<'_> {
                 }
                 let done = || turn.iter().for_each(Turn::done);
                 // Nothing of ours is half done when the service panics: its answer is thrown away.
-                let answered = catch_unwind(AssertUnwindSafe(|| self.call(message, &done)));
+                let answered = catch_unwind(AssertUnwindSafe(|| self.call(message, at, &done)));
                 answered.unwrap_or_else(|_| {
                     failed = true;
                     Err(Exception::internal("the service failed"))
@@ -281,12 +281,18 @@ impl Conversation<'_> {
     }
 
     /// Has the service append its result behind a reply's header.
-    fn call(&mut self, message: &Message<'_>, done: &dyn Fn()) -> Result<(), Exception> {
+    fn call(
+        &mut self,
+        message: &Message<'_>,
+        at: Option<Duration>,
+        done: &dyn Fn(),
+    ) -> Result<(), Exception> {
         self.begin(MessageKind::Reply, message);
         let call = Call {
             method: message.name,
             arguments: message.body,
             local: self.connection.local,
+            at,
             done,
         };
         self.shared.service.call(&call, &mut self.answers)
@@ -297,13 +303,16 @@ impl Conversation<'_> {
         begin_message(&mut self.answers, kind, name, sequence, message.framed);
     }
 
+    /// Writes the answers so far. The connection counts as idle from when that began.
     fn flush(&mut self) -> Result<(), End> {
+        let now = self.shared.now();
         if !self.answers.is_empty() {
-            self.connection.enter(Phase::Answering, self.shared.now());
+            self.connection.enter(Phase::Answering, now);
             let mut stream = &self.connection.stream;
             stream.write_all(&self.answers)?;
             self.answers.clear();
         }
+        self.connection.enter(Phase::Idle, now);
         Ok(())
     }
 

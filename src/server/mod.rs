@@ -44,6 +44,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::net::{Clock, SystemClock};
 use crate::service::Service;
 use crate::thrift::Limits;
 use connection::{Connection, Phase};
@@ -125,7 +126,6 @@ pub struct Server {
 struct Shared {
     service: Arc<dyn Service>,
     options: Options,
-    started: Instant,
     turns: Arc<Turns>,
     threads: Arc<Threads>,
     /// Guards the connections and whether the server goes on.
@@ -159,7 +159,6 @@ impl Server {
         let shared = Arc::new(Shared {
             service,
             options,
-            started: Instant::now(),
             turns: Arc::default(),
             threads: Arc::default(),
             table: Mutex::new(Table {
@@ -227,9 +226,9 @@ impl Server {
 }
 
 impl Shared {
-    /// Microseconds since the start.
+    /// In microseconds.
     fn now(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64
+        SystemClock.now().as_micros() as u64
     }
 
     fn say_if_verbose(&self, line: impl FnOnce() -> String) {

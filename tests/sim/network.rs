@@ -379,6 +379,7 @@ impl World {
             method: request.method.as_bytes(),
             arguments: &request.arguments,
             local: false,
+            at: None,
             done: &|| (),
         };
         self.scheduler
