@@ -191,16 +191,18 @@ impl Store {
     /// Serves a client's `put`: acknowledged, or an exception and then it may still take effect.
     /// `done` is called when later requests of the same client will find its effect.
     pub(super) fn put(&self, key: &[u8], value: &[u8], done: &dyn Fn()) -> Result<(), Exception> {
-        let mut look = self.locator.look();
-        let deadline = look.at + self.locator.ticks(REQUEST_TICKS);
+        let now = self.now();
+        if let Some(epoch) = self.locator.epoch_if_only_holder(key, now)
+            && !value.is_empty()
+            && self.put_alone(epoch, now, key, value)
+        {
+            return Ok(());
+        }
+        let deadline = self.deadline();
         loop {
-            look = self.once_ready(look, deadline)?;
+            let look = self.wait_until_ready(deadline)?;
             if value.is_empty() && look.view.members().iter().any(|member| !member.is_ours()) {
                 // Originals push the "" that they stored when somebody asked for a missing key.
-                return Ok(());
-            }
-            let hash = look.view.hash(key);
-            if self.put_alone(&look, hash, key, value) {
                 return Ok(());
             }
             if self.is_relayed(&put_mark(key, value)) {
@@ -209,9 +211,8 @@ impl Store {
                 self.mark_untidy();
                 return Ok(());
             }
-            let first = look.view.holders_at(hash, self.locator.replicas()).next();
-            let first = first.map(|place| &look.view.members()[place]);
-            let coordinator = match first {
+            let holders = look.view.holders(key, self.locator.replicas());
+            let coordinator = match holders.first() {
                 Some(first) if first.is_ours() && first.location != *self.locator.location() => {
                     first
                 }
@@ -241,23 +242,17 @@ impl Store {
                 Err(CallError::Refused | CallError::Local(_)) => {}
             }
             self.pause_until(deadline)?;
-            look = self.locator.look();
         }
     }
 
-    /// Carries a put out where this node, full, is the only holder of keys with that hash: the whole of
-    /// a network of one, and most of one without copies. True: it may be acknowledged. False: there are
-    /// others to serve, or the ring has changed meanwhile; what has been done does no harm.
-    pub(super) fn put_alone(&self, look: &Look, hash: u32, key: &[u8], value: &[u8]) -> bool {
-        let holder = look.view.only_holder_at(hash, self.locator.replicas());
-        let is_me = |place: usize| look.view.members()[place].location == *self.locator.location();
-        let alone = look.state == State::Full && holder.is_some_and(is_me);
-        if alone {
-            let wall = self.locator.wall_at(look.at);
-            self.items
-                .put(key, value, |held| self.version_above(held, wall));
-        }
-        alone && self.locator.epoch() == look.view.epoch()
+    /// Carries a put out where this node was the only holder, `now` and in that epoch: the whole of a
+    /// network of one, and most of one without copies. True: it may be acknowledged. False: the ring has
+    /// changed meanwhile; what has been done does no harm.
+    pub(super) fn put_alone(&self, epoch: u64, now: Duration, key: &[u8], value: &[u8]) -> bool {
+        let wall = self.locator.wall_at(now);
+        self.items
+            .put(key, value, |held| self.version_above(held, wall));
+        self.locator.epoch() == epoch
     }
 
     /// The version that a put has to be above. A holder that has everything knows it; anybody else
@@ -475,11 +470,7 @@ impl Store {
 
     /// Waits until this node knows its network, and has caught up if it was stopped.
     fn wait_until_ready(&self, deadline: Duration) -> Result<Look, Exception> {
-        self.once_ready(self.locator.look(), deadline)
-    }
-
-    /// The same, having looked already.
-    fn once_ready(&self, mut look: Look, deadline: Duration) -> Result<Look, Exception> {
+        let mut look = self.locator.look();
         while !look.ready || look.lapsed {
             self.pause_until(deadline)?;
             look = self.locator.look();

@@ -100,12 +100,12 @@ fn key_of(owner: &Store, seen_by: &Store) -> Vec<u8> {
 #[test]
 fn must_look_at_the_ring_again_before_it_acknowledges_alone() {
     let a = first(1);
-    let look = a.locator.look();
-    let hash = look.view.hash(b"k");
-    assert!(a.put_alone(&look, hash, b"k", b"v"));
+    let now = a.now();
+    let epoch = a.locator.epoch_if_only_holder(b"k", now).unwrap();
+    assert!(a.put_alone(epoch, now, b"k", b"v"));
     // It has pulled by now, and not got what comes next.
     let _b = second(&a);
-    assert!(!a.put_alone(&look, hash, b"k", b"w"));
+    assert!(!a.put_alone(epoch, now, b"k", b"w"));
 }
 
 #[test]

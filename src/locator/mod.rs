@@ -161,21 +161,40 @@ impl Locator {
     }
 
     /// Whether this node can answer for `key` from what it has, as of a moment that has just been: what
-    /// has happened to it since, has happened while the client was waiting for the answer. Not while
-    /// it is leaving: it may own keys that another leaver, which was before it in the ring, has handed
-    /// to those after it.
+    /// has happened to it since, has happened while the client was waiting for the answer.
     pub fn is_primary(&self, key: &[u8], now: Duration) -> bool {
+        let is_owner = |view: &View| {
+            let owner = view.owner(key);
+            owner.is_some_and(|owner| owner.location == self.location)
+        };
+        self.if_full(now, is_owner) == Some(true)
+    }
+
+    /// The epoch of the view, if this node is by now the only holder of `key`.
+    pub fn epoch_if_only_holder(&self, key: &[u8], now: Duration) -> Option<u64> {
+        let epoch = |view: &View| {
+            let holder = view.only_holder(key, self.replicas());
+            let is_me = holder.is_some_and(|holder| holder.location == self.location);
+            is_me.then(|| view.epoch())
+        };
+        self.if_full(now, epoch).flatten()
+    }
+
+    /// What `decide` says of the view, if this node knows its network and has what it should. Not while
+    /// it is leaving: it may own keys that another leaver, which was before it in the ring, has
+    /// handed to those after it.
+    fn if_full<T>(&self, now: Duration, decide: impl FnOnce(&View) -> T) -> Option<T> {
         let membership = self.membership_at(now);
-        if membership.me.state != State::Full {
-            return false;
+        if membership.me.state != State::Full || !membership.is_ready() {
+            return None;
         }
         let view = match membership.view.members() {
-            [_] => return true,
+            // Nothing to work out: done sooner than the view is shared.
+            [_] => return Some(decide(&membership.view)),
             _ => membership.view.clone(),
         };
         drop(membership);
-        let owner = view.owner(key);
-        owner.is_some_and(|owner| owner.location == self.location)
+        Some(decide(&view))
     }
 
     /// What is known, to serve a request by.

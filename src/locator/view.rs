@@ -92,13 +92,14 @@ impl View {
         .flatten()
     }
 
-    /// The place of the holder of keys with that hash, if there is only one.
-    pub fn only_holder_at(&self, hash: u32, replicas: usize) -> Option<usize> {
-        if let [_] = &self.members[..] {
-            return Some(0);
+    /// The holder of a key, if there is only one.
+    pub fn only_holder(&self, key: &[u8], replicas: usize) -> Option<&Member> {
+        if let [only] = &self.members[..] {
+            return Some(only);
         }
-        let mut holders = self.holders_at(hash, replicas);
-        holders.next().filter(|_| holders.next().is_none())
+        let mut holders = self.holders_at(ring::hash(key), replicas);
+        let first = holders.next().filter(|_| holders.next().is_none());
+        first.map(|place| &self.members[place])
     }
 
     /// A key's place on the ring; any will do where there is only one node.
