@@ -120,7 +120,7 @@ fn start(peer: Option<&Location>) -> Result<(Node<Factor>, Location), Box<dyn Er
     };
     let environment = Environment {
         network: Arc::new(TcpNetwork::new(LIMITS)),
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(SystemClock::new()),
         random: Random::new(u64::from(location.port())),
         log: Box::new(|line| println!("{line}")),
     };

@@ -63,7 +63,6 @@ impl World {
             method: request.method.as_bytes(),
             arguments: &request.arguments,
             local: false,
-            at: None,
             done: &|| (),
         };
         let mut result = Vec::new();

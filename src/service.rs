@@ -1,8 +1,6 @@
 //! A service answers named calls. This is all that a server, a simulated network and a test know
 //! of the locator, the store, or a third service built on them.
 
-use std::time::Duration;
-
 use crate::thrift::Exception;
 
 /// One call, as it arrived.
@@ -13,9 +11,6 @@ pub struct Call<'a> {
     pub arguments: &'a [u8],
     /// The caller sits on this machine: on the loopback, or on the address it called.
     pub local: bool,
-    /// Of calls that have arrived together: a moment, by [`crate::net::SystemClock`], when all had
-    /// arrived. It saves each a look at the clock.
-    pub at: Option<Duration>,
     /// To be called when what the call changes has been changed here, if there is still something
     /// slow to do afterwards (telling others). Calls on later connections wait for it.
     pub done: &'a dyn Fn(),

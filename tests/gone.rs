@@ -22,7 +22,7 @@ fn store() -> Store {
     };
     let environment = Environment {
         network: Arc::new(TcpNetwork::new(LIMITS)),
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(SystemClock::new()),
         random: Random::new(1),
         log: Box::new(|_| ()),
     };
@@ -34,7 +34,6 @@ fn call(store: &Store, method: &str, arguments: &[u8]) -> Result<(), Exception> 
         method: method.as_bytes(),
         arguments,
         local: true,
-        at: None,
         done: &|| (),
     };
     store.call(&call, &mut Vec::new())

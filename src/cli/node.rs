@@ -306,7 +306,7 @@ fn environment(network: Arc<dyn Network>) -> Environment {
     let seed = RandomState::new().build_hasher().finish();
     Environment {
         network,
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(SystemClock::new()),
         random: Random::new(seed),
         log: Box::new(|line| say(line.as_bytes())),
     }

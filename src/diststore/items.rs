@@ -76,7 +76,7 @@ impl Items {
 
     /// Has the processor bring the items of these keys near, side by side: looked up one by one,
     /// with the serving of a request between two, each would be waited for in turn. So it would with a
-    /// lock between two; all are taken first, but for those that somebody else has.
+    /// lock between two; all are taken first, but for those that are taken already.
     pub fn touch<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) {
         let mut locked = Vec::with_capacity(TOUCHED_AT_ONCE);
         loop {

@@ -181,7 +181,7 @@ impl Store {
         if look.state == State::Gone {
             return Err(gone());
         }
-        let primary = self.locator.is_primary(key, look.at);
+        let primary = self.locator.epoch_if_primary(key).is_some();
         let read = |record: &Record| (record.version(), record.value().to_vec());
         let (version, value) = self.items.read(key, read).unwrap_or_default();
         // Looked at after the item: who has handed it over and forgotten it is no holder any more, and
@@ -320,7 +320,7 @@ struct Count {
 impl Service for Store {
     fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
         match call.method {
-            b"get" => self.get(crate::locator::read_key(call.arguments)?, call.at, result),
+            b"get" => self.get(crate::locator::read_key(call.arguments)?, result),
             b"put" => {
                 let KeyValue { key, value } = KeyValue::read(call.arguments)?;
                 let value = value.ok_or_else(|| Exception::missing_argument("value"))?;

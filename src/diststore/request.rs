@@ -38,6 +38,7 @@ use crate::thrift::{Exception, Write};
 
 use super::Store;
 use super::calls::{self, Found, KeyValue, Stored};
+use super::table::Record;
 
 /// How long a request waits before it looks again at what it waits for.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -56,26 +57,32 @@ struct Served {
 
 impl Store {
     /// Serves a client's `get`: appends the result, "" for a missing key.
-    pub(super) fn get(
-        &self,
-        key: &[u8],
-        at: Option<Duration>,
-        result: &mut Vec<u8>,
-    ) -> Result<(), Exception> {
-        let at = at.unwrap_or_else(|| self.now());
-        if self.locator.is_primary(key, at) {
-            let found = self
-                .items
-                .read(key, |record| result.write_bytes_field(0, record.value()));
-            if found.is_none() {
-                result.write_bytes_field(0, b"");
+    pub(super) fn get(&self, key: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
+        let epoch = self.locator.epoch_if_primary(key);
+        let write = |record: &Record| result.write_bytes_field(0, record.value());
+        match self.own(epoch, key, write) {
+            Some(Some(())) => {}
+            Some(None) => result.write_bytes_field(0, b""),
+            None => {
+                let value = self.get_elsewhere(key, self.deadline())?;
+                result.write_bytes_field(0, &value);
             }
-        } else {
-            let value = self.get_elsewhere(key, self.deadline())?;
-            result.write_bytes_field(0, &value);
         }
         result.write_stop();
         Ok(())
+    }
+
+    /// What lies here of a key for which this node could answer in that epoch, if it could. `None`: others
+    /// are to be asked; it may have been handed over and forgotten meanwhile.
+    pub(super) fn own<T>(
+        &self,
+        epoch: Option<u64>,
+        key: &[u8],
+        take: impl FnOnce(&Record) -> T,
+    ) -> Option<Option<T>> {
+        let epoch = epoch?;
+        let found = self.items.read(key, take);
+        (found.is_some() || self.locator.epoch() == epoch).then_some(found)
     }
 
     fn get_elsewhere(&self, key: &[u8], deadline: Duration) -> Result<Vec<u8>, Exception> {
@@ -125,10 +132,14 @@ impl Store {
 
     /// Carries a get out.
     fn get_here(&self, key: &[u8], deadline: Duration) -> Result<Vec<u8>, Exception> {
-        let look = self.wait_until_ready(deadline)?;
-        if self.locator.is_primary(key, look.at) || self.is_relayed(key) {
-            let value = self.items.read(key, |record| record.value().to_vec());
-            return Ok(value.unwrap_or_default());
+        self.wait_until_ready(deadline)?;
+        let value = |record: &Record| record.value().to_vec();
+        let epoch = self.locator.epoch_if_primary(key);
+        if let Some(found) = self.own(epoch, key, value) {
+            return Ok(found.unwrap_or_default());
+        }
+        if self.is_relayed(key) {
+            return Ok(self.items.read(key, value).unwrap_or_default());
         }
         let latest = self.latest(key, deadline)?;
         Ok(latest.map(|found| found.value).unwrap_or_default())
@@ -192,10 +203,21 @@ impl Store {
     /// `done` is called when later requests of the same client will find its effect.
     pub(super) fn put(&self, key: &[u8], value: &[u8], done: &dyn Fn()) -> Result<(), Exception> {
         let now = self.now();
-        if let Some(epoch) = self.locator.epoch_if_only_holder(key, now)
-            && !value.is_empty()
-            && self.put_alone(epoch, now, key, value)
-        {
+        let alone = self.locator.epoch_if_only_holder(key, now);
+        self.put_from(now, alone, key, value, done)
+    }
+
+    /// The same, where this node was the only holder in that epoch, or wasn't.
+    pub(super) fn put_from(
+        &self,
+        now: Duration,
+        alone: Option<u64>,
+        key: &[u8],
+        value: &[u8],
+        done: &dyn Fn(),
+    ) -> Result<(), Exception> {
+        let alone = alone.filter(|_| !value.is_empty());
+        if alone.is_some_and(|epoch| self.put_alone(now, epoch, key, value)) {
             return Ok(());
         }
         let deadline = self.deadline();
@@ -213,7 +235,13 @@ impl Store {
             }
             let holders = look.view.holders(key, self.locator.replicas());
             let coordinator = match holders.first() {
-                Some(first) if first.is_ours() && first.location != *self.locator.location() => {
+                // Not what lies here now, in a version that another's clock may be behind: the next put
+                // would be overtaken by it.
+                Some(first)
+                    if alone.is_none()
+                        && first.is_ours()
+                        && first.location != *self.locator.location() =>
+                {
                     first
                 }
                 // What an original owns any of ours may put there.
@@ -247,12 +275,16 @@ impl Store {
 
     /// Carries a put out where this node was the only holder, `now` and in that epoch: the whole of a
     /// network of one, and most of one without copies. True: it may be acknowledged. False: the ring has
-    /// changed meanwhile; what has been done does no harm.
-    pub(super) fn put_alone(&self, epoch: u64, now: Duration, key: &[u8], value: &[u8]) -> bool {
+    /// changed meanwhile, and this node is to carry the put out once more, in a later version.
+    fn put_alone(&self, now: Duration, epoch: u64, key: &[u8], value: &[u8]) -> bool {
         let wall = self.locator.wall_at(now);
         self.items
             .put(key, value, |held| self.version_above(held, wall));
-        self.locator.epoch() == epoch
+        let same = self.locator.epoch() == epoch;
+        if !same {
+            self.mark_untidy();
+        }
+        same
     }
 
     /// The version that a put has to be above. A holder that has everything knows it; anybody else

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::locator::{Options, write_key};
-use crate::net::{Answer, CallError, Environment, Network, Random, Request, SystemClock};
+use crate::net::clock::Settable;
+use crate::net::{Answer, CallError, Clock, Environment, Network, Random, Request, SystemClock};
 
 /// Carries calls to these nodes; others are silent.
 #[derive(Default)]
@@ -42,7 +43,6 @@ fn call(store: &Store, method: &str, arguments: &[u8]) -> Result<Vec<u8>, Except
         method: method.as_bytes(),
         arguments,
         local: true,
-        at: None,
         done: &|| (),
     };
     Service::call(store, &call, &mut result)?;
@@ -50,6 +50,15 @@ fn call(store: &Store, method: &str, arguments: &[u8]) -> Result<Vec<u8>, Except
 }
 
 fn store(name: &str, replicas: usize, network: Arc<Direct>) -> Arc<Store> {
+    timed_store(name, replicas, network, Arc::new(SystemClock::new()))
+}
+
+fn timed_store(
+    name: &str,
+    replicas: usize,
+    network: Arc<Direct>,
+    clock: Arc<dyn Clock>,
+) -> Arc<Store> {
     let options = Options {
         service_types: SERVICE_TYPES,
         replicas,
@@ -59,7 +68,7 @@ fn store(name: &str, replicas: usize, network: Arc<Direct>) -> Arc<Store> {
     };
     let environment = Environment {
         network,
-        clock: Arc::new(SystemClock),
+        clock,
         random: Random::new(1),
         log: Box::new(|_| ()),
     };
@@ -102,10 +111,59 @@ fn must_look_at_the_ring_again_before_it_acknowledges_alone() {
     let a = first(1);
     let now = a.now();
     let epoch = a.locator.epoch_if_only_holder(b"k", now).unwrap();
-    assert!(a.put_alone(epoch, now, b"k", b"v"));
+    let put = |value| a.put_from(now, Some(epoch), b"k", value, &|| ());
+    assert_eq!(put(b"v"), Ok(()));
     // It has pulled by now, and not got what comes next.
     let _b = second(&a);
-    assert!(!a.put_alone(epoch, now, b"k", b"w"));
+    assert!(put(b"w").is_err(), "b:1 is silent");
+}
+
+/// It was the primary when it looked, and had handed the key over when it read.
+#[test]
+fn regression_must_not_take_a_key_for_missing_that_it_has_handed_over() {
+    let network = Arc::new(Direct::default());
+    let a = store("a:1", 1, network.clone());
+    a.locator.start(None, &*a).unwrap();
+    let keys: Vec<_> = (0..100).map(|n| format!("k{n}").into_bytes()).collect();
+    for key in &keys {
+        call(&a, "put", &KeyValue::write(key, Some(b"v"))).unwrap();
+    }
+    let epoch = a.locator.epoch_if_primary(&keys[0]);
+    let own = |key: &[u8]| a.own(epoch, key, |record| record.value().to_vec());
+    assert_eq!(own(b"none"), Some(None));
+    let b = second(&a);
+    b.work();
+    network.lead_to(&[&b]);
+    a.work();
+    let key = key_of(&b, &a);
+    assert_eq!(a.items.version(&key), 0, "a:1 still has it");
+    assert_eq!(own(&key), None);
+}
+
+/// The put went on by way of the new primary, whose clock was behind: the older value, which had got
+/// a later version before, came back over the next one.
+#[test]
+fn regression_must_put_above_what_it_has_put_alone() {
+    let network = Arc::new(Direct::default());
+    let clock = Arc::new(Settable::default());
+    clock.ahead.store(10_000_000, Ordering::Relaxed);
+    let a = timed_store("a:1", 1, network.clone(), clock);
+    a.locator.start(None, &*a).unwrap();
+    let now = a.now();
+    let epoch = a.locator.epoch_if_only_holder(b"k", now);
+    let b = second(&a);
+    b.work();
+    network.lead_to(&[&b]);
+    a.work();
+    a.work();
+    assert!(!a.pass_is_due());
+    let key = key_of(&b, &a);
+    a.put_from(now, epoch, &key, b"v", &|| ()).unwrap();
+    call(&b, "put", &KeyValue::write(&key, Some(b"w"))).unwrap();
+    a.work();
+    let value = b.items.read(&key, |record| record.value().to_vec());
+    assert_eq!(value, Some(b"w".to_vec()));
+    assert_eq!(a.items.version(&key), 0, "it lies where it doesn't belong");
 }
 
 #[test]

@@ -160,41 +160,41 @@ impl Locator {
         }
     }
 
-    /// Whether this node can answer for `key` from what it has, as of a moment that has just been: what
-    /// has happened to it since, has happened while the client was waiting for the answer.
-    pub fn is_primary(&self, key: &[u8], now: Duration) -> bool {
-        let is_owner = |view: &View| {
+    /// The epoch of the view, if this node can answer for `key` from what it has.
+    pub fn epoch_if_primary(&self, key: &[u8]) -> Option<u64> {
+        let epoch = |view: &View| {
             let owner = view.owner(key);
-            owner.is_some_and(|owner| owner.location == self.location)
+            let is_me = owner.is_some_and(|owner| owner.location == self.location);
+            is_me.then(|| view.epoch())
         };
-        self.if_full(now, is_owner) == Some(true)
+        self.if_full(self.now(), epoch)
     }
 
-    /// The epoch of the view, if this node is by now the only holder of `key`.
+    /// The epoch of the view, if this node is the only holder of `key`.
     pub fn epoch_if_only_holder(&self, key: &[u8], now: Duration) -> Option<u64> {
         let epoch = |view: &View| {
             let holder = view.only_holder(key, self.replicas());
             let is_me = holder.is_some_and(|holder| holder.location == self.location);
             is_me.then(|| view.epoch())
         };
-        self.if_full(now, epoch).flatten()
+        self.if_full(now, epoch)
     }
 
     /// What `decide` says of the view, if this node knows its network and has what it should. Not while
     /// it is leaving: it may own keys that another leaver, which was before it in the ring, has
     /// handed to those after it.
-    fn if_full<T>(&self, now: Duration, decide: impl FnOnce(&View) -> T) -> Option<T> {
+    fn if_full<T>(&self, now: Duration, decide: impl FnOnce(&View) -> Option<T>) -> Option<T> {
         let membership = self.membership_at(now);
         if membership.me.state != State::Full || !membership.is_ready() {
             return None;
         }
         let view = match membership.view.members() {
             // Nothing to work out: done sooner than the view is shared.
-            [_] => return Some(decide(&membership.view)),
+            [_] => return decide(&membership.view),
             _ => membership.view.clone(),
         };
         drop(membership);
-        Some(decide(&view))
+        decide(&view)
     }
 
     /// What is known, to serve a request by.

@@ -3,6 +3,7 @@
 use super::calls::Hello;
 use super::membership::Pulled;
 use super::*;
+use crate::net::clock::Settable;
 use crate::net::{Answer, CallError, Clock, Network, Random, Request, SystemClock};
 use crate::service::Service;
 
@@ -26,23 +27,6 @@ fn member(name: &str, state: State, stamp: i64) -> Member {
     }
 }
 
-/// The machine's clocks, of which the wall's can be set.
-struct Set(AtomicI64);
-
-impl Clock for Set {
-    fn now(&self) -> Duration {
-        SystemClock.now()
-    }
-
-    fn wall(&self) -> i64 {
-        self.0.load(Ordering::Relaxed) + SystemClock.wall()
-    }
-
-    fn pause(&self, time: Duration) {
-        SystemClock.pause(time);
-    }
-}
-
 /// What a node said on its log, and `die` once it was told to.
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -52,7 +36,7 @@ fn node(failure: CallError) -> LocatorService {
 }
 
 fn logging_node(failure: CallError, die_from_anywhere: bool) -> (LocatorService, Log) {
-    node_by(Arc::new(SystemClock), failure, die_from_anywhere)
+    node_by(Arc::new(SystemClock::new()), failure, die_from_anywhere)
 }
 
 fn node_by(
@@ -100,7 +84,6 @@ fn call(node: &LocatorService, method: &[u8], local: bool) -> Result<(), Excepti
         method,
         arguments: EMPTY,
         local,
-        at: None,
         done: &|| (),
     };
     Service::call(node, &call, &mut Vec::new())
@@ -108,7 +91,7 @@ fn call(node: &LocatorService, method: &[u8], local: bool) -> Result<(), Excepti
 
 #[test]
 fn must_know_from_tick_to_tick_what_the_wall_says() {
-    let clock = Arc::new(Set(AtomicI64::new(0)));
+    let clock = Arc::new(Settable::default());
     let (node, _) = node_by(clock.clone(), CallError::Silent, false);
     let locator = node.locator();
     let differs_by = |microseconds: i64| {
@@ -118,7 +101,7 @@ fn must_know_from_tick_to_tick_what_the_wall_says() {
     };
     assert!(differs_by(0));
     for set in [3_600_000_000, -86_400_000_000] {
-        let before = clock.0.swap(set, Ordering::Relaxed);
+        let before = clock.ahead.swap(set, Ordering::Relaxed);
         assert!(differs_by(set - before));
         locator.tick();
         assert!(differs_by(0));

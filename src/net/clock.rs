@@ -1,22 +1,37 @@
 //! The machine's clocks.
 
-use std::sync::LazyLock;
+#[cfg(test)]
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Clock;
 
-/// The clocks of this process: monotonic since somebody first asked, and the wall's.
+/// The clocks of this process: monotonic since its making, and the wall's.
 #[derive(Debug, Clone, Copy)]
-pub struct SystemClock;
+pub struct SystemClock {
+    started: Instant,
+}
 
-static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+impl SystemClock {
+    pub fn new() -> Self {
+        SystemClock {
+            started: Instant::now(),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        SystemClock::new()
+    }
+}
 
 impl Clock for SystemClock {
     /// `CLOCK_MONOTONIC` underneath: it goes on while the process is stopped (SIGSTOP), and stands
     /// still while the machine is suspended.
     fn now(&self) -> Duration {
-        STARTED.elapsed()
+        self.started.elapsed()
     }
 
     /// 0 before 1970, and the largest number after 294,000 AD.
@@ -30,13 +45,37 @@ impl Clock for SystemClock {
     }
 }
 
+/// The machine's clocks, of which the wall's can be set.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Settable {
+    machine: SystemClock,
+    /// In microseconds.
+    pub ahead: AtomicI64,
+}
+
+#[cfg(test)]
+impl Clock for Settable {
+    fn now(&self) -> Duration {
+        self.machine.now()
+    }
+
+    fn wall(&self) -> i64 {
+        self.machine.wall() + self.ahead.load(Ordering::Relaxed)
+    }
+
+    fn pause(&self, time: Duration) {
+        self.machine.pause(time);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn must_move_forward_while_pausing() {
-        let clock = SystemClock;
+        let clock = SystemClock::new();
         let (now, wall) = (clock.now(), clock.wall());
         clock.pause(Duration::from_millis(2));
         assert!(clock.now() >= now + Duration::from_millis(2));

@@ -4,7 +4,7 @@
 //! randomness by itself. Here these are TCP and the machine's clocks; in the
 //! simulation they are a scheduler's.
 
-mod clock;
+pub(crate) mod clock;
 mod dial;
 pub(crate) mod incoming;
 mod tcp;

@@ -2,7 +2,7 @@
 //! one piece once no complete request is left.
 //!
 //! A request costs no lock, no allocation and no system call of its own beyond what the service
-//! does; a batch costs one read, one write, two looks at the clock and a list of its messages. The
+//! does; a batch costs one read, one write, one look at the clock and a list of its messages. The
 //! service is shown the whole list before it serves the first.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,7 +16,6 @@ use std::time::Duration;
 use super::Shared;
 use super::turn::Turn;
 use crate::net::incoming::{BUFFER_BYTES_MIN, Incoming};
-use crate::net::{Clock, SystemClock};
 use crate::service::Call;
 use crate::thrift::{Error, Exception, Message, MessageKind, begin_message, end_frame};
 
@@ -215,9 +214,7 @@ impl Conversation<'_> {
                     break;
                 }
                 message_begun = false;
-                let mut at = None;
                 if messages.len() > 1 {
-                    at = Some(SystemClock.now());
                     let mut calls = messages.iter().map(|message| (message.name, message.body));
                     self.shared.service.foresee(&mut calls);
                 }
@@ -226,7 +223,7 @@ impl Conversation<'_> {
                         self.flush()?;
                     }
                     self.connection.enter(Phase::Serving, 0);
-                    self.serve(message, at)?;
+                    self.serve(message)?;
                 }
             }
             if !message_begun {
@@ -236,7 +233,7 @@ impl Conversation<'_> {
     }
 
     /// Serves one message and appends its answer, if it wants one.
-    fn serve(&mut self, message: &Message<'_>, at: Option<Duration>) -> Result<(), End> {
+    fn serve(&mut self, message: &Message<'_>) -> Result<(), End> {
         self.shared.say_if_verbose(|| {
             let peer = self.connection.stream.peer_addr();
             let peer = peer.map_or_else(|error| error.to_string(), |peer| peer.to_string());
@@ -256,7 +253,7 @@ impl Conversation<'_> {
                 }
                 let done = || turn.iter().for_each(Turn::done);
                 // Nothing of ours is half done when the service panics: its answer is thrown away.
-                let answered = catch_unwind(AssertUnwindSafe(|| self.call(message, at, &done)));
+                let answered = catch_unwind(AssertUnwindSafe(|| self.call(message, &done)));
                 answered.unwrap_or_else(|_| {
                     failed = true;
                     Err(Exception::internal("the service failed"))
@@ -281,18 +278,12 @@ impl Conversation<'_> {
     }
 
     /// Has the service append its result behind a reply's header.
-    fn call(
-        &mut self,
-        message: &Message<'_>,
-        at: Option<Duration>,
-        done: &dyn Fn(),
-    ) -> Result<(), Exception> {
+    fn call(&mut self, message: &Message<'_>, done: &dyn Fn()) -> Result<(), Exception> {
         self.begin(MessageKind::Reply, message);
         let call = Call {
             method: message.name,
             arguments: message.body,
             local: self.connection.local,
-            at,
             done,
         };
         self.shared.service.call(&call, &mut self.answers)

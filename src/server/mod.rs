@@ -44,7 +44,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::net::{Clock, SystemClock};
 use crate::service::Service;
 use crate::thrift::Limits;
 use connection::{Connection, Phase};
@@ -126,6 +125,7 @@ pub struct Server {
 struct Shared {
     service: Arc<dyn Service>,
     options: Options,
+    started: Instant,
     turns: Arc<Turns>,
     threads: Arc<Threads>,
     /// Guards the connections and whether the server goes on.
@@ -159,6 +159,7 @@ impl Server {
         let shared = Arc::new(Shared {
             service,
             options,
+            started: Instant::now(),
             turns: Arc::default(),
             threads: Arc::default(),
             table: Mutex::new(Table {
@@ -226,9 +227,9 @@ impl Server {
 }
 
 impl Shared {
-    /// In microseconds.
+    /// Microseconds since the start.
     fn now(&self) -> u64 {
-        SystemClock.now().as_micros() as u64
+        self.started.elapsed().as_micros() as u64
     }
 
     fn say_if_verbose(&self, line: impl FnOnce() -> String) {

@@ -22,7 +22,6 @@ pub struct Little {
     calls: Mutex<Vec<String>>,
     called: Condvar,
     foreseen: Mutex<Vec<usize>>,
-    moments: Mutex<Vec<Option<Duration>>>,
     open: Mutex<bool>,
     opened: Condvar,
 }
@@ -44,11 +43,6 @@ impl Little {
         self.foreseen.lock().unwrap().clone()
     }
 
-    /// When the calls had arrived, as far as they were told.
-    pub fn moments(&self) -> Vec<Option<Duration>> {
-        self.moments.lock().unwrap().clone()
-    }
-
     /// Waits until as many calls of this method have arrived.
     pub fn wait_for(&self, method: &str, times: usize) {
         let calls = self.calls.lock().unwrap();
@@ -64,7 +58,6 @@ impl Service for Little {
         let method = String::from_utf8_lossy(call.method).into_owned();
         self.calls.lock().unwrap().push(method);
         self.called.notify_all();
-        self.moments.lock().unwrap().push(call.at);
         let limits = Limits::default();
         let mut strings = Vec::new();
         let mut reader = Reader::new(call.arguments, &limits);

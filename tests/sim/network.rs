@@ -379,7 +379,6 @@ impl World {
             method: request.method.as_bytes(),
             arguments: &request.arguments,
             local: false,
-            at: None,
             done: &|| (),
         };
         self.scheduler
