@@ -403,14 +403,22 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    /// Runs a load with these options against an echo server.
-    fn load(options: &str) -> Result<(), String> {
+    /// Starts a server; it ends with the process.
+    fn started(serve: fn(TcpListener) -> Outcome) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
-        // It ends with the process.
-        thread::spawn(move || crate::echo::serve(listener).map_err(|error| error.to_string()));
+        thread::spawn(move || serve(listener).map_err(|error| error.to_string()));
+        address
+    }
+
+    /// Runs a load with these options against an echo server.
+    fn load(options: &str) -> Result<(), String> {
+        load_on(&started(crate::echo::serve), options)
+    }
+
+    fn load_on(address: &str, options: &str) -> Result<(), String> {
         let mut arguments: Vec<String> = options.split(' ').map(str::to_owned).collect();
-        arguments.push(address);
+        arguments.push(address.to_owned());
         run(&arguments).map_err(|error| error.to_string())
     }
 
@@ -421,6 +429,23 @@ mod tests {
             .expect("a connection each");
         load("--protocol echo --seconds 0.1 --warm-up 0.1 --value-bytes 300000")
             .expect("long values");
+    }
+
+    #[test]
+    fn the_sketch_is_a_store() {
+        let sketch = started(crate::sketch::serve);
+        let error = load_on(&sketch, "--protocol thrift --seconds 0.1 --keys 50");
+        assert!(error.is_err(), "nothing is there yet");
+        load_on(
+            &sketch,
+            "--protocol thrift --operation put --fill --keys 5000 --connections 3 --outstanding 7",
+        )
+        .expect("a fill");
+        load_on(
+            &sketch,
+            "--protocol thrift --keys 5000 --outstanding 16 --seconds 0.1 --warm-up 0.1",
+        )
+        .expect("what was put");
     }
 
     #[test]

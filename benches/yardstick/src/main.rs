@@ -5,6 +5,7 @@
 //!
 //! - [`load`]: many connections, checked answers, rates and latencies;
 //! - [`echo`]: the echo server, the limit of a thread-per-connection design;
+//! - [`sketch`]: the least store of that design;
 //! - [`nodes`]: asks nodes who holds what and whom they know;
 //! - [`loopback`]: how fast the loopback carries bytes, and how many it carried;
 //! - [`process`]: how long a program takes from start to exit;
@@ -21,6 +22,7 @@ mod nodes;
 mod plot;
 mod process;
 mod report;
+mod sketch;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -28,7 +30,7 @@ use std::process::ExitCode;
 /// What a tool comes back with: any error ends the program with a line that says so.
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-const USAGE: &str = "usage: yardstick load|echo|holders|await|raw|carried|watch|time|report [options], --help for each";
+const USAGE: &str = "usage: yardstick load|echo|sketch|holders|await|raw|carried|watch|time|report [options], --help for each";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let outcome = match tool.as_str() {
         "load" => load::run(&arguments),
         "echo" => echo::run(&arguments),
+        "sketch" => sketch::run(&arguments),
         "holders" => nodes::holders(&arguments),
         "await" => nodes::await_members(&arguments),
         "raw" => loopback::raw(&arguments),
