@@ -95,4 +95,19 @@ fn must_prime_and_read_back() {
     let letters = out.lines().map(|line| line.as_bytes()[0]);
     assert!(letters.eq(b'A'..=b'Z'), "{out}");
     assert!(out.starts_with("Alpha\nBravo\n") && out.ends_with("\nYankee\nZulu\n"));
+    // As the original spells it.
+    let recorded = include_str!("../data/wire.jsonl");
+    let asked = recorded.lines().filter_map(|line| {
+        let vector: serde_json::Value = serde_json::from_str(line).unwrap();
+        let id = vector["id"].as_str()?.starts_with("req.get.nato#");
+        id.then(|| {
+            let fields = &vector["decoded"]["fields"];
+            fields[0]["value"].as_str().unwrap().to_owned()
+        })
+    });
+    let asked: Vec<_> = asked.collect();
+    assert!(!asked.is_empty(), "no such vector");
+    for name in asked {
+        assert!(out.lines().any(|line| line == name), "{name}: {out}");
+    }
 }
