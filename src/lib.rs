@@ -42,3 +42,4 @@ pub mod service;
 #[cfg(unix)]
 pub mod signal;
 pub mod thrift;
+pub mod words;

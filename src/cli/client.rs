@@ -12,6 +12,7 @@ use crate::locator::{
 };
 use crate::net::{CallError, Network, Request, TcpNetwork};
 use crate::thrift::wire;
+use crate::words::counted;
 
 use super::{DEFAULT_PORT, Parsed, Trouble, help_options, narrow, nodes_on, parse, peer, port};
 
@@ -61,10 +62,8 @@ impl ClientOptions {
             } else {
                 &words
             };
-            let found = matches.free.len();
-            return Err(Trouble::usage(format!(
-                "{wanted} expected, {found} arguments found"
-            )));
+            let found = counted(matches.free.len(), "argument", "arguments");
+            return Err(Trouble::usage(format!("{wanted} expected, {found} found")));
         }
         Ok(Parsed::Run(ClientOptions {
             server: server(&matches)?,

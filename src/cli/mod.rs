@@ -129,9 +129,9 @@ fn parse(
 ) -> Result<Parsed<getopts::Matches>, Trouble> {
     let matches = options.parse(arguments).map_err(Trouble::usage)?;
     if matches.opt_present("help") {
-        return Ok(Parsed::Tell(
-            options.usage(&format!("Usage: {program} {brief}")),
-        ));
+        let usage = options.usage(&format!("Usage: {program} {brief}"));
+        let lines: Vec<_> = usage.lines().map(str::trim_end).collect();
+        return Ok(Parsed::Tell(lines.join("\n")));
     }
     if matches.opt_present("version") {
         return Ok(Parsed::Tell(format!(

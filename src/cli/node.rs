@@ -17,6 +17,7 @@ use crate::locator::{
 };
 use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork};
 use crate::node::Node;
+use crate::words::counted;
 use crate::{server, signal};
 
 use super::{
@@ -220,7 +221,7 @@ pub fn run_node<P: Participant>(
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(keys) => Err(Trouble::new(
             location,
-            format!("{keys} keys were not taken by others"),
+            format!("{} not taken by others", counted(keys, "key", "keys")),
         )),
     }
 }

@@ -7,6 +7,7 @@ use crate::location::Location;
 use crate::locator::{EMPTY, Status, read_result, request, single_request};
 use crate::net::{CallError, Network};
 use crate::thrift::wire;
+use crate::words::counted;
 
 use super::{Trouble, say};
 
@@ -45,11 +46,17 @@ pub fn report(network: &dyn Network, asked: &Location) -> Result<ExitCode, Troub
 
 fn describe(status: &Status) -> String {
     let state = format!("{:?}", status.me.state).to_lowercase();
-    let (members, items) = (status.members, status.items);
-    let mut line = format!("{state}, {members} members, {items} keys");
+    let members = counted(status.members, "member", "members");
+    let keys = counted(status.items, "key", "keys");
+    let mut line = format!("{state}, {members}, {keys}");
     if status.unconfirmed > 0 {
+        let whose = if status.unconfirmed == 1 {
+            "its"
+        } else {
+            "their"
+        };
         line += &format!(
-            ", {} not known to be with all their holders",
+            ", {} not known to be with all {whose} holders",
             status.unconfirmed
         );
     }

@@ -37,6 +37,7 @@ use crate::locator::{
 };
 use crate::service::{Call, Order, Service};
 use crate::thrift::{Exception, Write};
+use crate::words::counted;
 
 use calls::{Found, Stored, Taken};
 use cursor::Cursor;
@@ -290,7 +291,8 @@ impl Store {
         };
         for (what, count) in [("received", received), ("dropped", dropped)] {
             if count > 0 {
-                self.locator.say(&format!("{what} {count} more keys"));
+                let keys = counted(count, "more key", "more keys");
+                self.locator.say(&format!("{what} {keys}"));
             }
         }
     }

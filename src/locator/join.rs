@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::location::Location;
 use crate::net::CallError;
 use crate::thrift::Exception;
+use crate::words::counted;
 
 use super::calls::{GONE, Known, Page, PullArguments, gone, request};
 use super::member::{Member, State};
@@ -465,7 +466,8 @@ impl Locator {
         }
         if pull.replicas != self.options.replicas {
             let (ours, theirs) = (self.options.replicas, pull.replicas);
-            let message = format!("this network keeps {ours} copies of each key, not {theirs}");
+            let ours = counted(ours, "copy", "copies");
+            let message = format!("this network keeps {ours} of each key, not {theirs}");
             return Err(Exception::internal(message));
         }
         let newcomer = pull.me.location.clone();

@@ -118,7 +118,7 @@ fn must_say_how_many_keys_nobody_took() {
     let status = node.process.wait(LONG);
     assert_eq!(status.code(), Some(2));
     let line = format!(
-        "storeserver: {}: 3 keys were not taken by others\n",
+        "storeserver: {}: 3 keys not taken by others\n",
         node.location
     );
     assert_eq!(node.process.errors(), line);

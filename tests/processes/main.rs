@@ -8,3 +8,4 @@ mod complaints;
 mod leaving;
 mod moving;
 mod starting;
+mod wording;
