@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         |program: &str, arguments: &[String]| ClientOptions::parse(program, &["KEY"], arguments);
     cli::main("storeget", parse, |options| {
         let value = Client::new(&options)?.get(&options.arguments[0])?;
-        cli::say(&value);
+        cli::print(&value)?;
         Ok(ExitCode::from(u8::from(value.is_empty())))
     })
 }

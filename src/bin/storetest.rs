@@ -15,9 +15,9 @@ fn main() -> ExitCode {
             if value.is_empty() {
                 missing += 1;
                 let node = client.get_node(key.as_bytes())?;
-                cli::say(format!("None received from expected {node}").as_bytes());
+                cli::print(format!("None received from expected {node}").as_bytes())?;
             } else {
-                cli::say(&value);
+                cli::print(&value)?;
             }
         }
         Ok(ExitCode::from(u8::from(missing > 0)))

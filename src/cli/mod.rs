@@ -13,7 +13,7 @@ pub use status::report;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use getopts::Options;
 use crate::location::Location;
 use crate::locator::{one_line, service_types};
 use crate::net::Network;
+use crate::signal::output_was_closed;
 
 /// The port of the first node of a network.
 pub const DEFAULT_PORT: u16 = 9900;
@@ -71,10 +72,7 @@ pub fn main<T>(
     let arguments: Vec<String> = arguments.map(|argument| widen(&argument)).collect();
     let done = match parse(program, &arguments) {
         Ok(Parsed::Run(options)) => work(options),
-        Ok(Parsed::Tell(text)) => {
-            say(text.trim_end().as_bytes());
-            Ok(ExitCode::SUCCESS)
-        }
+        Ok(Parsed::Tell(text)) => print(text.trim_end().as_bytes()).map(|()| ExitCode::SUCCESS),
         Err(trouble) => Err(trouble),
     };
     done.unwrap_or_else(|trouble| {
@@ -83,7 +81,24 @@ pub fn main<T>(
     })
 }
 
-/// Prints a line on stdout. If nobody reads it any more, that is no reason to end.
+/// Prints a line on stdout: what the program was run for.
+///
+/// # Errors
+/// It is lost. A reader that has gone wants no more: nothing is lost then.
+pub fn print(line: &[u8]) -> Result<(), Trouble> {
+    let trouble = |cause: &dyn fmt::Display| Trouble::new("standard output", cause);
+    if output_was_closed() {
+        return Err(trouble(&"closed"));
+    }
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(&[line, b"\n"].concat());
+    match printed.and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(trouble(&error)),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a line of a node's log on stdout. If it is lost, that is no reason to end.
 pub fn say(line: &[u8]) {
     let mut out = std::io::stdout().lock();
     let _ = out

@@ -9,7 +9,7 @@ use crate::net::{CallError, Network};
 use crate::thrift::wire;
 use crate::words::counted;
 
-use super::{Trouble, say};
+use super::{Trouble, print};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// else 1.
 ///
 /// # Errors
-/// `asked` doesn't answer.
+/// `asked` doesn't answer, or what is printed is lost.
 pub fn report(network: &dyn Network, asked: &Location) -> Result<ExitCode, Trouble> {
     let get_all = single_request("get_all", EMPTY.to_vec(), false);
     let members = network.call(asked, &get_all, LIMIT);
@@ -36,7 +36,7 @@ pub fn report(network: &dyn Network, asked: &Location) -> Result<ExitCode, Troub
             Err(CallError::Exception(_)) => "a node of the original".to_owned(),
             Err(cause) => cause.to_string(),
         };
-        say(format!("{member} {line}").as_bytes());
+        print(format!("{member} {line}").as_bytes())?;
         safe &= status.is_ok_and(|status| {
             status.is_safe() && *digest.get_or_insert(status.digest) == status.digest
         });

@@ -7,5 +7,6 @@ mod bytes;
 mod complaints;
 mod leaving;
 mod moving;
+mod output;
 mod starting;
 mod wording;
