@@ -2,8 +2,12 @@
 //!
 //! Two names for one machine are two nodes (`localhost:9900` is not `127.0.0.1:9900`): every
 //! comparison and every hash uses the text. The text is ordered as text: `a:10000` < `a:9900`.
+//!
+//! The name of a node with an IPv6 address is the original's, `::1:9900`. People write and read
+//! `[::1]:9900`: [`fmt::Display`] gives that, and both are understood.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -31,7 +35,7 @@ impl Location {
         Ok(Location { name, port })
     }
 
-    /// `address:port`.
+    /// `address:port`, without brackets: what is hashed and compared.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -89,23 +93,58 @@ impl Location {
 impl FromStr for Location {
     type Err = InvalidLocation;
 
-    /// Splits at the last colon.
+    /// `host:port`, `[::1]:9900`, and `::1:9900` as the original writes it.
     fn from_str(text: &str) -> Result<Self, InvalidLocation> {
-        let invalid = || InvalidLocation(text.to_owned());
-        let (address, port) = text.rsplit_once(':').ok_or_else(invalid)?;
-        Location::new(address, port.parse().map_err(|_| invalid())?)
+        match host_and_port(text) {
+            Some((address, Some(port))) => Location::new(address, port),
+            _ => Err(InvalidLocation(text.to_owned())),
+        }
     }
 }
 
+/// Splits what people write: `host`, `host:port`, an IPv6 address with or without brackets, and a
+/// port behind that or not. `None` if it is none of these.
+///
+/// Without brackets a port is what stands behind the last colon if an address stands before it:
+/// `::1:9900` has one, `::1` has none.
+pub fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (address, port) = rest.split_once(']')?;
+        let port = match port.strip_prefix(':') {
+            Some(port) => Some(port.parse().ok()?),
+            None if port.is_empty() => None,
+            None => return None,
+        };
+        return is_ipv6(address).then_some((address, port));
+    }
+    if let Some((address, port)) = text.rsplit_once(':')
+        && (!address.contains(':') || is_ipv6(address))
+        && let Ok(port) = port.parse()
+    {
+        return Some((address, Some(port)));
+    }
+    (!text.contains(':') || is_ipv6(text)).then_some((text, None))
+}
+
+/// With a zone, as in `fe80::1%eth0`, or without.
+fn is_ipv6(text: &str) -> bool {
+    let (address, _zone) = text.split_once('%').unwrap_or((text, ""));
+    address.parse::<Ipv6Addr>().is_ok()
+}
+
+/// For people: `host:port`, `[::1]:9900`.
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
+        match self.address() {
+            address if address.contains(':') => write!(f, "[{address}]:{}", self.port),
+            _ => f.write_str(&self.name),
+        }
     }
 }
 
 impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -152,9 +191,51 @@ mod tests {
     }
 
     #[test]
-    fn must_split_at_the_last_colon() {
-        let location: Location = "::1:9900".parse().unwrap();
-        assert_eq!((location.address(), location.port()), ("::1", 9900));
+    fn must_take_ipv6_with_brackets_and_without() {
+        for text in ["::1:9900", "[::1]:9900"] {
+            let location: Location = text.parse().unwrap();
+            assert_eq!((location.address(), location.port()), ("::1", 9900));
+            assert_eq!(&**location.name(), "::1:9900", "the original's form");
+            assert_eq!(location.to_string(), "[::1]:9900", "for people");
+            assert_eq!(round_trip(&location), Some(location));
+        }
+    }
+
+    #[test]
+    fn must_split_what_people_write() {
+        let full = "2001:db8:0:1:2:3:4:9900";
+        for (text, address, port) in [
+            ("host", "host", None),
+            ("host:9901", "host", Some(9901)),
+            ("::1", "::1", None),
+            ("[::1]", "::1", None),
+            ("::1:9900", "::1", Some(9900)),
+            ("[::1:9900]", "::1:9900", None),
+            ("fd00::1", "fd00::1", None),
+            ("fd00::1:9900", "fd00::1", Some(9900)),
+            ("[fd00::1]:9900", "fd00::1", Some(9900)),
+            (full, full, None),
+            ("fd00::1:a", "fd00::1:a", None),
+            ("::ffff:127.0.0.1", "::ffff:127.0.0.1", None),
+            ("::ffff:127.0.0.1:9901", "::ffff:127.0.0.1", Some(9901)),
+            ("fe80::1%eth0", "fe80::1%eth0", None),
+            ("[fe80::1%eth0]:9900", "fe80::1%eth0", Some(9900)),
+        ] {
+            assert_eq!(host_and_port(text), Some((address, port)), "{text}");
+        }
+        for text in [
+            "a:b:9900",
+            "[host]:1",
+            "[::1",
+            "::1]",
+            "[::1]9900",
+            "[::1]:",
+            "[::1]:x",
+            "[]",
+            "::g",
+        ] {
+            assert_eq!(host_and_port(text), None, "{text}");
+        }
     }
 
     #[test]
@@ -168,6 +249,9 @@ mod tests {
             "host:65536",
             "a b:1",
             "h\n:1",
+            "::1",
+            "[::1]",
+            "a:b:1",
         ] {
             assert!(text.parse::<Location>().is_err(), "{text:?}");
         }

@@ -14,7 +14,7 @@ use crate::net::{CallError, Network, Request, TcpNetwork};
 use crate::thrift::wire;
 use crate::words::counted;
 
-use super::{DEFAULT_PORT, Parsed, Trouble, help_options, narrow, nodes_on, parse, peer, port};
+use super::{Parsed, Trouble, help_options, narrow, nodes_on, parse, peer, port};
 
 /// A put takes at most twelve ticks of half a second at the node, and a little to get there.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -41,6 +41,25 @@ impl ClientOptions {
         names: &[&str],
         arguments: &[String],
     ) -> Result<Parsed<Self>, Trouble> {
+        let parsed = Self::parse_all(program, names, arguments);
+        let dash = |argument: &String| argument.len() > 1 && argument.starts_with('-');
+        match names.first() {
+            // Data may have been taken for an option, or an option for data.
+            Some(first) if arguments.iter().any(dash) => parsed.map_err(|trouble| {
+                Trouble(format!(
+                    "{trouble}; options come before {first}, and -- before a {first} that begins \
+                     with a dash"
+                ))
+            }),
+            _ => parsed,
+        }
+    }
+
+    fn parse_all(
+        program: &str,
+        names: &[&str],
+        arguments: &[String],
+    ) -> Result<Parsed<Self>, Trouble> {
         let mut options = Options::new();
         // What comes after the first argument is data, dashes or not.
         options.parsing_style(ParsingStyle::StopAtFirstFree);
@@ -48,10 +67,15 @@ impl ClientOptions {
         options.optopt("p", "port", "the port of the node to ask", "PORT");
         help_options(&mut options);
         let words = names.join(" ");
-        let brief = format!(
+        let mut brief = format!(
             "[OPTIONS] {words}\n\nAsks the first store node found on this machine from port 9900 \
-             up, unless told which.\nPEER is HOST:PORT, or HOST for port 9900."
+             up, unless told which.\nPEER is HOST:PORT, or HOST alone: then PORT counts, or else 9900."
         );
+        if let Some(first) = names.first() {
+            brief += &format!(
+                "\nOptions come before {first}, and -- before a {first} that begins with a dash."
+            );
+        }
         let matches = match parse(&options, program, &brief, arguments)? {
             Parsed::Run(matches) => matches,
             Parsed::Tell(text) => return Ok(Parsed::Tell(text)),
@@ -82,7 +106,7 @@ fn server(matches: &Matches) -> Result<Option<Location>, Trouble> {
         .map(|text| port(&text))
         .transpose()?;
     match (matches.opt_str("host"), port) {
-        (Some(host), port) => peer(&host, port.unwrap_or(DEFAULT_PORT)).map(Some),
+        (Some(host), port) => peer(&host, port).map(Some),
         (None, Some(port)) => Location::new("localhost", port)
             .map(Some)
             .map_err(Trouble::usage),

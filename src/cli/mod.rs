@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use getopts::Options;
 
-use crate::location::Location;
+use crate::location::{Location, host_and_port};
 use crate::locator::{one_line, service_types};
 use crate::net::Network;
 use crate::signal::output_was_closed;
@@ -157,17 +157,26 @@ fn parse(
     Ok(Parsed::Run(matches))
 }
 
-/// `HOST:PORT`, or `HOST` and then `port`.
-fn peer(text: &str, port: u16) -> Result<Location, Trouble> {
+/// `HOST:PORT`, or `HOST` and `port`, or that and [`DEFAULT_PORT`].
+///
+/// # Errors
+/// It is neither, or both name a port.
+fn peer(text: &str, port: Option<u16>) -> Result<Location, Trouble> {
     let text = String::from_utf8_lossy(&narrow(text)).into_owned();
-    // Several colons and no port at the end: an IPv6 address.
-    match text.parse::<Location>() {
-        Ok(location) => Ok(location),
-        Err(_) if !text.contains(':') || text.parse::<std::net::Ipv6Addr>().is_ok() => {
-            Location::new(&text, port).map_err(Trouble::usage)
-        }
-        Err(error) => Err(Trouble::usage(error)),
+    let Some((host, own)) = host_and_port(&text) else {
+        return Err(Trouble::usage(format!(
+            "not HOST:PORT or HOST: {}",
+            text.escape_debug()
+        )));
+    };
+    if let (Some(_), Some(port)) = (own, port) {
+        return Err(Trouble::usage(format!(
+            "the port is given twice: {} and {port}",
+            text.escape_debug()
+        )));
     }
+    let port = own.or(port).unwrap_or(DEFAULT_PORT);
+    Location::new(host, port).map_err(Trouble::usage)
 }
 
 fn port(text: &str) -> Result<u16, Trouble> {

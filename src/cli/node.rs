@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::{Ipv6Addr, TcpListener, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use getopts::{Options, ParsingStyle};
 
-use crate::location::Location;
+use crate::location::{Location, host_and_port};
 use crate::locator::{
     self, EMPTY, EXTENSION, LIMITS, Locator, Participant, StartError, State, Status, request,
 };
@@ -104,19 +104,21 @@ impl NodeOptions {
         };
         let host = matches.opt_str("host").or(free_peer);
         let own_port = matches.opt_str("port").or(free_port);
-        let address = matches
-            .opt_str("address")
-            .unwrap_or_else(|| "127.0.0.1".to_owned());
+        let own_port = own_port.map(|text| port(&text)).transpose()?;
+        let status = matches.opt_present("status");
+        // To ask a node is to be a client: there is no port of one's own.
+        let peer_port = own_port.filter(|_| status);
+        let address = matches.opt_str("address");
         Ok(Parsed::Run(NodeOptions {
             program: program.to_owned(),
-            address: checked_address(address)?,
-            port: own_port.map(|text| port(&text)).transpose()?,
-            peer: host.map(|text| peer(&text, DEFAULT_PORT)).transpose()?,
+            address: checked_address(address.as_deref().unwrap_or("127.0.0.1"))?,
+            port: own_port,
+            peer: host.map(|text| peer(&text, peer_port)).transpose()?,
             replicas: number(&matches, "replicas", 1..=REPLICAS_MAX)?.unwrap_or(REPLICAS),
             connections_max: number(&matches, "connections", 1..=1_000_000)?,
             die_from_anywhere: matches.opt_present("die-from-anywhere"),
             verbose: matches.opt_present("verbose"),
-            status: matches.opt_present("status"),
+            status,
         }))
     }
 }
@@ -140,12 +142,19 @@ fn number(
     }
 }
 
-fn checked_address(address: String) -> Result<String, Trouble> {
-    match Location::new(&address, 0) {
-        Ok(_) => Ok(address),
+/// Without the brackets that one of IPv6 may have, and without a port: it is not `::1` and 9900
+/// that `::1:9900` means here.
+fn checked_address(text: &str) -> Result<String, Trouble> {
+    let address = match host_and_port(text) {
+        Some((address, None)) => address,
+        _ if text.parse::<Ipv6Addr>().is_ok() => text,
+        _ => "",
+    };
+    match Location::new(address, 0) {
+        Ok(_) => Ok(address.to_owned()),
         Err(_) => Err(Trouble::usage(format!(
             "not an address: {}",
-            address.escape_debug()
+            text.escape_debug()
         ))),
     }
 }
@@ -298,7 +307,10 @@ fn status(options: &NodeOptions) -> Result<ExitCode, Trouble> {
             .next()
             .map(|found| found.0),
     };
-    let nobody = || Trouble::new(format!("{}:9900 and up", options.address), "no node found");
+    let nobody = || match own(DEFAULT_PORT) {
+        Ok(first) => Trouble::new(format!("{first} and up"), "no node found"),
+        Err(trouble) => trouble,
+    };
     super::report(&network, &asked.ok_or_else(nobody)?)
 }
 

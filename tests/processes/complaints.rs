@@ -128,6 +128,12 @@ fn must_name_an_address_that_can_not_be_used() {
     complains(STORESERVER, &["-a", "192.0.2.1"], &["192.0.2.1", "assign"]);
     complains(STORESERVER, &["-a", "two words"], &["two words"]);
     complains(STORESERVER, &["-a", ""], &["address"]);
+    // A local address of IPv6 that this machine hasn't got (RFC 4193).
+    for address in ["fd00::1", "[fd00::1]"] {
+        complains(STORESERVER, &["-a", address], &["[fd00::1]:9900", "assign"]);
+    }
+    complains(STORESERVER, &["-a", "[::1]:9900"], &["not an address"]);
+    complains(STORESERVER, &["-a", "[127.0.0.1]"], &["not an address"]);
 }
 
 #[test]
@@ -168,6 +174,52 @@ fn must_name_an_option_that_is_none() {
     complains(STOREPUT, &["a", "b", "c"], &["KEY VALUE"]);
     complains(STOREGET, &[], &["KEY"]);
     complains(STORETEST, &["a"], &["no arguments"]);
+}
+
+/// Where a node asks another one it has no port of its own: there is one port to give.
+#[test]
+fn must_name_a_port_that_is_given_twice() {
+    let node = Node::store(&own_address(), &["-p", "9950"]);
+    settle(&[&node]);
+    let (name, address) = (node.location.name(), node.location.address());
+    let asks: [(&str, &[&str]); 5] = [
+        (STOREPUT, &["a", "apple"]),
+        (STOREGET, &["a"]),
+        (STOREPRIMER, &[]),
+        (STORETEST, &[]),
+        (LOCATION, &["--status"]),
+    ];
+    for (program, behind) in asks {
+        let twice = [&["-h", name, "-p", "9950"], behind].concat();
+        complains(program, &twice, &[name, "9950", "twice"]);
+        let once = [&["-h", address, "-p", "9950"], behind].concat();
+        let output = run(program, &once, SECONDS);
+        assert!(output.stderr.is_empty(), "{program}: {output:?}");
+    }
+    let twice = ["-h", "[::1]:9900", "-p", "9900", "a"];
+    complains(STOREGET, &twice, &["[::1]:9900", "twice"]);
+}
+
+/// What begins with a dash is an option before KEY and data behind it: easily mixed up.
+#[test]
+fn must_name_what_lets_a_key_begin_with_a_dash() {
+    let mixed: [(&str, &[&str]); 9] = [
+        (STOREPUT, &["a", "apple", "-p", "9901"]),
+        (STOREPUT, &["a", "apple", "--", "-p"]),
+        (STOREPUT, &["-key", "apple"]),
+        (STOREPUT, &["-p", "apple"]),
+        (STOREPUT, &["-hello", "apple"]),
+        (STOREGET, &["a", "-h", "127.0.0.1"]),
+        (STOREGET, &["--key"]),
+        (STOREGET, &["-p"]),
+        (STOREGET, &["-5"]),
+    ];
+    for (program, arguments) in mixed {
+        complains(program, arguments, &[" -- before a KEY"]);
+    }
+    let plain = run(STOREPUT, &["a"], SECONDS);
+    let plain = String::from_utf8(plain.stderr).unwrap();
+    assert!(!plain.contains(" -- "), "{plain}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod running;
 
 mod bytes;
 mod complaints;
+mod ipv6;
 mod leaving;
 mod moving;
 mod output;

@@ -315,7 +315,9 @@ pub fn is_settled(nodes: &[&Location]) -> bool {
         .collect();
     output.status.success()
         && listed.len() == nodes.len()
-        && nodes.iter().all(|node| listed.contains(&&**node.name()))
+        && nodes
+            .iter()
+            .all(|node| listed.contains(&&*node.to_string()))
 }
 
 /// Waits until they are, and says how long that took.
