@@ -1,6 +1,6 @@
 //! The programs that are clients: `storeput`, `storeget`, `storeprimer`, `storetest`.
 
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use getopts::{Matches, Options, ParsingStyle};
@@ -12,16 +12,18 @@ use crate::locator::{
 };
 use crate::net::{CallError, Network, Request, TcpNetwork};
 use crate::thrift::wire;
+
 use crate::words::counted;
 
-use super::{Parsed, Trouble, help_options, narrow, nodes_on, parse, peer, port};
+use super::discovery::{SCAN_LIMIT, Until, first_node};
+use super::{Parsed, Trouble, help_options, narrow, parse, peer, port};
 
 /// A put takes at most twelve ticks of half a second at the node, and a little to get there.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a node is looked for, and how often.
+/// How long a node is looked for. One that was started by the line before in the same script may
+/// not listen yet.
 const FIND_LIMIT: Duration = Duration::from_secs(2);
-const FIND_INTERVAL: Duration = Duration::from_millis(20);
 
 const STORE: &str = "diststore.Store";
 
@@ -114,22 +116,21 @@ fn server(matches: &Matches) -> Result<Option<Location>, Trouble> {
     }
 }
 
-/// The first store on this machine. One that was started by the line before in the same script may
-/// not listen yet: it is looked for until it is there, for a while.
-fn find(network: &TcpNetwork) -> Option<(Location, Vec<String>)> {
-    let started = Instant::now();
-    loop {
-        let found = nodes_on(network, "127.0.0.1", STORE).next();
-        if found.is_some() || started.elapsed() > FIND_LIMIT {
-            return found;
-        }
-        thread::sleep(FIND_INTERVAL);
-    }
+/// The first store on this machine.
+fn find(network: Arc<TcpNetwork>) -> Option<(Location, Vec<String>)> {
+    let now = Instant::now();
+    let until = Until {
+        deadline: now + SCAN_LIMIT,
+        again: now + FIND_LIMIT,
+    };
+    first_node(network, "127.0.0.1", until, |types| {
+        types.iter().any(|name| name == STORE)
+    })
 }
 
 /// A connection to a store, ours or the original's.
 pub struct Client {
-    network: TcpNetwork,
+    network: Arc<TcpNetwork>,
     server: Location,
     manners: Manners,
 }
@@ -151,16 +152,16 @@ impl Client {
     /// # Errors
     /// There is none, or it doesn't answer, or it is no store.
     pub fn new(options: &ClientOptions) -> Result<Self, Trouble> {
-        let network = TcpNetwork::new(LIMITS);
+        let network = Arc::new(TcpNetwork::new(LIMITS));
         let (server, types) = match &options.server {
             Some(server) => {
-                let types = service_types(&network, server, CALL_LIMIT);
+                let types = service_types(&*network, server, CALL_LIMIT);
                 (
                     server.clone(),
                     types.map_err(|cause| Trouble::new(server, cause))?,
                 )
             }
-            None => find(&network)
+            None => find(network.clone())
                 .ok_or_else(|| Trouble::new("localhost:9900 and up", "No peer autodiscovered."))?,
         };
         let has = |wanted: &str| types.iter().any(|name| name == wanted);

@@ -4,6 +4,7 @@
 //! names the program, the place and the cause.
 
 mod client;
+mod discovery;
 mod node;
 mod status;
 
@@ -16,24 +17,15 @@ use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use getopts::Options;
 
 use crate::location::{Location, host_and_port};
-use crate::locator::{one_line, service_types};
-use crate::net::Network;
+use crate::locator::one_line;
 use crate::signal::output_was_closed;
 
 /// The port of the first node of a network.
 pub const DEFAULT_PORT: u16 = 9900;
-
-/// Where nodes are looked for on a machine: this many ports from [`DEFAULT_PORT`] up.
-const PORTS_SCANNED: u16 = 100;
-
-/// A node that is just starting has bound its port and will answer; a stranger's silent port costs
-/// this much.
-const SCAN_LIMIT: Duration = Duration::from_secs(3);
 
 /// Why a program ends in trouble: the line that it prints, without its own name.
 #[derive(Debug)]
@@ -187,22 +179,6 @@ fn port(text: &str) -> Result<u16, Trouble> {
             text.escape_debug()
         ))),
     }
-}
-
-/// The nodes on `address`, from [`DEFAULT_PORT`] up, that run `service`, each with all its service
-/// types; asked one after the other.
-fn nodes_on(
-    network: &dyn Network,
-    address: &str,
-    service: &str,
-) -> impl Iterator<Item = (Location, Vec<String>)> {
-    let ports = DEFAULT_PORT..DEFAULT_PORT + PORTS_SCANNED;
-    let locations = ports.filter_map(move |port| Location::new(address, port).ok());
-    locations.filter_map(move |location| {
-        let types = service_types(network, &location, SCAN_LIMIT).ok()?;
-        let found = types.iter().any(|name| name == service);
-        found.then_some((location, types))
-    })
 }
 
 /// What `storeprimer` puts and `storetest` reads: the letters and their names.

@@ -14,15 +14,15 @@ use getopts::{Options, ParsingStyle};
 use crate::location::{Location, host_and_port};
 use crate::locator::{
     self, EMPTY, EXTENSION, LIMITS, Locator, Participant, StartError, State, Status, request,
+    service_types,
 };
 use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork};
 use crate::node::Node;
 use crate::words::counted;
 use crate::{server, signal};
 
-use super::{
-    DEFAULT_PORT, Parsed, SCAN_LIMIT, Trouble, help_options, nodes_on, parse, peer, port, say,
-};
+use super::discovery::{Offer, Until, first_node, search};
+use super::{DEFAULT_PORT, Parsed, Trouble, help_options, parse, peer, port, say};
 
 /// The interval between two looks at the neighbours.
 const TICK: Duration = Duration::from_millis(500);
@@ -210,7 +210,7 @@ pub fn run_node<P: Participant>(
     let joined = match &options.peer {
         Some(peer) => node.join(Some(peer)),
         None => {
-            let look = || look_around(&*network, &location, service);
+            let look = || look_around(network.clone(), &location, service);
             join_found(&mut node, &location, look)
         }
     };
@@ -268,50 +268,60 @@ fn join_found<P: Participant>(
 /// The first node on this one's address that runs the same service and knows its network; if there is
 /// none, those that look for one, too.
 fn look_around(
-    network: &dyn Network,
+    network: Arc<dyn Network>,
     me: &Location,
-    service: &str,
+    service: &'static str,
 ) -> (Option<Location>, Vec<Location>) {
-    let mut starting = Vec::new();
-    for (location, types) in nodes_on(network, me.address(), service) {
-        if location == *me {
-            continue;
+    let own = me.clone();
+    let ask = move |location: &Location, limit| {
+        if *location == own {
+            return Offer::Nothing;
+        }
+        let types = match service_types(&*network, location, limit) {
+            Ok(types) => types,
+            Err(CallError::Silent) => return Offer::Silence,
+            Err(_) => return Offer::Nothing,
+        };
+        if !types.iter().any(|name| name == service) {
+            return Offer::Nothing;
         }
         if !types.iter().any(|name| name == EXTENSION) {
-            return (Some(location), Vec::new());
+            return Offer::Wanted(location.clone());
         }
         let status = request("status", EMPTY.to_vec());
-        let status = network.call(&location, &status, SCAN_LIMIT);
+        let status = network.call(location, &status, limit);
         match status.and_then(|result| Status::read(&result)) {
             // It can't bring anybody in any more.
-            Ok(status) if status.me.state == State::Gone => {}
-            Ok(status) if status.looking => starting.push(location),
+            Ok(status) if status.me.state == State::Gone => Offer::Nothing,
+            Ok(status) if status.looking => Offer::Perhaps(location.clone()),
             // It waits for the node that it was told to join.
-            Ok(status) if !status.joined => {}
-            Ok(_) => return (Some(location), Vec::new()),
-            // It has gone, or hangs: as if it were not there.
-            Err(_) => {}
+            Ok(status) if !status.joined => Offer::Nothing,
+            Ok(_) => Offer::Wanted(location.clone()),
+            Err(CallError::Silent) => Offer::Silence,
+            // It has gone: as if it were not there.
+            Err(_) => Offer::Nothing,
         }
-    }
-    (None, starting)
+    };
+    search(me.address(), Until::once(), ask)
 }
 
 /// Asks the peer, or the node at the port, or the first on the address.
 fn status(options: &NodeOptions) -> Result<ExitCode, Trouble> {
-    let network = TcpNetwork::new(LIMITS);
+    let network = Arc::new(TcpNetwork::new(LIMITS));
     let own = |port| Location::new(&options.address, port).map_err(Trouble::usage);
+    let ours = |types: &[String]| types.iter().any(|name| name == EXTENSION);
     let asked = match (&options.peer, options.port) {
         (Some(peer), _) => Some(peer.clone()),
         (None, Some(port)) => Some(own(port)?),
-        (None, None) => nodes_on(&network, &options.address, EXTENSION)
-            .next()
-            .map(|found| found.0),
+        (None, None) => {
+            first_node(network.clone(), &options.address, Until::once(), ours).map(|found| found.0)
+        }
     };
     let nobody = || match own(DEFAULT_PORT) {
         Ok(first) => Trouble::new(format!("{first} and up"), "no node found"),
         Err(trouble) => trouble,
     };
-    super::report(&network, &asked.ok_or_else(nobody)?)
+    super::report(&*network, &asked.ok_or_else(nobody)?)
 }
 
 fn environment(network: Arc<dyn Network>) -> Environment {

@@ -5,6 +5,7 @@ mod running;
 
 mod bytes;
 mod complaints;
+mod discovery;
 mod ipv6;
 mod leaving;
 mod moving;
