@@ -13,7 +13,7 @@ use getopts::{Options, ParsingStyle};
 
 use crate::location::{Location, host_and_port};
 use crate::locator::{
-    self, EMPTY, EXTENSION, LIMITS, Locator, Participant, StartError, State, Status, request,
+    self, EMPTY, EXTENSION, LIMITS, Locator, Participant, StartError, State, Status, kind, request,
     service_types,
 };
 use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork};
@@ -53,6 +53,7 @@ pub struct NodeOptions {
     die_from_anywhere: bool,
     verbose: bool,
     status: bool,
+    new: bool,
 }
 
 impl NodeOptions {
@@ -65,6 +66,7 @@ impl NodeOptions {
             "start nothing: print how the network is, and end; 0: every key is safe, 1: not now";
         options.optflag("s", "status", text);
         options.optopt("h", "host", "join the network of this node", "PEER");
+        options.optflag("", "new", "start a network, whatever is found");
         options.optopt(
             "p",
             "port",
@@ -106,6 +108,13 @@ impl NodeOptions {
         let own_port = matches.opt_str("port").or(free_port);
         let own_port = own_port.map(|text| port(&text)).transpose()?;
         let status = matches.opt_present("status");
+        let new = matches.opt_present("new");
+        if new && (status || host.is_some()) {
+            let with = if status { "--status" } else { "PEER" };
+            return Err(Trouble::usage(format!(
+                "--new and {with} exclude each other"
+            )));
+        }
         // To ask a node is to be a client: there is no port of one's own.
         let peer_port = own_port.filter(|_| status);
         let address = matches.opt_str("address");
@@ -119,6 +128,7 @@ impl NodeOptions {
             die_from_anywhere: matches.opt_present("die-from-anywhere"),
             verbose: matches.opt_present("verbose"),
             status,
+            new,
         }))
     }
 }
@@ -209,6 +219,7 @@ pub fn run_node<P: Participant>(
     let service = types.last().expect("BUG: a node without a service type");
     let joined = match &options.peer {
         Some(peer) => node.join(Some(peer)),
+        None if options.new => node.join(None),
         None => {
             let look = || look_around(network.clone(), &location, service);
             join_found(&mut node, &location, look)
@@ -265,8 +276,8 @@ fn join_found<P: Participant>(
     }
 }
 
-/// The first node on this one's address that runs the same service and knows its network; if there is
-/// none, those that look for one, too.
+/// The first node on this one's address that is of its kind and knows its network; if there is none,
+/// those that look for one, too.
 fn look_around(
     network: Arc<dyn Network>,
     me: &Location,
@@ -282,7 +293,7 @@ fn look_around(
             Err(CallError::Silent) => return Offer::Silence,
             Err(_) => return Offer::Nothing,
         };
-        if !types.iter().any(|name| name == service) {
+        if kind(&types) != Some(service) {
             return Offer::Nothing;
         }
         if !types.iter().any(|name| name == EXTENSION) {

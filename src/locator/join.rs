@@ -19,7 +19,7 @@ use crate::words::counted;
 use super::calls::{GONE, Known, Page, PullArguments, gone, request};
 use super::member::{Member, State};
 use super::membership::{Membership, Pulled};
-use super::{Application, Locator, PAGE_TICKS, give_way};
+use super::{Application, Locator, PAGE_TICKS, give_way, kind};
 
 /// Pages asked for at once, of which one is in memory at a time.
 const PAGES_AT_ONCE: usize = 32;
@@ -113,7 +113,7 @@ impl Locator {
         self.say("Joining the network...");
         let types = self.service_types_of(peer);
         let types = types.map_err(|cause| StartError::Unreachable(peer.clone(), cause))?;
-        if !types.is_empty() && !types.iter().any(|name| name == self.service_type()) {
+        if kind(&types).is_some_and(|kind| kind != self.service_type()) {
             return Err(StartError::OtherService(peer.clone(), types.join(", ")));
         }
         if types.iter().any(|name| name == super::EXTENSION) {

@@ -29,7 +29,7 @@ pub use calls::{
 pub use join::StartError;
 pub use member::{Member, State, fnv1a};
 pub use originals::service_types;
-pub use participant::{Application, LocatorService, Participant, SERVICE_TYPES};
+pub use participant::{Application, LocatorService, Participant, SERVICE_TYPES, kind};
 pub use view::View;
 
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -6,9 +6,9 @@ use crate::location::Location;
 use crate::service::{Call, Order, Service};
 use crate::thrift::Exception;
 
-use super::Locator;
 use super::calls::{Item, ItemList};
 use super::view::View;
+use super::{EXTENSION, Locator};
 
 /// What a service on the locator adds to it. All methods may be called from many threads.
 pub trait Application: Send + Sync {
@@ -70,6 +70,13 @@ pub trait Participant: Service + Application + Sized + 'static {
 
 /// The services that a node of nothing but the locator answers for.
 pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator"];
+
+/// What a node with these service types is: the last of them, which extends the others. Nodes of one
+/// kind make up a network. `None` for an original that is too old to tell.
+pub fn kind(types: &[String]) -> Option<&str> {
+    let mut services = types.iter().rev().filter(|name| *name != EXTENSION);
+    services.next().map(String::as_str)
+}
 
 /// A node of nothing but the locator.
 pub struct LocatorService(Locator);

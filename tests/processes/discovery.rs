@@ -3,7 +3,9 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::running::{LOCATION, LONG, Node, STOREGET, STOREPUT, own_address, run, settle};
+use crate::running::{
+    LOCATION, LONG, Node, STOREGET, STOREPUT, STORESERVER, own_address, run, settle,
+};
 
 /// Nobody answers at these; the fault cost three seconds for each.
 fn strangers(address: &str) -> Vec<TcpListener> {
@@ -53,4 +55,35 @@ fn must_find_a_store_behind_strangers_on_this_machine() {
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
     let got = run(STOREGET, &["a"], LONG);
     assert_eq!(got.stdout, b"apple\n");
+}
+
+#[test]
+fn must_start_a_network_of_its_own_beside_another_kind() {
+    let address = own_address();
+    let store = Node::store(&address, &[]);
+    settle(&[&store]);
+    let locators = [(); 2].map(|()| {
+        let mut command = std::process::Command::new(LOCATION);
+        Node::start(command.args(["-a", &address]))
+    });
+    settle(&locators.each_ref());
+    settle(&[&store]);
+    assert!(locators[0].process.has_said("Initiating the network..."));
+}
+
+#[test]
+fn must_start_a_network_whatever_is_found_if_told_so() {
+    let address = own_address();
+    let first = Node::store(&address, &[]);
+    settle(&[&first]);
+    let second = Node::store(&address, &["--new"]);
+    settle(&[&second]);
+    settle(&[&first]);
+    assert!(second.process.has_said("Initiating the network..."));
+    for with in [["--new", "-h", &address], ["--new", &address, "9950"]] {
+        let refused = run(STORESERVER, &with, LONG);
+        assert_eq!(refused.status.code(), Some(2));
+        let errors = String::from_utf8(refused.stderr).unwrap();
+        assert!(errors.contains("--new"), "{errors}");
+    }
 }
