@@ -36,6 +36,9 @@ const REPLICAS_MAX: usize = 5;
 const FIND_LIMIT: Duration = Duration::from_secs(20);
 const FIND_INTERVAL: Duration = Duration::from_millis(10);
 
+/// A peer that was given may be starting, too: it is tried again for so long.
+const PEER_LIMIT: Duration = Duration::from_secs(5);
+
 const BRIEF: &str = "[OPTIONS] [[PEER] PORT]
 
 Starts a node, and with it a network, or joins one. Without PEER it joins the
@@ -218,7 +221,7 @@ pub fn run_node<P: Participant>(
     watch_signals(options.program, end).map_err(|error| Trouble::new(&location, error))?;
     let service = types.last().expect("BUG: a node without a service type");
     let joined = match &options.peer {
-        Some(peer) => node.join(Some(peer)),
+        Some(peer) => join_peer(&mut node, peer),
         None if options.new => node.join(None),
         None => {
             let look = || look_around(network.clone(), &location, service);
@@ -243,6 +246,24 @@ pub fn run_node<P: Participant>(
             location,
             format!("{} not taken by others", counted(keys, "key", "keys")),
         )),
+    }
+}
+
+/// Joins the network of the peer, which may not be there yet.
+fn join_peer<P: Participant>(node: &mut Node<P>, peer: &Location) -> Result<(), StartError> {
+    let began = Instant::now();
+    loop {
+        let joined = node.join(Some(peer));
+        match joined {
+            // There has been waiting enough for the one, and the other won't change soon.
+            Err(StartError::Unreachable(_, CallError::Silent | CallError::Local(_))) => {}
+            Err(StartError::Unreachable(..)) if began.elapsed() < PEER_LIMIT => {
+                thread::sleep(FIND_INTERVAL);
+                continue;
+            }
+            _ => {}
+        }
+        return joined;
     }
 }
 

@@ -110,12 +110,12 @@ impl Locator {
             return Ok(());
         };
         self.membership().told = true;
-        self.say("Joining the network...");
         let types = self.service_types_of(peer);
         let types = types.map_err(|cause| StartError::Unreachable(peer.clone(), cause))?;
         if kind(&types).is_some_and(|kind| kind != self.service_type()) {
             return Err(StartError::OtherService(peer.clone(), types.join(", ")));
         }
+        self.say("Joining the network...");
         if types.iter().any(|name| name == super::EXTENSION) {
             self.start_at(peer, application)?;
         } else {

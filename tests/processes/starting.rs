@@ -179,3 +179,38 @@ fn regression_must_not_wait_for_those_who_are_told_to_join() {
         assert!(first.process.has_said("Initiating the network..."));
     }
 }
+
+/// It is told whom to join before that one is there.
+#[test]
+fn must_wait_for_the_peer_that_it_is_given_to_start() {
+    let (own, address) = (own_address(), own_address());
+    let peer = format!("{address}:9900");
+    let waits = Node::store(&own, &["-h", &peer]);
+    let first = Node::store(&address, &[]);
+    settle(&[&first, &waits]);
+    let out = waits.process.out();
+    let joining = out.lines().filter(|line| line.starts_with("Joining"));
+    assert_eq!(joining.count(), 1, "{out}");
+}
+
+#[test]
+fn must_be_one_network_if_two_are_told_to_join_each_other() {
+    for round in 0..4 {
+        let addresses = [(); 2].map(|()| own_address());
+        let peers = addresses.each_ref().map(|own| format!("{own}:9900"));
+        let start = |me: usize| {
+            let mut command = Command::new(STORESERVER);
+            let peer = &peers[1 - me];
+            Process::start(command.args(["-a", &addresses[me], "-h", peer]))
+        };
+        let first = start(round % 2);
+        let nodes = if round < 2 {
+            // The second comes when the first one has been refused.
+            let first = Node::serving(first);
+            [first, Node::serving(start(1 - round % 2))]
+        } else {
+            [first, start(1 - round % 2)].map(Node::serving)
+        };
+        settle(&nodes.each_ref());
+    }
+}
