@@ -10,5 +10,6 @@ mod ipv6;
 mod leaving;
 mod moving;
 mod output;
+mod ring_script;
 mod starting;
 mod wording;
