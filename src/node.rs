@@ -104,11 +104,12 @@ impl<P: Participant> Node<P> {
     }
 
     /// Leaves the network and ends: goes on serving and forwarding while it hands over, and closes
-    /// the listener last.
+    /// the listener last. The answer is the number of items that go with it, as nobody is left to take
+    /// them.
     ///
     /// # Errors
-    /// The number of items that nobody has taken.
-    pub fn leave(self) -> Result<(), usize> {
+    /// The number of items that were not taken, though there was somebody.
+    pub fn leave(self) -> Result<usize, usize> {
         // The ticker goes on: a leaver has to notice who else goes. The mover may still be at work
         // for a moment, which does no harm.
         let left = self.participant.leave();

@@ -1,7 +1,8 @@
-//! Being asked to end: SIGINT (Ctrl-C) and SIGTERM, waited for in an ordinary thread.
+//! Being asked to end: SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal has gone), waited for in an
+//! ordinary thread.
 //!
-//! No handler runs: the two signals are blocked in every thread, and one thread takes them
-//! with `sigwait` (POSIX, Issue 7) whenever it likes. The standard library has nothing for
+//! No handler runs: the signals are blocked in every thread, and one thread takes them with
+//! `sigwait` (POSIX, Issue 7) whenever it likes. The standard library has nothing for
 //! this, so five C functions are declared by hand; this is the only module with `unsafe`.
 //!
 //! Also here, as it takes a C function: whether the program was started without a stdout.
@@ -12,17 +13,20 @@ use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Which of the two it was.
+/// Which of them it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
+    Hangup,
     Interrupt,
     Terminate,
 }
 
 /// The same numbers on every Unix.
+const SIGHUP: c_int = 1;
 const SIGINT: c_int = 2;
 const SIGTERM: c_int = 15;
 const SIG_DFL: usize = 0;
+const SIG_IGN: usize = 1;
 
 /// 0 on Linux but for MIPS, 1 there and on the BSDs and macOS.
 const SIG_BLOCK: c_int = if cfg!(all(
@@ -33,6 +37,9 @@ const SIG_BLOCK: c_int = if cfg!(all(
 } else {
     1
 };
+
+/// The number behind that on all of them.
+const SIG_UNBLOCK: c_int = SIG_BLOCK + 1;
 
 /// A `sigset_t` with room to spare: glibc's and musl's have 1024 bits, others' fewer. Only C
 /// functions look inside, which never touch more than their own size.
@@ -48,48 +55,74 @@ unsafe extern "C" {
     fn signal(signal: c_int, handler: usize) -> usize;
 }
 
-/// Keeps both signals for [`wait`], in this thread and in those that it starts from now on: to be
-/// called in `main` before there are others, or a signal may end the process through one of them.
-///
-/// A signal that was ignored (shells start background jobs with SIGINT ignored) isn't any more.
-///
-/// # Panics
-/// If the system refuses, which no argument of ours gives it reason to.
-pub fn block() {
-    let set = both();
-    // SAFETY: SIG_DFL is a valid disposition for both; no handler of ours is ever installed.
-    unsafe {
-        signal(SIGINT, SIG_DFL);
-        signal(SIGTERM, SIG_DFL);
-    }
-    // SAFETY: `set` is initialised and outlives the call; null means that the old mask isn't wanted.
-    let error = unsafe { pthread_sigmask(SIG_BLOCK, &raw const set, ptr::null_mut()) };
-    assert_eq!(error, 0, "BUG: pthread_sigmask refused the signals");
-}
+/// The signals that are kept for whoever waits for them.
+pub struct Signals(SignalSet);
 
-/// Waits for one of the signals, after [`block`]; for ever if none comes.
-pub fn wait() -> Signal {
-    let set = both();
-    loop {
-        let mut number = 0;
-        // SAFETY: both point to live, initialised values of this frame. A failure (an interrupted
-        // wait, on some systems) leaves 0 in `number`, and another round is made.
-        unsafe { sigwait(&raw const set, &raw mut number) };
-        match number {
-            SIGINT => return Signal::Interrupt,
-            SIGTERM => return Signal::Terminate,
-            _ => {}
+impl Signals {
+    /// Keeps the signals for [`Signals::wait`], in this thread and in those that it starts from now
+    /// on: to be called in `main` before there are others, or a signal may end the process through
+    /// one of them.
+    ///
+    /// SIGINT and SIGTERM that were ignored (shells start background jobs with SIGINT ignored) aren't
+    /// any more. SIGHUP stays ignored if it was: that is how `nohup` asks for it.
+    ///
+    /// # Panics
+    /// If the system refuses, which no argument of ours gives it reason to.
+    pub fn block() -> Self {
+        let hangup = set_of(&[SIGHUP]);
+        change_mask(SIG_BLOCK, &hangup);
+        // SAFETY: both are valid dispositions for these signals; no handler of ours is ever installed.
+        let ignores_hangup = unsafe {
+            signal(SIGINT, SIG_DFL);
+            signal(SIGTERM, SIG_DFL);
+            let ignores = signal(SIGHUP, SIG_DFL) == SIG_IGN;
+            if ignores {
+                signal(SIGHUP, SIG_IGN);
+            }
+            ignores
+        };
+        let set = if ignores_hangup {
+            // What is blocked is kept, even if it is ignored.
+            change_mask(SIG_UNBLOCK, &hangup);
+            set_of(&[SIGINT, SIGTERM])
+        } else {
+            set_of(&[SIGHUP, SIGINT, SIGTERM])
+        };
+        change_mask(SIG_BLOCK, &set);
+        Signals(set)
+    }
+
+    /// Waits for one of the signals, for ever if none comes.
+    pub fn wait(&self) -> Signal {
+        loop {
+            let mut number = 0;
+            // SAFETY: both point to live, initialised values. A failure (an interrupted wait, on some
+            // systems) leaves 0 in `number`, and another round is made.
+            unsafe { sigwait(&raw const self.0, &raw mut number) };
+            match number {
+                SIGHUP => return Signal::Hangup,
+                SIGINT => return Signal::Interrupt,
+                SIGTERM => return Signal::Terminate,
+                _ => {}
+            }
         }
     }
 }
 
-fn both() -> SignalSet {
+fn change_mask(how: c_int, set: &SignalSet) {
+    // SAFETY: `set` is initialised and outlives the call; null means that the old mask isn't wanted.
+    let error = unsafe { pthread_sigmask(how, set, ptr::null_mut()) };
+    assert_eq!(error, 0, "BUG: pthread_sigmask refused the signals");
+}
+
+fn set_of(signals: &[c_int]) -> SignalSet {
     let mut set = SignalSet([0; 16]);
     // SAFETY: `set` is writable and at least as large and as aligned as the system's sigset_t.
     unsafe {
         sigemptyset(&raw mut set);
-        sigaddset(&raw mut set, SIGINT);
-        sigaddset(&raw mut set, SIGTERM);
+        for signal in signals {
+            sigaddset(&raw mut set, *signal);
+        }
     }
     set
 }
@@ -141,28 +174,39 @@ mod tests {
     /// One test, as whether a signal is ignored is a matter of the whole process.
     #[test]
     fn must_keep_the_signals_for_the_one_who_waits() {
-        // SAFETY: 1 is SIG_IGN.
-        unsafe { signal(SIGINT, 1) };
-        assert!(interrupt_is_ignored());
-        block();
-        assert!(!interrupt_is_ignored());
+        // SAFETY: a valid disposition.
+        unsafe { signal(SIGINT, SIG_IGN) };
+        assert!(is_ignored(SIGINT));
+        let signals = Signals::block();
+        assert!(!is_ignored(SIGINT) && !is_ignored(SIGHUP));
         for (number, expected) in [
             (SIGTERM, Signal::Terminate),
+            (SIGHUP, Signal::Hangup),
             (SIGINT, Signal::Interrupt),
             (SIGTERM, Signal::Terminate),
         ] {
             // SAFETY: the signal is blocked in this thread: it stays pending until waited for.
             unsafe { raise(number) };
-            assert_eq!(wait(), expected);
+            assert_eq!(signals.wait(), expected);
         }
+        // SAFETY: a valid disposition.
+        unsafe { signal(SIGHUP, SIG_IGN) };
+        let signals = Signals::block();
+        assert!(is_ignored(SIGHUP));
+        // SAFETY: one is ignored, the other one blocked in this thread.
+        unsafe {
+            raise(SIGHUP);
+            raise(SIGINT);
+        }
+        assert_eq!(signals.wait(), Signal::Interrupt);
     }
 
-    fn interrupt_is_ignored() -> bool {
-        // SAFETY: 0 is SIG_DFL; the disposition found is put back at once.
+    fn is_ignored(number: c_int) -> bool {
+        // SAFETY: the disposition found is put back at once, and nobody sends the signal meanwhile.
         unsafe {
-            let found = signal(SIGINT, SIG_DFL);
-            signal(SIGINT, found);
-            found == 1
+            let found = signal(number, SIG_DFL);
+            signal(number, found);
+            found == SIG_IGN
         }
     }
 }

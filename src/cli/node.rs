@@ -18,8 +18,9 @@ use crate::locator::{
 };
 use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork};
 use crate::node::Node;
+use crate::server;
+use crate::signal::Signals;
 use crate::words::counted;
-use crate::{server, signal};
 
 use super::discovery::{Offer, Until, first_node, search};
 use super::{DEFAULT_PORT, Parsed, Trouble, help_options, parse, peer, port, say};
@@ -38,6 +39,9 @@ const FIND_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A peer that was given may be starting, too: it is tried again for so long.
 const PEER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Signals closer together than this are one.
+const IMPATIENCE: Duration = Duration::from_secs(1);
 
 const BRIEF: &str = "[OPTIONS] [[PEER] PORT]
 
@@ -172,11 +176,11 @@ fn checked_address(text: &str) -> Result<String, Trouble> {
     }
 }
 
-/// Runs a node until it is told to end: by SIGINT, SIGTERM or `die`. Its service types are
-/// `types`, and `build` makes its service. A second signal ends it at once.
+/// Runs a node until it is told to end: by SIGINT, SIGTERM, SIGHUP or `die`. Its service types
+/// are `types`, and `build` makes its service. A second signal ends it at once.
 ///
 /// # Errors
-/// It can't start, or it has left keys behind that nobody took.
+/// It can't start, or others didn't take all of its keys.
 pub fn run_node<P: Participant>(
     options: NodeOptions,
     types: &'static [&'static str],
@@ -185,7 +189,7 @@ pub fn run_node<P: Participant>(
     if options.status {
         return status(&options);
     }
-    signal::block();
+    let signals = Signals::block();
     let (end, ended) = mpsc::channel();
     let (listener, location) = bind(&options.address, options.port)?;
     say(format!("Starting the server at {location}...").as_bytes());
@@ -218,7 +222,8 @@ pub fn run_node<P: Participant>(
     }
     let node = Node::start(listener, participant.clone(), server_options);
     let mut node = node.map_err(|error| Trouble::new(&location, error))?;
-    watch_signals(options.program, end).map_err(|error| Trouble::new(&location, error))?;
+    let program = options.program;
+    watch_signals(program.clone(), signals, end).map_err(|error| Trouble::new(&location, error))?;
     let service = types.last().expect("BUG: a node without a service type");
     let joined = match &options.peer {
         Some(peer) => join_peer(&mut node, peer),
@@ -241,10 +246,19 @@ pub fn run_node<P: Participant>(
     }
     say(b"Leaving the network...");
     match node.leave() {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(keys) => Err(Trouble::new(
+        Ok(0) => Ok(ExitCode::SUCCESS),
+        // As ordered: nothing else was possible.
+        Ok(dropped) => {
+            let cause = format!(
+                "{} dropped: nobody was left to take them",
+                counted(dropped, "key", "keys")
+            );
+            super::complain(&program, &Trouble::new(location, cause));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(left) => Err(Trouble::new(
             location,
-            format!("{} not taken by others", counted(keys, "key", "keys")),
+            format!("{} not taken by others", counted(left, "key", "keys")),
         )),
     }
 }
@@ -394,13 +408,17 @@ fn bind(address: &str, port: Option<u16>) -> Result<(TcpListener, Location), Tro
     Err(Trouble::new(address, "no free port from 9900 up"))
 }
 
-/// The first signal ends the node in good order, the second at once.
-fn watch_signals(program: String, end: mpsc::Sender<()>) -> io::Result<()> {
+/// The first signal ends the node in good order; one that comes a second or more after it, at once.
+/// What comes sooner is the same wish said twice: `timeout` signals its child, and then its group.
+fn watch_signals(program: String, signals: Signals, end: mpsc::Sender<()>) -> io::Result<()> {
     let watch = move || {
-        signal::wait();
+        signals.wait();
+        let first = Instant::now();
         // It fails if the node is ending already.
         let _ = end.send(());
-        signal::wait();
+        while first.elapsed() < IMPATIENCE {
+            signals.wait();
+        }
         super::complain(&program, &"interrupted again: ended without handing over");
         std::process::exit(2);
     };

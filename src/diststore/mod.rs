@@ -439,7 +439,7 @@ impl Participant for Store {
         self.work_through();
     }
 
-    fn leave(&self) -> Result<(), usize> {
+    fn leave(&self) -> Result<usize, usize> {
         self.hand_over()
     }
 }

@@ -118,11 +118,11 @@ impl Store {
     }
 
     /// Hands everything over and says goodbye. Until it returns, this node goes on serving and
-    /// forwarding.
+    /// forwarding. The answer is the number of keys that go with it, as nobody is left to take them.
     ///
     /// # Errors
-    /// The number of keys that nobody has taken.
-    pub(super) fn hand_over(&self) -> Result<(), usize> {
+    /// The number of keys that were not taken, though there was somebody.
+    pub(super) fn hand_over(&self) -> Result<usize, usize> {
         let confirmed = match self.locator.begin_leaving() {
             true => self.hand_to_those_who_stay(),
             false => None,
@@ -134,13 +134,18 @@ impl Store {
         loop {
             let unconfirmed = self.pass(&self.locator.view(), Scope::All);
             if unconfirmed == 0 {
-                return Ok(());
+                return Ok(0);
             }
-            if self.now() >= end || self.locator.view().members().is_empty() {
+            // Asked after the goodbye: who comes to those that leave from now on has not heard of this
+            // node, and misses nothing here.
+            let alone = self.locator.is_left_alone();
+            if alone || self.now() >= end {
                 // Who took everything may have gone too by now.
                 let nothing_new = confirmed == Some(self.changes.load(Ordering::Relaxed));
                 return if nothing_new || !self.locator.has_counted() {
-                    Ok(())
+                    Ok(0)
+                } else if alone {
+                    Ok(unconfirmed)
                 } else {
                     Err(unconfirmed)
                 };
@@ -177,7 +182,10 @@ impl Store {
             if view.members().iter().any(takes) {
                 taker = now;
             }
-            // A newcomer that only another leaver knew is about to ask.
+            if self.locator.is_left_alone() {
+                return None;
+            }
+            // A newcomer that only another leaver knew, which doesn't answer any more, is about to ask.
             let nobody = now.saturating_sub(taker) > self.locator.ticks(4);
             if nobody || now.saturating_sub(progress) > NO_PROGRESS_MAX {
                 return None;

@@ -58,13 +58,14 @@ pub trait Participant: Service + Application + Sized + 'static {
         self.locator().look_after_originals();
     }
 
-    /// Hands over and says goodbye, while the node still serves.
+    /// Hands over and says goodbye, while the node still serves. The answer is the number of items that
+    /// go with it, as nobody is left to take them.
     ///
     /// # Errors
-    /// The number of items that nobody has taken.
-    fn leave(&self) -> Result<(), usize> {
+    /// The number of items that were not taken, though there was somebody.
+    fn leave(&self) -> Result<usize, usize> {
         self.locator().say_goodbye();
-        Ok(())
+        Ok(0)
     }
 }
 

@@ -271,6 +271,37 @@ impl Locator {
         })
     }
 
+    /// Whether nobody is left who could take anything: all others of ours are leaving too, or have
+    /// gone, and know of nobody who stays. A newcomer that only one of them knows so far gets known here.
+    pub fn is_left_alone(&self) -> bool {
+        let stays = |members: &[Member]| {
+            let mut others = members
+                .iter()
+                .filter(|other| other.location != self.location);
+            others.any(|other| !matches!(other.state, State::Leaving | State::Gone))
+        };
+        if stays(self.view().members()) {
+            return false;
+        }
+        let others = self.others_of_ours();
+        let mut alone = true;
+        for (location, hello) in others.iter().zip(self.hello(&others)) {
+            match hello {
+                Ok(hello) => {
+                    alone &= !stays(std::slice::from_ref(&hello.me));
+                    alone &= !stays(hello.members.as_deref().unwrap_or_default());
+                    if let Some((from, members)) = self.on_answer(location, hello) {
+                        self.compare(&from, &members);
+                    }
+                }
+                // It has ended.
+                Err(CallError::Refused) => {}
+                Err(_) => alone = false,
+            }
+        }
+        alone
+    }
+
     pub(super) fn believe_goodbye(&self, member: &Member) {
         let removed = {
             let now = self.now();

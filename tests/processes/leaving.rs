@@ -1,6 +1,7 @@
 //! Ending: by a signal, by `die`, twice.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use thrifty_p2p::locator::{EMPTY, request, single_request};
 use thrifty_p2p::net::{CallError, Network};
@@ -9,6 +10,9 @@ use crate::running::{
     CALL_LIMIT, LONG, Node, SECONDS, STOREPRIMER, STORESERVER, STORETEST, get, network,
     own_address, put, run, settle, status, wait_until,
 };
+
+/// Less than the two seconds for which others were waited for, of whom there were none.
+const AT_ONCE: Duration = Duration::from_millis(1900);
 
 /// Three nodes with keys, of which the first ends in some way; the others then have everything.
 fn must_hand_over(replicas: &str, end: impl FnOnce(&Node)) {
@@ -97,6 +101,14 @@ fn must_end_at_once_when_interrupted_twice() {
     wait_until(LONG, "it begins to leave", || {
         node.process.has_said("Leaving the network...")
     });
+    // What comes within a second is the same wish once more.
+    let first = Instant::now();
+    node.process.signal("INT");
+    node.process.signal("TERM");
+    wait_until(LONG, "more than a second has gone by", || {
+        first.elapsed() > Duration::from_millis(1200)
+    });
+    assert!(node.process.is_running());
     node.process.signal("INT");
     let status = node.process.wait(SECONDS);
     assert_eq!(status.code(), Some(2));
@@ -107,21 +119,126 @@ fn must_end_at_once_when_interrupted_twice() {
 }
 
 #[test]
-fn must_say_how_many_keys_nobody_took() {
+fn must_end_well_when_it_is_the_last_and_say_what_is_dropped() {
     let mut node = Node::store(&own_address(), &[]);
     settle(&[&node]);
     let network = network();
     for key in ["a", "b", "c"] {
         put(&network, &node.location, key.as_bytes(), b"value").unwrap();
     }
+    // One that was removed is none.
+    put(&network, &node.location, b"d", b"value").unwrap();
+    put(&network, &node.location, b"d", b"").unwrap();
+    let began = Instant::now();
     node.process.signal("INT");
     let status = node.process.wait(LONG);
-    assert_eq!(status.code(), Some(2));
+    assert!(began.elapsed() < AT_ONCE);
+    assert_eq!(status.code(), Some(0));
     let line = format!(
-        "storeserver: {}: 3 keys not taken by others\n",
+        "storeserver: {}: 3 keys dropped: nobody was left to take them\n",
         node.location
     );
     assert_eq!(node.process.errors(), line);
+    let empty = Node::store(&own_address(), &[]);
+    settle(&[&empty]);
+    empty.leave("TERM");
+}
+
+#[test]
+fn must_end_well_when_all_are_told_to_together() {
+    for replicas in ["1", "2"] {
+        let address = own_address();
+        let options = ["--replicas", replicas];
+        let mut nodes: Vec<_> = (0..3).map(|_| Node::store(&address, &options)).collect();
+        settle(&nodes.iter().collect::<Vec<_>>());
+        let network = network();
+        for number in 0..100 {
+            let key = format!("key {number}");
+            put(&network, &nodes[0].location, key.as_bytes(), b"value").unwrap();
+        }
+        let began = Instant::now();
+        nodes.iter().for_each(|node| node.process.signal("TERM"));
+        let mut dropped = 0;
+        for node in &mut nodes {
+            let status = node.process.wait(LONG);
+            let errors = node.process.errors();
+            assert_eq!(status.code(), Some(0), "{errors}");
+            let said = errors.lines().find_map(|line| {
+                let (_, said) = line.split_once(&format!("{}: ", node.location))?;
+                said.strip_suffix(" dropped: nobody was left to take them")
+            });
+            let count = said.and_then(|said| said.split(' ').next());
+            dropped += count.map_or(0, |count| count.parse().unwrap());
+        }
+        assert!(began.elapsed() < AT_ONCE);
+        assert!(dropped >= 100, "only {dropped} were said");
+    }
+}
+
+/// Nobody takes anything, but this one would be there to.
+#[test]
+fn must_not_drop_anything_while_somebody_stays() {
+    let address = own_address();
+    let options = ["--replicas", "1"];
+    let mut nodes: Vec<_> = (0..4).map(|_| Node::store(&address, &options)).collect();
+    settle(&nodes.iter().collect::<Vec<_>>());
+    let network = network();
+    let keys: Vec<_> = (0..100).map(|number| format!("key {number}")).collect();
+    for key in &keys {
+        put(&network, &nodes[0].location, key.as_bytes(), b"value").unwrap();
+    }
+    let stays = nodes.pop().unwrap();
+    nodes.iter().for_each(|node| node.process.signal("TERM"));
+    nodes.iter_mut().for_each(Node::left);
+    for key in &keys {
+        let value = get(&network, &stays.location, key.as_bytes()).unwrap();
+        assert_eq!(value, b"value");
+    }
+}
+
+#[test]
+fn must_hand_over_when_the_terminal_has_gone() {
+    must_hand_over("1", |leaver| leaver.process.signal("HUP"));
+}
+
+#[test]
+fn must_stay_when_the_terminal_has_gone_under_nohup() {
+    let address = own_address();
+    let script = format!("trap '' HUP; exec {STORESERVER} -a {address}");
+    let node = Node::start(Command::new("sh").args(["-c", &script]));
+    settle(&[&node]);
+    node.process.signal("HUP");
+    // Had it been taken, it would be before the later one.
+    put(&network(), &node.location, b"key", b"value").unwrap();
+    node.process.signal("HUP");
+    put(&network(), &node.location, b"key", b"").unwrap();
+    assert!(!node.process.has_said("Leaving the network..."));
+    node.leave("TERM");
+}
+
+/// `timeout` signals its child, and then the group that the child is part of.
+#[test]
+fn must_hand_over_when_its_time_is_out() {
+    let address = own_address();
+    let options = ["--replicas", "1"];
+    let others = [(); 2].map(|()| Node::store(&address, &options));
+    settle(&others.each_ref());
+    let mut leavers = [(); 5].map(|()| {
+        let mut limited = Command::new("timeout");
+        limited.args(["--preserve-status", "4", STORESERVER, "-a", &address]);
+        Node::start(limited.args(options))
+    });
+    settle(&others.iter().chain(&leavers).collect::<Vec<_>>());
+    let network = network();
+    let keys: Vec<_> = (0..200).map(|number| format!("key {number}")).collect();
+    for key in &keys {
+        put(&network, &others[0].location, key.as_bytes(), b"value").unwrap();
+    }
+    leavers.iter_mut().for_each(Node::left);
+    for key in &keys {
+        let value = get(&network, &others[1].location, key.as_bytes()).unwrap();
+        assert_eq!(value, b"value");
+    }
 }
 
 #[test]

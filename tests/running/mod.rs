@@ -118,6 +118,10 @@ impl Process {
         assert!(status.expect("a shell").success(), "{kill}");
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("it is a child").is_none()
+    }
+
     /// # Panics
     /// If it doesn't end by itself in `limit`.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {

@@ -55,7 +55,7 @@ impl SimNode for Node {
     }
 
     fn leave(&self) -> bool {
-        self.0.leave().is_ok()
+        self.0.leave() == Ok(0)
     }
 
     fn members(&self) -> Vec<(Location, bool)> {

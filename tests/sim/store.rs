@@ -53,10 +53,10 @@ impl SimNode for Node {
 
     fn leave(&self) -> bool {
         let left = self.0.leave();
-        if let Err(keys) = left {
+        if let Ok(keys @ 1..) | Err(keys) = left {
             self.0.locator().say(&format!("{keys} keys were not taken"));
         }
-        left.is_ok()
+        left == Ok(0)
     }
 
     fn members(&self) -> Vec<(Location, bool)> {
