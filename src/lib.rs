@@ -13,7 +13,7 @@
 //! | [`server`], [`net`] | calls that come in and calls that go out, over TCP |
 //! | [`service`], [`net::Network`] | the seam: a service answers named calls, a network carries them |
 //! | [`ring`], [`location`] | who owns a key; `host:port` |
-//! | [`thrift`] | bytes to values to messages |
+//! | [`thrift`], [`log`] | bytes to values to messages; lines that nobody waits for |
 //!
 //! Read first: [`service`] and [`net`], the seam that everything rests on; then
 //! [`locator::View::holders`], the one rule of who holds what; then [`guide`], which tells how it
@@ -34,6 +34,7 @@ pub mod diststore;
 pub mod guide;
 pub mod location;
 pub mod locator;
+pub mod log;
 pub mod net;
 pub mod node;
 pub mod ring;

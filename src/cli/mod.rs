@@ -22,6 +22,7 @@ use getopts::Options;
 
 use crate::location::{Location, host_and_port};
 use crate::locator::one_line;
+use crate::log;
 use crate::signal::output_was_closed;
 
 /// The port of the first node of a network.
@@ -67,10 +68,12 @@ pub fn main<T>(
         Ok(Parsed::Tell(text)) => print(text.trim_end().as_bytes()).map(|()| ExitCode::SUCCESS),
         Err(trouble) => Err(trouble),
     };
-    done.unwrap_or_else(|trouble| {
+    let code = done.unwrap_or_else(|trouble| {
         complain(program, &trouble);
         ExitCode::from(2)
-    })
+    });
+    log::flush();
+    code
 }
 
 /// Prints a line on stdout: what the program was run for.
@@ -90,19 +93,12 @@ pub fn print(line: &[u8]) -> Result<(), Trouble> {
     }
 }
 
-/// Prints a line of a node's log on stdout. If it is lost, that is no reason to end.
-pub fn say(line: &[u8]) {
-    let mut out = std::io::stdout().lock();
-    let _ = out
-        .write_all(&[line, b"\n"].concat())
-        .and_then(|()| out.flush());
-}
-
 /// Prints a line on stderr: one line, whatever the options or a peer had in them.
 pub fn complain(program: &str, cause: &dyn fmt::Display) {
     let line = one_line(&cause.to_string());
-    // If nobody reads it any more, that is no reason to end in another way.
-    let _ = writeln!(std::io::stderr(), "{program}: {line}");
+    // What was said before stands before it, if both go to one place.
+    log::flush();
+    log::complain(&format!("{program}: {line}"));
 }
 
 /// Arguments are bytes, the option parser wants text: a character for each byte, and back again

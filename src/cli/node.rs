@@ -18,12 +18,12 @@ use crate::locator::{
 };
 use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork};
 use crate::node::Node;
-use crate::server;
 use crate::signal::Signals;
 use crate::words::counted;
+use crate::{log, server};
 
 use super::discovery::{Offer, Until, first_node, search};
-use super::{DEFAULT_PORT, Parsed, Trouble, help_options, parse, peer, port, say};
+use super::{DEFAULT_PORT, Parsed, Trouble, help_options, parse, peer, port};
 
 /// The interval between two looks at the neighbours.
 const TICK: Duration = Duration::from_millis(500);
@@ -192,7 +192,7 @@ pub fn run_node<P: Participant>(
     let signals = Signals::block();
     let (end, ended) = mpsc::channel();
     let (listener, location) = bind(&options.address, options.port)?;
-    say(format!("Starting the server at {location}...").as_bytes());
+    log::say(&format!("Starting the server at {location}..."));
     let network = Arc::new(TcpNetwork::new(LIMITS));
     let participant = Arc::new(build(Locator::new(
         location.clone(),
@@ -214,7 +214,7 @@ pub fn run_node<P: Participant>(
     let mut server_options = server::Options {
         limits: LIMITS,
         verbose: options.verbose,
-        log: Arc::new(|line| say(line.as_bytes())),
+        log: Arc::new(log::say),
         ..server::Options::default()
     };
     if let Some(connections_max) = options.connections_max {
@@ -244,7 +244,7 @@ pub fn run_node<P: Participant>(
         let cause = "the network has gone while this node was coming in";
         return Err(Trouble::new(location, cause));
     }
-    say(b"Leaving the network...");
+    log::say("Leaving the network...");
     match node.leave() {
         Ok(0) => Ok(ExitCode::SUCCESS),
         // As ordered: nothing else was possible.
@@ -377,7 +377,7 @@ fn environment(network: Arc<dyn Network>) -> Environment {
         network,
         clock: Arc::new(SystemClock::new()),
         random: Random::new(seed),
-        log: Box::new(|line| say(line.as_bytes())),
+        log: Box::new(log::say),
     }
 }
 
@@ -420,6 +420,7 @@ fn watch_signals(program: String, signals: Signals, end: mpsc::Sender<()>) -> io
             signals.wait();
         }
         super::complain(&program, &"interrupted again: ended without handing over");
+        log::flush();
         std::process::exit(2);
     };
     let thread = thread::Builder::new().name("signals".to_owned());

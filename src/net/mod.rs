@@ -150,6 +150,6 @@ pub struct Environment {
     pub network: Arc<dyn Network>,
     pub clock: Arc<dyn Clock>,
     pub random: Random,
-    /// Takes the lines that a node says of itself.
+    /// Takes the lines that a node says of itself. Must not block.
     pub log: Box<dyn Fn(&str) + Send + Sync>,
 }

@@ -87,7 +87,7 @@ pub struct Options {
     pub limits: Limits,
     /// Whether each request, and each connection closed for what it sent, gets a line in the log.
     pub verbose: bool,
-    /// Takes the lines that the server says of itself.
+    /// Takes the lines that the server says of itself. Must not block.
     pub log: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -102,7 +102,7 @@ impl Default for Options {
             write_limit: Duration::from_secs(10),
             limits: Limits::default(),
             verbose: false,
-            log: Arc::new(|line| eprintln!("{line}")),
+            log: Arc::new(crate::log::complain),
         }
     }
 }
