@@ -2,7 +2,7 @@
 //! (idl/peer.thrift, service Holder): what goes in and what comes out, side by side.
 
 use crate::location::Location;
-use crate::locator::{Item, LIMITS, read_result};
+use crate::locator::{Item, LIMITS, of_the_key, read_result};
 use crate::net::CallError;
 use crate::thrift::{Exception, Reader, Write, wire};
 
@@ -28,8 +28,11 @@ impl<'a> KeyValue<'a> {
         let (mut key, mut value) = (None, None);
         Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
             match (id, kind) {
-                (1, wire::STRING) => key = Some(reader.bytes()?),
-                (2, wire::STRING) => value = Some(reader.bytes()?),
+                (1, wire::STRING) => key = Some(reader.bytes().map_err(of_the_key)?),
+                (2, wire::STRING) => {
+                    let bytes = reader.bytes();
+                    value = Some(bytes.map_err(|error| error.of("bytes in the value"))?);
+                }
                 _ => return Ok(false),
             }
             Ok(true)

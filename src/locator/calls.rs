@@ -90,12 +90,17 @@ pub fn write_key(key: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Says what it is that is too large.
+pub fn of_the_key(error: Error) -> Error {
+    error.of("bytes in the key")
+}
+
 pub fn read_key(arguments: &[u8]) -> Result<&[u8], Exception> {
     let mut key = None;
     Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
         let found = (id, kind) == (1, wire::STRING);
         if found {
-            key = Some(reader.bytes()?);
+            key = Some(reader.bytes().map_err(of_the_key)?);
         }
         Ok(found)
     })?;

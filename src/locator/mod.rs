@@ -23,8 +23,8 @@ mod view;
 mod watch;
 
 pub use calls::{
-    EMPTY, GONE, Item, ItemList, Known, LIMITS, Page, Status, gone, read_key, read_location,
-    read_result, request, single_request, write_key, write_location,
+    EMPTY, GONE, Item, ItemList, Known, LIMITS, Page, Status, gone, of_the_key, read_key,
+    read_location, read_result, request, single_request, write_key, write_location,
 };
 pub use join::StartError;
 pub use member::{Member, State, fnv1a};

@@ -90,6 +90,11 @@ impl Incoming {
         Ok(messages)
     }
 
+    /// The head of the message that has begun, or turned out to be none; see [`Splitter::begun`].
+    pub fn begun(&self) -> Option<Message<'_>> {
+        self.splitter.begun(&self.bytes[self.start..self.end])
+    }
+
     /// Whether nothing is left of what has been read.
     pub fn is_empty(&self) -> bool {
         self.start == self.end

@@ -1,13 +1,8 @@
 //! A message: header, and one struct. Finding the next one in a stream, and beginning one.
 
-use super::scanner::{Scanner, count};
+use super::header::{Header, VERSION, read_header, too_large_frame};
+use super::scanner::Scanner;
 use super::{Error, Limits, Reader, Write, wire};
-
-/// Method names are short; this one is far above the longest of any service here.
-const NAME_BYTES_MAX: usize = 1024;
-
-/// The first half of the first word of a strict header.
-const VERSION: u32 = 0x8001_0000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageKind {
@@ -18,7 +13,7 @@ pub enum MessageKind {
 }
 
 impl MessageKind {
-    fn from_byte(byte: u8) -> Result<Self, Error> {
+    pub(super) fn from_byte(byte: u8) -> Result<Self, Error> {
         match byte {
             1 => Ok(MessageKind::Call),
             2 => Ok(MessageKind::Reply),
@@ -49,23 +44,14 @@ impl<'a> Message<'a> {
 
 /// Finds one message after the other in a growing buffer. Strict, old (versionless) and framed
 /// ones are told apart by their first bytes, each message for itself: an old header's first word
-/// is the length of a method name, and no name begins with the bytes 0x80 or 0x00, with which the
-/// message within a frame begins.
+/// is the length of a method name, which begins with a letter or an underscore, and the message
+/// within a frame begins with 0x80 or 0x00. Nothing else is waited for: other protocols (compact,
+/// JSON, header) are no message from their first bytes on.
 #[derive(Debug, Default)]
 pub struct Splitter {
     scanner: Scanner,
-    /// The header of a message of which the rest has not all come.
+    /// The header of a message of which the rest has not all come, or is none.
     header: Option<Header>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Header {
-    kind: MessageKind,
-    name: (usize, usize),
-    sequence: i32,
-    body: usize,
-    /// Where the frame ends, for a framed message.
-    frame_end: Option<usize>,
 }
 
 impl Splitter {
@@ -73,114 +59,54 @@ impl Splitter {
     /// all there: call again with the same bytes and more behind them.
     ///
     /// # Errors
-    /// The bytes are no message, or one above the limits. Nothing after them can be read.
+    /// The bytes are no message, or one above the limits. Nothing after them can be read. The same
+    /// bytes bring the same error again, and [`Splitter::begun`] tells what it may be the answer to.
     pub fn next<'a>(
         &mut self,
         buffer: &'a [u8],
         limits: &Limits,
     ) -> Result<Option<(Message<'a>, usize)>, Error> {
-        let header = match self.header.take() {
+        let header = match self.header {
             Some(header) => header,
             None => {
                 let Some(header) = read_header(buffer, limits)? else {
                     return Ok(None);
                 };
                 self.scanner.start(header.body, wire::STRUCT);
+                self.header = Some(header);
                 header
             }
         };
         // A frame's message must not reach beyond the frame.
         let visible = match header.frame_end {
+            Some(end) if end > limits.message_bytes_max => {
+                return Err(too_large_frame(end, limits));
+            }
             Some(end) => &buffer[..buffer.len().min(end)],
             None => buffer,
         };
         if !self.scanner.advance(visible, limits)? {
             return match header.frame_end {
-                Some(end) if buffer.len() >= end => Err(Error::Truncated),
-                _ => {
-                    self.header = Some(header);
-                    Ok(None)
+                Some(end) if buffer.len().max(self.scanner.position) >= end => {
+                    Err(Error::Truncated)
                 }
+                _ => Ok(None),
             };
         }
         let end = self.scanner.position;
         if header.frame_end.is_some_and(|frame_end| frame_end != end) {
             return Err(Error::FrameMismatch);
         }
-        let message = Message {
-            kind: header.kind,
-            name: &buffer[header.name.0..header.name.1],
-            sequence: header.sequence,
-            body: &buffer[header.body..end],
-            framed: header.frame_end.is_some(),
-        };
-        Ok(Some((message, end)))
+        self.header = None;
+        Ok(Some((header.message(buffer, end), end)))
     }
-}
 
-fn read_header(buffer: &[u8], limits: &Limits) -> Result<Option<Header>, Error> {
-    let Some(first) = word(buffer, 0) else {
-        return Ok(None);
-    };
-    let strict = first & 0x8000_0000 != 0;
-    let framed = !strict
-        && first > 0
-        && match buffer.get(4) {
-            None => return Ok(None),
-            Some(byte) => matches!(byte, 0x80 | 0x00),
-        };
-    if !framed {
-        return plain_header(buffer, 0, None);
+    /// The head of the message that has begun and is not all there, or turned out to be none; its
+    /// body is empty.
+    pub fn begun<'a>(&self, buffer: &'a [u8]) -> Option<Message<'a>> {
+        let header = self.header.as_ref()?;
+        Some(header.message(buffer, header.body))
     }
-    let length_max = limits.message_bytes_max.saturating_sub(4);
-    let end = 4 + count(buffer, 0, length_max, "frame")?.unwrap_or(0);
-    match plain_header(&buffer[..buffer.len().min(end)], 4, Some(end))? {
-        None if buffer.len() >= end => Err(Error::Truncated),
-        header => Ok(header),
-    }
-}
-
-/// A strict or old header at `start`.
-fn plain_header(
-    buffer: &[u8],
-    start: usize,
-    frame_end: Option<usize>,
-) -> Result<Option<Header>, Error> {
-    let Some(first) = word(buffer, start) else {
-        return Ok(None);
-    };
-    let strict = first & 0x8000_0000 != 0;
-    if strict && first & 0xffff_0000 != VERSION {
-        return Err(Error::UnknownVersion(first));
-    }
-    let name_length_at = if strict { start + 4 } else { start };
-    let rest = buffer.get(name_length_at..).unwrap_or_default();
-    let Some(name_length) = count(rest, 0, NAME_BYTES_MAX, "method name")? else {
-        return Ok(None);
-    };
-    let name = (name_length_at + 4, name_length_at + 4 + name_length);
-    let (kind_at, sequence_at) = if strict {
-        (start + 3, name.1)
-    } else {
-        (name.1, name.1 + 1)
-    };
-    let Some(sequence) = word(buffer, sequence_at) else {
-        return Ok(None);
-    };
-    Ok(Some(Header {
-        kind: MessageKind::from_byte(buffer[kind_at])?,
-        name,
-        sequence: sequence as i32,
-        body: sequence_at + 4,
-        frame_end,
-    }))
-}
-
-fn word(buffer: &[u8], at: usize) -> Option<u32> {
-    let bytes = buffer.get(at..at + 4)?;
-    Some(u32::from_be_bytes(
-        bytes.try_into().expect("BUG: four bytes"),
-    ))
 }
 
 /// Appends a strict header; the body is the caller's to write. The answer is where the message
@@ -210,6 +136,8 @@ pub fn end_frame(out: &mut [u8], start: usize) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::header::{NAME_BYTES, NAME_BYTES_MAX};
+    use super::super::scanner::MESSAGE_BYTES;
     use super::*;
 
     const LIMITS: Limits = Limits {
@@ -218,6 +146,10 @@ mod tests {
         elements_max: 5,
         depth_max: 3,
     };
+
+    fn too_large<T>(size: usize, what: &'static str, limit: usize) -> Result<T, Error> {
+        Err(Error::TooLarge { what, size, limit })
+    }
 
     type Found<'a> = Result<Option<(Message<'a>, usize)>, Error>;
 
@@ -345,16 +277,92 @@ mod tests {
 
     #[test]
     fn must_refuse_other_protocols_by_their_first_bytes() {
-        let name = Error::TooLarge("method name");
-        assert_eq!(next(b"GET / HTTP/1.1\r\n"), Err(name));
-        assert_eq!(next(b"*3\r\n$3\r\nSET"), Err(name));
-        assert_eq!(next(b"SSH-2.0-x"), Err(name));
+        let name = |size| too_large(size, NAME_BYTES, NAME_BYTES_MAX);
+        assert_eq!(next(b"GET / HTTP/1.1\r\n"), name(0x4745_5420));
+        assert_eq!(next(b"*3\r\n$3\r\nSET"), name(0x2a33_0d0a));
+        assert_eq!(next(b"SSH-2.0-x"), name(0x5353_482d));
         assert_eq!(
             next(b"\x16\x03\x01\x02\0\x01"),
-            Err(Error::TooLarge("frame"))
+            too_large(0x1603_0102 + 4, MESSAGE_BYTES, 60)
         );
         assert_eq!(next(&[0xff; 8]), Err(Error::UnknownVersion(u32::MAX)));
         assert_eq!(next(&[0; 9]), Err(Error::UnknownMessageKind(0)));
+    }
+
+    /// `ping()` as Apache Thrift's libraries send it; each has come to the end, and is waited for no longer.
+    #[test]
+    fn must_refuse_the_other_protocols_of_thrift() {
+        let compact = b"\x82\x21\x01\x04ping\0";
+        assert_eq!(next(compact), Err(Error::UnknownVersion(0x8221_0104)));
+        assert_eq!(next(&in_frame(compact)), Err(Error::NoName(0x82)));
+        let json = br#"[1,"ping",1,0,{}]"#;
+        let name = too_large(0x5b31_2c22, NAME_BYTES, NAME_BYTES_MAX);
+        assert_eq!(next(json), name);
+        assert_eq!(next(&in_frame(json)), Err(Error::NoName(b'[')));
+        let long = in_frame(&[&json[..16], &[b' '; 5000], b"]"].concat());
+        assert_eq!(next(&long), too_large(5017, NAME_BYTES, NAME_BYTES_MAX));
+        // Magic, flags, sequence number, header's size in words; protocol, no transforms; the payload.
+        let header = [b"\x0f\xff\0\0\0\0\0\x01\0\x01\x02\0\0\0", &compact[..]].concat();
+        assert_eq!(next(&in_frame(&header)), Err(Error::NoName(0x0f)));
+        // And as soon as anything is known.
+        for protocol in [&in_frame(compact)[..], &in_frame(json), &in_frame(&header)] {
+            assert!(next(&protocol[..5]).is_err());
+            assert_eq!(next(&protocol[..4]), Ok(None));
+        }
+        for protocol in [&compact[..], json] {
+            assert!(next(&protocol[..1]).is_err());
+        }
+    }
+
+    #[test]
+    fn must_not_wait_for_what_can_not_become_a_message() {
+        for start in [&b"GET"[..], b" ", b"\x81", b"\x80\x02", b"\xff"] {
+            assert!(next(start).is_err(), "{start:?}");
+        }
+        for start in [&b""[..], b"\0", b"\0\0\0", b"\x80", b"\x80\x01"] {
+            assert_eq!(next(start), Ok(None), "{start:?}");
+        }
+        // A kind that is none, a name or a string that its frame has no room for.
+        let kind = next(b"\x80\x01\0\x05");
+        assert_eq!(kind, Err(Error::UnknownMessageKind(5)));
+        let name = next(b"\0\0\0\x14\x80\x01\0\x01\0\0\0\x20");
+        assert_eq!(name, Err(Error::Truncated));
+        let long = in_frame(&with_string(30));
+        let mut string = long[..27].to_vec();
+        assert_eq!(next(&string), Ok(None));
+        string[3] -= 1;
+        assert_eq!(next(&string), Err(Error::Truncated));
+        // What is strict is ours, whatever the name: it is answered.
+        let strict = b"\x80\x01\0\x01\0\0\0\x01\x82\0\0\0\x07\0";
+        assert_eq!(next(strict).unwrap().unwrap().0.name, [0x82]);
+        let underscore = b"\0\0\0\x02_x\x01\0\0\0\x07\0";
+        assert_eq!(next(underscore).unwrap().unwrap().0.name, b"_x");
+    }
+
+    #[test]
+    fn must_tell_what_an_error_is_the_answer_to() {
+        let large = with_string(41);
+        for framed in [false, true] {
+            let bytes = match framed {
+                true => in_frame(&large),
+                false => large.clone(),
+            };
+            let mut splitter = Splitter::default();
+            assert_eq!(splitter.begun(&bytes), None);
+            let error = splitter.next(&bytes, &LIMITS).unwrap_err();
+            let begun = splitter.begun(&bytes).unwrap();
+            assert_eq!(
+                begun,
+                Message {
+                    body: &[],
+                    ..ping(framed)
+                }
+            );
+            assert_eq!(splitter.next(&bytes, &LIMITS), Err(error), "again");
+        }
+        let mut splitter = Splitter::default();
+        assert!(splitter.next(&PING, &LIMITS).unwrap().is_some());
+        assert_eq!(splitter.begun(&PING), None);
     }
 
     #[test]
@@ -369,7 +377,7 @@ mod tests {
         let (longest, long) = (message(NAME_BYTES_MAX), message(NAME_BYTES_MAX + 1));
         let found = Splitter::default().next(&longest, &limits);
         assert_eq!(found.unwrap().unwrap().0.name.len(), NAME_BYTES_MAX);
-        let name = Err(Error::TooLarge("method name"));
+        let name = too_large(NAME_BYTES_MAX + 1, NAME_BYTES, NAME_BYTES_MAX);
         // By the length alone.
         assert_eq!(Splitter::default().next(&long[..8], &limits), name);
         assert_eq!(
@@ -380,15 +388,21 @@ mod tests {
 
     #[test]
     fn must_enforce_the_limit_of_messages() {
-        let message = Err(Error::TooLarge("message"));
+        let large = |size| too_large(size, MESSAGE_BYTES, 60);
         assert_eq!(next(&with_string(36)).unwrap().unwrap().1, 60);
-        assert_eq!(next(&with_string(37)), message);
+        assert_eq!(next(&with_string(37)), large(61));
         // By the length of the string alone.
-        assert_eq!(next(&with_string(38)[..23]), message);
+        assert_eq!(next(&with_string(38)[..23]), large(61));
+        let string = too_large(41, "bytes in a string", 40);
+        assert_eq!(next(&with_string(41)[..23]), string);
         let framed = |length| in_frame(&with_string(length));
         assert_eq!(next(&framed(32)).unwrap().unwrap().1, 60);
-        assert_eq!(next(&framed(33)), Err(Error::TooLarge("frame")));
-        assert_eq!(next(&framed(33)[..5]), Err(Error::TooLarge("frame")));
+        assert_eq!(next(&framed(33)), large(61));
+        // As soon as it is known what there is to answer.
+        assert_eq!(next(&framed(33)[..19]), Ok(None));
+        assert_eq!(next(&framed(33)[..20]), large(61));
+        let old = in_frame(&[&OLD_PING[..13], &[0; 50]].concat());
+        assert_eq!(next(&old[..5]), large(67));
     }
 
     #[test]
@@ -400,7 +414,8 @@ mod tests {
             [header, &fields, &vec![wire::STOP; levels]].concat()
         };
         assert!(next(&nested(3)).unwrap().is_some());
-        assert_eq!(next(&nested(4)), Err(Error::TooLarge("nesting")));
+        let deep = too_large(4, "levels of nesting", 3);
+        assert_eq!(next(&nested(4)), deep);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! [`Splitter`] finds messages in a stream, [`Reader`] takes a struct apart, the `write_*`
 //! functions of [`Write`] append one to a `Vec<u8>`.
 
+mod header;
 mod message;
 mod reader;
 mod scanner;
@@ -47,7 +48,8 @@ pub struct Limits {
     /// A whole message in bytes, with its header and its frame's length. Up: larger values and batches; down: less
     /// memory per connection.
     pub message_bytes_max: usize,
-    /// One string or binary, in bytes.
+    /// One string or binary that is read, in bytes. A longer one, in a message that is not too long, can
+    /// be stepped over.
     pub string_bytes_max: usize,
     /// Elements of one list, set or map.
     pub elements_max: usize,
@@ -56,10 +58,11 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// 64 MiB a message, 32 MiB a string, a million elements, 32 levels: above the largest batch
-    /// (about a megabyte and one item) and the largest ring that nodes send one another.
+    /// 68 MiB a message, 32 MiB a string, a million elements, 32 levels: above the largest batch (two
+    /// megabytes, and one item of a longest key and a longest value) and the largest ring that nodes
+    /// send one another.
     pub const DEFAULT: Self = Limits {
-        message_bytes_max: 64 << 20,
+        message_bytes_max: 68 << 20,
         string_bytes_max: 32 << 20,
         elements_max: 1_000_000,
         depth_max: 32,
@@ -87,13 +90,31 @@ pub enum Error {
     UnknownMessageKind(u8),
     /// A negative length or count.
     Negative,
-    /// A length or count above its limit, or above what the bytes can hold.
-    TooLarge(&'static str),
+    /// A length, count or depth above its limit.
+    TooLarge {
+        /// Of what `size` and `limit` are the number.
+        what: &'static str,
+        size: usize,
+        limit: usize,
+    },
+    /// A method's name that begins with neither a letter nor an underscore: some other protocol.
+    NoName(u8),
     /// Elements of another type than the one that was asked for. Only [`Reader::list`] says so, and
     /// the message can be read on.
     WrongType(u8),
     /// Something is left within a frame after its message. (A frame too short is `Truncated`.)
     FrameMismatch,
+}
+
+impl Error {
+    /// The same, where it is known what is too large.
+    #[must_use]
+    pub fn of(self, what: &'static str) -> Self {
+        match self {
+            Error::TooLarge { size, limit, .. } => Error::TooLarge { what, size, limit },
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -104,7 +125,13 @@ impl fmt::Display for Error {
             Error::UnknownVersion(word) => write!(f, "not Thrift's binary protocol: {word:#010x}"),
             Error::UnknownMessageKind(kind) => write!(f, "no such message type: {kind}"),
             Error::Negative => write!(f, "negative length"),
-            Error::TooLarge(what) => write!(f, "{what} above the limit"),
+            Error::TooLarge { what, size, limit } => {
+                write!(f, "{size} {what}, above the limit of {limit}")
+            }
+            Error::NoName(byte) => write!(
+                f,
+                "not Thrift's binary protocol: a method's name that begins with {byte:#04x}"
+            ),
             Error::WrongType(kind) => write!(f, "a value of the wrong type: {kind}"),
             Error::FrameMismatch => write!(f, "the frame is longer than its message"),
         }

@@ -1,6 +1,6 @@
 //! Takes the bytes of one struct apart, field by field.
 
-use super::scanner::{Scanner, fixed_size, least_size, within};
+use super::scanner::{ELEMENTS, STRING_BYTES, Scanner, fixed_size, least_size, within};
 use super::{Error, Limits, wire};
 
 /// A place in bytes that hold a value. Strings are handed out as slices of them, nothing is copied.
@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
 
     /// A string or binary.
     pub fn bytes(&mut self) -> Result<&'a [u8], Error> {
-        let length = within(self.i32()?, self.limits.string_bytes_max, "string")?;
+        let length = within(self.i32()?, self.limits.string_bytes_max, STRING_BYTES)?;
         self.take(length)
     }
 
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
     pub fn list(&mut self, kind: u8) -> Result<usize, Error> {
         let mut ahead = *self;
         let found = ahead.byte()?;
-        let length = within(ahead.i32()?, self.limits.elements_max, "container")?;
+        let length = within(ahead.i32()?, self.limits.elements_max, ELEMENTS)?;
         // Some libraries write no proper type for an empty list.
         if length > 0 && found != kind {
             return Err(Error::WrongType(found));
@@ -175,12 +175,17 @@ mod tests {
     fn must_enforce_the_limit_of_strings() {
         let string = |length: u8| [&[0, 0, 0, length], &[b'x'; 11][..]].concat();
         assert_eq!(reader(&string(10)).bytes(), Ok(&[b'x'; 10][..]));
-        assert_eq!(reader(&string(11)).bytes(), Err(Error::TooLarge("string")));
+        let large = |size| {
+            Err(Error::TooLarge {
+                what: STRING_BYTES,
+                size,
+                limit: 10,
+            })
+        };
+        assert_eq!(reader(&string(11)).bytes(), large(11));
         assert_eq!(reader(&[0xff; 20]).bytes(), Err(Error::Negative));
-        assert_eq!(
-            reader(&[0x7f, 255, 255, 255]).bytes(),
-            Err(Error::TooLarge("string"))
-        );
+        let most = reader(&[0x7f, 255, 255, 255]).bytes();
+        assert_eq!(most, large(0x7fff_ffff));
     }
 
     #[test]
@@ -189,7 +194,11 @@ mod tests {
         assert_eq!(reader(&list(5)).list(wire::BOOL), Ok(5));
         assert_eq!(
             reader(&list(6)).list(wire::BOOL),
-            Err(Error::TooLarge("container"))
+            Err(Error::TooLarge {
+                what: ELEMENTS,
+                size: 6,
+                limit: 5
+            })
         );
         assert_eq!(
             reader(&[wire::BOOL, 255, 255, 255, 255]).list(wire::BOOL),

@@ -3,6 +3,10 @@
 
 use super::{Error, Limits, wire};
 
+pub(super) const MESSAGE_BYTES: &str = "bytes in a message";
+pub(super) const STRING_BYTES: &str = "bytes in a string";
+pub(super) const ELEMENTS: &str = "elements in a container";
+
 /// What the scanner stands in; the innermost is last.
 #[derive(Debug, Clone, Copy)]
 enum Frame {
@@ -45,7 +49,11 @@ impl Scanner {
                 self.steps += 1;
             }
             if self.position > limits.message_bytes_max {
-                return Err(Error::TooLarge("message"));
+                return Err(Error::TooLarge {
+                    what: MESSAGE_BYTES,
+                    size: self.position,
+                    limit: limits.message_bytes_max,
+                });
             }
             if self.position > bytes.len() {
                 return Ok(false);
@@ -69,7 +77,10 @@ impl Scanner {
                         }
                         continue;
                     }
-                    _ => return Ok(false),
+                    [kind, ..] => {
+                        least_size(*kind)?;
+                        return Ok(false);
+                    }
                 },
                 Frame::Elements { left: 0, .. } | Frame::Entries { left: 0, .. } => {
                     self.stack.pop();
@@ -115,17 +126,28 @@ impl Scanner {
     ) -> Result<bool, Error> {
         let step = match kind {
             wire::STRING => {
-                let Some(length) = count(rest, 0, limits.string_bytes_max, "string")? else {
+                let Some(length) = count(rest, 0, usize::MAX, STRING_BYTES)? else {
                     return Ok(false);
                 };
-                4 + length
+                let step = 4 + length;
+                // One that fits into the message is stepped over, so that its reader can answer.
+                if length > limits.string_bytes_max
+                    && self.position + before + step > limits.message_bytes_max
+                {
+                    return Err(Error::TooLarge {
+                        what: STRING_BYTES,
+                        size: length,
+                        limit: limits.string_bytes_max,
+                    });
+                }
+                step
             }
             wire::STRUCT => {
                 self.push(Frame::Fields, limits)?;
                 0
             }
             wire::LIST | wire::SET => {
-                let Some(left) = count(rest, 1, limits.elements_max, "container")? else {
+                let Some(left) = count(rest, 1, limits.elements_max, ELEMENTS)? else {
                     return Ok(false);
                 };
                 let kind = rest[0];
@@ -133,7 +155,7 @@ impl Scanner {
                 5
             }
             wire::MAP => {
-                let Some(entries) = count(rest, 2, limits.elements_max, "container")? else {
+                let Some(entries) = count(rest, 2, limits.elements_max, ELEMENTS)? else {
                     return Ok(false);
                 };
                 // Counted down from an even number: keys come at even counts, values at odd ones.
@@ -150,7 +172,11 @@ impl Scanner {
 
     fn push(&mut self, frame: Frame, limits: &Limits) -> Result<(), Error> {
         if self.stack.len() > limits.depth_max {
-            return Err(Error::TooLarge("nesting"));
+            return Err(Error::TooLarge {
+                what: "levels of nesting",
+                size: self.stack.len(),
+                limit: limits.depth_max,
+            });
         }
         self.stack.push(frame);
         Ok(())
@@ -175,7 +201,11 @@ pub(super) fn count(
 pub(super) fn within(count: i32, max: usize, what: &'static str) -> Result<usize, Error> {
     let count = usize::try_from(count).map_err(|_| Error::Negative)?;
     if count > max {
-        return Err(Error::TooLarge(what));
+        return Err(Error::TooLarge {
+            what,
+            size: count,
+            limit: max,
+        });
     }
     Ok(count)
 }
@@ -214,6 +244,14 @@ mod tests {
         depth_max: 3,
     };
 
+    fn too_large<T>(size: usize, what: &'static str, limit: usize) -> Result<T, Error> {
+        Err(Error::TooLarge { what, size, limit })
+    }
+
+    fn too_deep<T>() -> Result<T, Error> {
+        too_large(4, "levels of nesting", 3)
+    }
+
     /// Where a value of type `kind` ends; `None` if it doesn't.
     fn end(kind: u8, bytes: &[u8]) -> Result<Option<usize>, Error> {
         let mut scanner = Scanner::default();
@@ -230,16 +268,13 @@ mod tests {
             bytes
         };
         assert_eq!(end(wire::LIST, &lists(3)), Ok(Some(15)));
-        assert_eq!(end(wire::LIST, &lists(4)), Err(Error::TooLarge("nesting")));
+        assert_eq!(end(wire::LIST, &lists(4)), too_deep());
         let structs = |levels: usize| {
             let fields = [wire::STRUCT, 0, 1].repeat(levels - 1);
             [fields, vec![wire::STOP; levels]].concat()
         };
         assert_eq!(end(wire::STRUCT, &structs(3)), Ok(Some(9)));
-        assert_eq!(
-            end(wire::STRUCT, &structs(4)),
-            Err(Error::TooLarge("nesting"))
-        );
+        assert_eq!(end(wire::STRUCT, &structs(4)), too_deep());
         let maps = |levels: usize| {
             let mut bytes = [wire::BOOL, wire::MAP, 0, 0, 0, 1, 1].repeat(levels);
             bytes.truncate(7 * levels - 1);
@@ -247,7 +282,7 @@ mod tests {
             bytes
         };
         assert_eq!(end(wire::MAP, &maps(3)), Ok(Some(20)));
-        assert_eq!(end(wire::MAP, &maps(4)), Err(Error::TooLarge("nesting")));
+        assert_eq!(end(wire::MAP, &maps(4)), too_deep());
     }
 
     #[test]
@@ -259,10 +294,7 @@ mod tests {
         let mut scanner = Scanner::default();
         scanner.start(0, wire::STRUCT);
         let deep = [wire::STRUCT, 0, 1].repeat(100_000);
-        assert_eq!(
-            scanner.advance(&deep, &limits),
-            Err(Error::TooLarge("nesting"))
-        );
+        assert_eq!(scanner.advance(&deep, &limits), too_deep());
         assert!(scanner.steps < 10);
     }
 
@@ -274,14 +306,14 @@ mod tests {
                 Ok(Some(10))
             );
             let six = end(kind, &[wire::BOOL, 0, 0, 0, 6]);
-            assert_eq!(six, Err(Error::TooLarge("container")));
+            assert_eq!(six, too_large(6, ELEMENTS, 5));
             let negative = end(kind, &[wire::BOOL, 0x80, 0, 0, 0]);
             assert_eq!(negative, Err(Error::Negative));
         }
         let five = [&[wire::BOOL, wire::BYTE, 0, 0, 0, 5], &[1; 10][..]].concat();
         assert_eq!(end(wire::MAP, &five), Ok(Some(16)));
         let six = end(wire::MAP, &[wire::BOOL, wire::BYTE, 0, 0, 0, 6]);
-        assert_eq!(six, Err(Error::TooLarge("container")));
+        assert_eq!(six, too_large(6, ELEMENTS, 5));
         let negative = end(wire::MAP, &[wire::BOOL, wire::BYTE, 255, 255, 255, 255]);
         assert_eq!(negative, Err(Error::Negative));
     }
@@ -290,15 +322,14 @@ mod tests {
     fn must_enforce_the_limit_of_strings() {
         let string = |length: u8| [&[0, 0, 0, length], &[b'x'; 11][..]].concat();
         assert_eq!(end(wire::STRING, &string(10)), Ok(Some(14)));
-        assert_eq!(
-            end(wire::STRING, &string(11)),
-            Err(Error::TooLarge("string"))
-        );
+        // A longer one is its reader's to refuse, while the message has room for it.
+        assert_eq!(end(wire::STRING, &string(11)), Ok(Some(15)));
+        assert_eq!(end(wire::STRING, &[0, 0, 0, 96]), Ok(None));
         // Said by the length alone, before a byte of the string has come.
-        assert_eq!(
-            end(wire::STRING, &[0, 0, 0, 11]),
-            Err(Error::TooLarge("string"))
-        );
+        let large = |size| too_large(size, STRING_BYTES, 10);
+        assert_eq!(end(wire::STRING, &[0, 0, 0, 97]), large(97));
+        let most = [0x7f, 0xff, 0xff, 0xff];
+        assert_eq!(end(wire::STRING, &most), large(0x7fff_ffff));
         assert_eq!(
             end(wire::STRING, &[0xff, 0xff, 0xff, 0xff]),
             Err(Error::Negative)
@@ -318,7 +349,7 @@ mod tests {
         }
         assert_eq!(bytes.len(), 110);
         let limit = end(wire::LIST, &bytes[..100]);
-        assert_eq!(limit, Err(Error::TooLarge("message")));
+        assert_eq!(limit, too_large(109, MESSAGE_BYTES, 100));
         assert_eq!(end(wire::LIST, &bytes[..90]), Ok(None));
         let elements = Limits {
             elements_max: usize::MAX,
@@ -328,7 +359,8 @@ mod tests {
         scanner.start(usize::MAX / 2, wire::LIST);
         scanner.position = 0;
         let doubles = scanner.advance(&[wire::DOUBLE, 0x7f, 255, 255, 255], &elements);
-        assert_eq!(doubles, Err(Error::TooLarge("message")));
+        let size = 8 * 0x7fff_ffff + 5;
+        assert_eq!(doubles, too_large(size, MESSAGE_BYTES, 100));
     }
 
     #[test]
@@ -342,7 +374,10 @@ mod tests {
             assert_eq!(end(wire::LIST, &[kind, 0, 0, 0, 0]), Ok(Some(5)));
             assert_eq!(end(wire::MAP, &[kind, kind, 0, 0, 0, 0]), Ok(Some(6)));
         }
-        assert_eq!(end(wire::STRUCT, &[9, 0, 1]), Err(Error::UnknownType(9)));
+        for length in 1..=3 {
+            let unknown = end(wire::STRUCT, &[9, 0, 1][..length]);
+            assert_eq!(unknown, Err(Error::UnknownType(9)), "by its type alone");
+        }
         assert_eq!(end(7, &[]), Err(Error::UnknownType(7)));
     }
 

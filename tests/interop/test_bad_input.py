@@ -8,6 +8,12 @@ from contextlib import ExitStack
 import pytest
 
 from clients import thriftpy
+from thrift.protocol.TCompactProtocol import TCompactProtocol
+from thrift.protocol.THeaderProtocol import THeaderProtocol
+from thrift.protocol.TJSONProtocol import TJSONProtocol
+from thrift.Thrift import TMessageType
+from thrift.transport.THeaderTransport import THeaderClientType, THeaderSubprotocolID
+from thrift.transport.TTransport import TFramedTransport, TMemoryBuffer
 from wire import CALL, EXCEPTION, Connection, message, vector_bytes
 
 MEGABYTE = 1 << 20
@@ -18,7 +24,36 @@ HUGE = struct.pack(">i", 0x7FFFFFFF)
 NEGATIVE = struct.pack(">i", -1)
 STRING_1, LIST_2, MAP_3, STRUCT_1 = b"\x0b\0\1", b"\x0f\0\2", b"\x0d\0\3", b"\x0c\0\1"
 
+
+
+def ping(protocol_of, framed):
+    """`ping()` in another protocol, as Apache Thrift's library says it."""
+    sent = TMemoryBuffer()
+    protocol = protocol_of(TFramedTransport(sent) if framed else sent)
+    protocol.writeMessageBegin("ping", TMessageType.CALL, 1)
+    protocol.writeStructBegin("ping_args")
+    protocol.writeFieldStop()
+    protocol.writeStructEnd()
+    protocol.writeMessageEnd()
+    protocol.trans.flush()
+    return sent.getvalue()
+
+
+def header_protocol(transport):
+    """The compact protocol within the header's, which frames by itself."""
+    return THeaderProtocol(transport, [THeaderClientType.HEADERS], THeaderSubprotocolID.COMPACT)
+
+
+OTHER_PROTOCOLS = {
+    "compact": ping(TCompactProtocol, False),
+    "compact-framed": ping(TCompactProtocol, True),
+    "json": ping(TJSONProtocol, False),
+    "json-framed": ping(TJSONProtocol, True),
+    "header": ping(header_protocol, False),
+}
+
 CUT_OFF = {
+    **OTHER_PROTOCOLS,
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "http-post": b"POST /status HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
     "tls": bytes.fromhex("16030100a5010000a10303") + os.urandom(160),
@@ -75,7 +110,8 @@ def test_garbage_is_answered_or_cut_off(node, case):
     assert node.resident_bytes() < before + MEMORY_MARGIN
 
 
-@pytest.mark.parametrize("case", ["name-length-huge", "string-length-negative", "list-count-negative", "http"])
+@pytest.mark.parametrize("case", ["name-length-huge", "string-length-negative", "list-count-negative", "http",
+                                  *OTHER_PROTOCOLS])
 def test_hopeless_input_is_not_waited_for(node, case):
     """The client keeps its side open; the node needs no more to know."""
     with Connection(node.name) as connection:
