@@ -1,6 +1,10 @@
 /*
  * The store: a key-value store spread over the nodes of a locator ring. Any node answers for any key.
  *
+ * A key has at most 32 MiB, and so has a value; a message, with all that is around them, at most 68 MiB. What is
+ * larger is answered with an exception that names the limit and the size; above the limit of messages the
+ * connection ends with it.
+ *
  * Keys and values are bytes, and `string` and `binary` are the same on the wire. The fields say `string`, as in 2009,
  * because Python's users type text: `put('a', 'apple')`, and `get('a')` returns 'apple'. For bytes that are no UTF-8
  * thriftpy2 takes and returns `bytes`; Apache Thrift's Python code raises UnicodeDecodeError. Who stores such

@@ -4,6 +4,8 @@
  *
  * Binary protocol over TCP, unframed or framed, with the strict or the old message header.
  *
+ * A key has at most 32 MiB, a message at most 68 MiB; see diststore.thrift.
+ *
  * What is `oneway` here was so in the interface of 2009. A node looks at the message type alone: it answers every
  * CALL, whatever the method, and no ONEWAY. So a client whose code sends CALL for these methods (that of 2009 did)
  * may wait for the answer or close the connection at once.

@@ -75,7 +75,8 @@ impl ClientOptions {
         );
         if let Some(first) = names.first() {
             brief += &format!(
-                "\nOptions come before {first}, and -- before a {first} that begins with a dash."
+                "\nOptions come before {first}, and -- before a {first} that begins with a dash.\n\n\
+                 A key and a value have at most 32 MiB each."
             );
         }
         let matches = match parse(&options, program, &brief, arguments)? {

@@ -47,7 +47,9 @@ const BRIEF: &str = "[OPTIONS] [[PEER] PORT]
 
 Starts a node, and with it a network, or joins one. Without PEER it joins the
 first node of its kind found on its own address from port 9900 up, if any.
-PEER is HOST:PORT, or HOST for port 9900; an option beats a position.";
+PEER is HOST:PORT, or HOST for port 9900; an option beats a position.
+
+A key and a value have at most 32 MiB each, a message 68 MiB.";
 
 /// The options of a node.
 pub struct NodeOptions {

@@ -126,14 +126,29 @@ pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
     let Err(end) = conversation.hold(&mut incoming) else {
         return;
     };
+    // Nobody waits for what comes no more.
+    conversation.turn = None;
+    let mut rest_bytes_max = REST_BYTES_MAX;
     if let End::Malformed(error) = end {
-        shared.say_if_verbose(|| match connection.stream.peer_addr() {
-            Ok(peer) => format!("closed the connection of {peer}: {error}"),
-            Err(_) => format!("closed a connection: {error}"),
+        let begun = incoming.begun();
+        shared.say_closed(|| {
+            let peer = connection.stream.peer_addr();
+            let peer = peer.map_or_else(|error| error.to_string(), |peer| peer.to_string());
+            let name = begun.map(|message| String::from_utf8_lossy(message.name));
+            let name = name.map_or(String::new(), |name| format!("{}: ", name.escape_debug()));
+            format!("closed the connection of {peer}: {name}{error}")
         });
+        if let Some(message) = begun.filter(|message| message.kind == MessageKind::Call) {
+            let start = conversation.answers.len();
+            conversation.except(&message, &error.into(), start);
+            if matches!(error, Error::TooLarge { .. }) {
+                // Who sends so much may not read before the end of it.
+                rest_bytes_max = usize::MAX;
+            }
+        }
     }
     if !matches!(end, End::Gone) && conversation.flush().is_ok() {
-        conversation.take_leave();
+        conversation.take_leave(rest_bytes_max);
     }
 }
 
@@ -264,17 +279,24 @@ impl Conversation<'_> {
                 "an answer to nothing",
             )),
         };
-        if let Err(exception) = outcome {
-            self.answers.truncate(start);
-            self.begin(MessageKind::Exception, message);
-            exception.write(&mut self.answers);
-        }
         if message.kind == MessageKind::Oneway {
             self.answers.truncate(start);
+        } else if let Err(exception) = outcome {
+            self.except(message, &exception, start);
         } else if message.framed {
             end_frame(&mut self.answers, start);
         }
         if failed { Err(End::Failed) } else { Ok(()) }
+    }
+
+    /// Answers with an exception, in place of what stands behind `start`.
+    fn except(&mut self, message: &Message<'_>, exception: &Exception, start: usize) {
+        self.answers.truncate(start);
+        self.begin(MessageKind::Exception, message);
+        exception.write(&mut self.answers);
+        if message.framed {
+            end_frame(&mut self.answers, start);
+        }
     }
 
     /// Has the service append its result behind a reply's header.
@@ -307,15 +329,16 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// Ends the connection so that the answers given so far arrive.
-    fn take_leave(&self) {
+    /// Ends the connection so that the answers given so far arrive: reads on for a while, at most as
+    /// long as a message may take.
+    fn take_leave(&self, rest_bytes_max: usize) {
         let mut stream = &self.connection.stream;
         self.connection.enter(Phase::Receiving, self.shared.now());
         let prepared = stream
             .shutdown(Shutdown::Write)
             .and_then(|()| stream.set_read_timeout(Some(QUIET)));
-        let mut rest = [0; 1024];
-        let mut left = REST_BYTES_MAX;
+        let mut rest = [0; 16 << 10];
+        let mut left = rest_bytes_max;
         while prepared.is_ok() && left > 0 {
             match stream.read(&mut rest) {
                 Ok(1..) => left = left.saturating_sub(rest.len()),

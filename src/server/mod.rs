@@ -40,6 +40,7 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,6 +56,9 @@ const BACK_OFF: Duration = Duration::from_millis(20);
 
 /// Trouble is reported once in this time, however often it comes.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// That a connection was closed for what it sent is said once in this time.
+const CLOSED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a stopping server looks which connections have become idle.
 const STOP_INTERVAL: Duration = Duration::from_millis(10);
@@ -85,7 +89,8 @@ pub struct Options {
     /// down: a client that doesn't read takes a thread for less time.
     pub write_limit: Duration,
     pub limits: Limits,
-    /// Whether each request, and each connection closed for what it sent, gets a line in the log.
+    /// Whether each request, and each connection closed for what it sent, gets a line in the log. If
+    /// not, one such connection a second does.
     pub verbose: bool,
     /// Takes the lines that the server says of itself. Must not block.
     pub log: Arc<dyn Fn(&str) + Send + Sync>,
@@ -126,6 +131,8 @@ struct Shared {
     service: Arc<dyn Service>,
     options: Options,
     started: Instant,
+    /// From which microsecond on a closed connection is worth another line.
+    closed_due: AtomicU64,
     turns: Arc<Turns>,
     threads: Arc<Threads>,
     /// Guards the connections and whether the server goes on.
@@ -160,6 +167,7 @@ impl Server {
             service,
             options,
             started: Instant::now(),
+            closed_due: AtomicU64::new(0),
             turns: Arc::default(),
             threads: Arc::default(),
             table: Mutex::new(Table {
@@ -234,6 +242,18 @@ impl Shared {
 
     fn say_if_verbose(&self, line: impl FnOnce() -> String) {
         if self.options.verbose {
+            (self.options.log)(&line());
+        }
+    }
+
+    /// That a connection was closed for what it sent: once in [`CLOSED_INTERVAL`], or always if
+    /// verbose.
+    fn say_closed(&self, line: impl FnOnce() -> String) {
+        let due = self.closed_due.fetch_update(Relaxed, Relaxed, |due| {
+            let now = self.now();
+            (now >= due).then(|| now + CLOSED_INTERVAL.as_micros() as u64)
+        });
+        if self.options.verbose || due.is_ok() {
             (self.options.log)(&line());
         }
     }

@@ -8,6 +8,7 @@ mod complaints;
 mod discovery;
 mod ipv6;
 mod leaving;
+mod limits;
 mod lines;
 mod moving;
 mod output;

@@ -116,6 +116,11 @@ fn must_close_on_garbage_after_answering_what_came_before() {
         // The connection may have been closed before all of it is written.
         let _ = client.stream.write_all(&garbage);
         assert_eq!(client.answer().unwrap().sequence, 1);
+        // What has a name gets an answer.
+        if garbage.windows(5).any(|bytes| bytes == b"ping\0") {
+            let answer = client.answer().unwrap();
+            assert_eq!(answer.result(), Err(Exception::PROTOCOL_ERROR));
+        }
         client.must_be_closed();
     }
     house.call("ping", &[]);

@@ -182,6 +182,13 @@ impl Answer {
     }
 }
 
+impl Answer {
+    pub fn exception(&self) -> Exception {
+        assert_eq!(self.kind, MessageKind::Exception);
+        Exception::read(Reader::new(&self.body, &Limits::default())).unwrap()
+    }
+}
+
 impl Client {
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();

@@ -1,13 +1,14 @@
 //! What clients can't make a server do, however slow, many or silent they are.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use thrifty_p2p::thrift::MessageKind;
+use thrifty_p2p::thrift::{Exception, Limits, MessageKind, begin_message, end_frame};
 
-use crate::house::{LONG, house, message, visit};
+use crate::house::{LONG, house, message, visit, write_arguments};
 
 #[test]
 fn must_close_the_longest_idle_connection_at_the_limit() {
@@ -87,6 +88,91 @@ fn must_keep_serving_a_connection_that_has_been_large_and_quiet() {
         thread::sleep(Duration::from_millis(pause));
         client.call("put", &[b"k", &value]);
         assert!(client.call("get", &[b"k"]).result().unwrap() == value);
+    }
+}
+
+/// Little is a message, and less a string.
+const SMALL: Limits = Limits {
+    message_bytes_max: 1 << 20,
+    string_bytes_max: 1 << 18,
+    ..Limits::DEFAULT
+};
+
+/// A call with a string of so many bytes, framed or not.
+fn put_of(length: usize, framed: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let start = begin_message(&mut bytes, MessageKind::Call, b"put", 3, framed);
+    write_arguments(&mut bytes, &[b"k", &vec![b'x'; length]]);
+    if framed {
+        end_frame(&mut bytes, start);
+    }
+    bytes
+}
+
+#[test]
+fn must_answer_what_is_too_large_though_it_is_sent_to_its_end_first() {
+    let house = house(|options| options.limits = SMALL);
+    for framed in [false, true] {
+        // Far more than lies between the two; with the next request behind it.
+        let large = put_of(50 << 20, framed);
+        let mut client = house.visit();
+        client.call("ping", &[]);
+        client.send(&large);
+        client.send(&message(MessageKind::Call, "ping", 4, &[]));
+        let answer = client.answer().unwrap();
+        assert_eq!((&*answer.name, answer.sequence), ("put", 3));
+        assert_eq!(answer.framed, framed);
+        let said = match framed {
+            false => "52428800 bytes in a string, above the limit of 262144".to_owned(),
+            true => format!(
+                "{} bytes in a message, above the limit of 1048576",
+                large.len()
+            ),
+        };
+        let exception = answer.exception();
+        let expected = Exception::new(Exception::PROTOCOL_ERROR, said);
+        assert_eq!(exception, expected);
+        client.must_be_closed();
+    }
+    // One-way, there is nothing to answer.
+    let mut client = house.visit();
+    let mut oneway = put_of(50 << 20, false);
+    oneway[3] = MessageKind::Oneway as u8;
+    // It may be cut off while it speaks.
+    let _ = client.stream.write_all(&oneway);
+    assert!(!matches!(client.stream.read(&mut [0]), Ok(1..)));
+    // A string that is too long, in a message that isn't, is for the service to refuse.
+    let mut client = house.visit();
+    client.send(&put_of(1 << 19, true));
+    assert_eq!(client.answer().unwrap().result(), Ok(Vec::new()));
+    client.call("ping", &[]);
+}
+
+#[test]
+fn must_say_once_a_second_that_it_has_closed_connections_and_always_if_verbose() {
+    for verbose in [false, true] {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let taken = Arc::clone(&lines);
+        let house = house(|options| {
+            options.verbose = verbose;
+            options.log = Arc::new(move |line| taken.lock().unwrap().push(line.to_owned()));
+        });
+        let began = Instant::now();
+        for _ in 0..50 {
+            let mut client = house.visit();
+            client.send(b"GET / HTTP/1.1\r\n\r\n");
+            client.must_be_closed();
+        }
+        let lines = lines.lock().unwrap();
+        let closed = |line: &&String| line.starts_with("closed the connection of 127.0.0.1:");
+        assert_eq!(lines.iter().filter(closed).count(), lines.len());
+        if verbose {
+            assert_eq!(lines.len(), 50);
+        } else {
+            let most = 1 + began.elapsed().as_secs() as usize;
+            assert!((1..=most).contains(&lines.len()), "{lines:?}");
+        }
+        assert!(lines[0].ends_with("bytes in a method's name, above the limit of 1024"));
     }
 }
 

@@ -1,0 +1,104 @@
+//! Keys and values that are too large: the answer names the limit and the size.
+
+use thrifty_p2p::cli::{Client, ClientOptions, Parsed};
+use thrifty_p2p::locator::{LIMITS, request, write_key};
+use thrifty_p2p::net::{CallError, Network};
+use thrifty_p2p::thrift::{Exception, wire};
+
+use crate::running::{
+    CALL_LIMIT, LOCATION, LONG, Node, SECONDS, STOREGET, STOREPUT, STORESERVER, get, network,
+    own_address, put, run, settle, wait_until,
+};
+
+const LARGEST: usize = LIMITS.string_bytes_max;
+
+fn refused(what: &str, size: usize, limit: usize) -> CallError {
+    let said = format!("{size} bytes in {what}, above the limit of {limit}");
+    CallError::Exception(Exception::new(Exception::PROTOCOL_ERROR, said))
+}
+
+#[test]
+fn must_name_limit_and_size_of_what_is_too_large() {
+    let address = own_address();
+    let nodes = [(); 2].map(|()| Node::store(&address, &[]));
+    settle(&nodes.each_ref());
+    let [one, other] = nodes.each_ref().map(|node| &node.location);
+    let network = network();
+    let large = vec![b'x'; LARGEST + 1];
+    let too_large = |what| refused(what, LARGEST + 1, LARGEST);
+    let value = put(&network, one, b"key", &large);
+    assert_eq!(value, Err(too_large("the value")));
+    assert_eq!(put(&network, one, &large, b""), Err(too_large("the key")));
+    assert_eq!(get(&network, one, &large), Err(too_large("the key")));
+    let get_node = request("get_node", write_key(&large));
+    let owner = network.call(one, &get_node, CALL_LIMIT);
+    assert_eq!(owner, Err(too_large("the key")));
+    // The largest of both fit together, into the calls between nodes as well, and are handed over.
+    let (key, value) = (&large[1..], &large[1..]);
+    assert_eq!(put(&network, one, key, value), Ok(vec![wire::STOP]));
+    assert!(get(&network, other, key).as_deref() == Ok(value));
+    let third = Node::store(&address, &[]);
+    settle(&[&nodes[0], &nodes[1], &third]);
+    let [one, other] = nodes;
+    one.leave("TERM");
+    settle(&[&other, &third]);
+    other.leave("TERM");
+    assert!(get(&network, &third.location, key).as_deref() == Ok(value));
+}
+
+#[test]
+fn must_name_limit_and_size_of_a_message_and_say_that_the_connection_was_closed() {
+    let node = Node::store(&own_address(), &[]);
+    settle(&[&node]);
+    let network = network();
+    let size = LIMITS.message_bytes_max;
+    let answer = put(&network, &node.location, b"key", &vec![b'x'; size]);
+    // Its own limit is the narrower one.
+    assert_eq!(answer, Err(refused("a string", size, LARGEST)));
+    wait_until(LONG, "it says so", || {
+        let out = node.process.out();
+        let line = out
+            .lines()
+            .find(|line| line.starts_with("closed the connection of "));
+        line.is_some_and(|line| line.ends_with("above the limit of 33554432"))
+    });
+    put(&network, &node.location, b"key", b"value").unwrap();
+}
+
+/// An argument has 128 KiB at most on Linux, so no shell gets there; a program that puts a file does.
+#[test]
+fn must_complain_of_what_is_too_large_in_one_line() {
+    let node = Node::store(&own_address(), &[]);
+    settle(&[&node]);
+    let peer = node.location.name();
+    let arguments = ["-h", peer, "key", "value"].map(str::to_owned);
+    let Ok(Parsed::Run(options)) = ClientOptions::parse("storeput", &["KEY", "VALUE"], &arguments)
+    else {
+        panic!("good options");
+    };
+    let client = Client::new(&options).unwrap();
+    let trouble = client.put(b"key", &vec![b'x'; LARGEST + 1]).unwrap_err();
+    let expected = format!(
+        "{peer}: 33554433 bytes in the value, above the limit of 33554432 (exception type 7)"
+    );
+    assert_eq!(trouble.to_string(), expected);
+}
+
+#[test]
+fn must_state_the_limits() {
+    for program in [STORESERVER, LOCATION, STOREPUT, STOREGET] {
+        let help = run(program, &["--help"], SECONDS);
+        let help = String::from_utf8(help.stdout).unwrap();
+        assert!(help.contains("32 MiB"), "{program}: {help}");
+    }
+    let texts = [
+        include_str!("../../README.md"),
+        include_str!("../../idl/diststore.thrift"),
+        include_str!("../../idl/locator.thrift"),
+    ];
+    let key = format!("{} MiB", LARGEST >> 20);
+    let message = format!("{} MiB", LIMITS.message_bytes_max >> 20);
+    for text in texts {
+        assert!(text.contains(&key) && text.contains(&message));
+    }
+}
