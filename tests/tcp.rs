@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
@@ -467,4 +468,39 @@ fn must_not_be_kept_waiting_by_an_answer_that_trickles() {
     let answer = TcpNetwork::default().call(&to, &request("echo", b"x"), SHORT);
     assert_eq!(answer, Err(CallError::Silent));
     trickling.join().unwrap();
+}
+
+/// Not a test of its own: calls to many locations, in a process with few descriptors.
+#[test]
+fn few_descriptors_child() {
+    let Some(port) = std::env::var_os("FEW_DESCRIPTORS_PORT") else {
+        return;
+    };
+    let port = port.to_str().unwrap().parse().unwrap();
+    let network = TcpNetwork::default();
+    for number in 1..100 {
+        let to = Location::new(&format!("127.0.0.{number}"), port).unwrap();
+        let answer = network.call(&to, &request("echo", b"x"), LONG);
+        assert!(answer.is_ok(), "{to}: {answer:?}");
+    }
+}
+
+/// One connection would be kept to each of them.
+#[test]
+fn must_give_up_kept_connections_when_descriptors_are_lacking() {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (echo, _server) = serve(listener);
+    let child = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 30; exec \"$0\" --exact few_descriptors_child",
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .env("FEW_DESCRIPTORS_PORT", port.to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{said}");
+    assert_eq!(echo.served.load(Ordering::SeqCst), 99);
 }

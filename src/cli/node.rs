@@ -94,7 +94,8 @@ impl NodeOptions {
             "copies of each key, 1 to 5, the same on all nodes (2)",
             "N",
         );
-        let text = "connections at a time (three quarters of the descriptor limit)";
+        let text =
+            "connections at a time, at most three quarters of the descriptor limit, as by default";
         options.optopt("", "connections", text, "N");
         options.optflag(
             "",
@@ -133,7 +134,7 @@ impl NodeOptions {
             port: own_port,
             peer: host.map(|text| peer(&text, peer_port)).transpose()?,
             replicas: number(&matches, "replicas", 1..=REPLICAS_MAX)?.unwrap_or(REPLICAS),
-            connections_max: number(&matches, "connections", 1..=1_000_000)?,
+            connections_max: connections(&matches)?,
             die_from_anywhere: matches.opt_present("die-from-anywhere"),
             verbose: matches.opt_present("verbose"),
             status,
@@ -159,6 +160,17 @@ fn number(
             )))
         }
     }
+}
+
+fn connections(matches: &getopts::Matches) -> Result<Option<usize>, Trouble> {
+    let wanted = number(matches, "connections", 1..=1_000_000)?;
+    let most = server::connections_max();
+    if let Some(wanted) = wanted.filter(|wanted| *wanted > most) {
+        return Err(Trouble::usage(format!(
+            "--connections: {wanted} is above {most}, three quarters of the descriptor limit (ulimit -n)"
+        )));
+    }
+    Ok(wanted)
 }
 
 /// Without the brackets that one of IPv6 may have, and without a port: it is not `::1` and 9900
@@ -216,6 +228,10 @@ pub fn run_node<P: Participant>(
     let mut server_options = server::Options {
         limits: LIMITS,
         verbose: options.verbose,
+        relieve: {
+            let network = network.clone();
+            Arc::new(move || network.close_idle())
+        },
         log: Arc::new(log::say),
         ..server::Options::default()
     };

@@ -1,7 +1,7 @@
 //! Making connections: names, addresses, several at a time.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
@@ -16,11 +16,22 @@ const CONNECTING_MAX: usize = 64;
 /// Stack of the threads that connect and look names up.
 const STACK_BYTES: usize = 256 << 10;
 
-/// A connection to the first address of a location that takes one.
-pub(super) fn connect(to: &Location, deadline: Instant) -> Result<TcpStream, CallError> {
+/// Whether this process, or the machine, has no descriptor left: `EMFILE` and `ENFILE`, the same
+/// numbers on every Unix.
+pub(crate) fn lacks_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24))
+}
+
+/// A connection to the first address of a location that takes one. `relieve` is called when there is
+/// no descriptor for it, and says whether it has got one back.
+pub(super) fn connect(
+    to: &Location,
+    deadline: Instant,
+    relieve: &dyn Fn() -> bool,
+) -> Result<TcpStream, CallError> {
     let mut outcome = Err(CallError::Local(format!("{}: no address", to.address())));
     for address in resolve(to, deadline)? {
-        outcome = match (outcome, connect_to(address, deadline)) {
+        outcome = match (outcome, connect_to(address, deadline, relieve)) {
             // One address that refuses doesn't make up for one that is silent.
             (Err(CallError::Silent), Err(_)) => Err(CallError::Silent),
             (_, outcome) => outcome,
@@ -57,12 +68,21 @@ fn resolve(to: &Location, deadline: Instant) -> Result<Vec<SocketAddr>, CallErro
     }
 }
 
-fn connect_to(address: SocketAddr, deadline: Instant) -> Result<TcpStream, CallError> {
+fn connect_to(
+    address: SocketAddr,
+    deadline: Instant,
+    relieve: &dyn Fn() -> bool,
+) -> Result<TcpStream, CallError> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(CallError::Silent);
     }
-    let connected = TcpStream::connect_timeout(&address, left).and_then(|stream| {
+    let once = || TcpStream::connect_timeout(&address, left);
+    let connected = match once() {
+        Err(error) if lacks_descriptors(&error) && relieve() => once(),
+        outcome => outcome,
+    };
+    let connected = connected.and_then(|stream| {
         stream.set_nodelay(true)?;
         Ok((stream.local_addr()?, stream))
     });

@@ -10,6 +10,7 @@ pub(crate) mod incoming;
 mod tcp;
 
 pub use clock::SystemClock;
+pub(crate) use dial::lacks_descriptors;
 pub use tcp::TcpNetwork;
 
 use std::fmt;

@@ -138,6 +138,15 @@ impl TcpNetwork {
         }
     }
 
+    /// Closes the connections that are kept and not in use. False: there were none.
+    pub fn close_idle(&self) -> bool {
+        let mut closed: Vec<_> = Vec::new();
+        for pool in self.pools().of.values_mut() {
+            closed.append(&mut pool.idle);
+        }
+        !closed.is_empty()
+    }
+
     /// Sends everything and hands out an answer for each call.
     fn exchange_all(
         &self,
@@ -297,7 +306,7 @@ impl TcpNetwork {
 
     fn connect(&self, group: &Group<'_>, deadline: Instant) -> Result<Link, CallError> {
         let link = Link {
-            stream: Arc::new(connect(group.to, deadline)?),
+            stream: Arc::new(connect(group.to, deadline, &|| self.close_idle())?),
             sequence: 0,
             limit: None,
             doubtful: false,

@@ -45,6 +45,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::net::lacks_descriptors;
 use crate::service::Service;
 use crate::thrift::Limits;
 use connection::{Connection, Phase};
@@ -75,7 +76,7 @@ const WAKE_LIMIT: Duration = Duration::from_secs(1);
 /// How a server behaves.
 #[derive(Clone)]
 pub struct Options {
-    /// Connections at a time, at least 1. At the limit the one that has been idle longest is
+    /// Connections at a time, at least 1 and at most [`connections_max`]. At the limit the one that has been idle longest is
     /// closed for a new one; if none is idle, the new one waits. Each takes a descriptor, a
     /// thread and some 16 KiB.
     pub connections_max: usize,
@@ -92,6 +93,9 @@ pub struct Options {
     /// Whether each request, and each connection closed for what it sent, gets a line in the log. If
     /// not, one such connection a second does.
     pub verbose: bool,
+    /// Called when there is no descriptor for a new connection: true, if it has got some back. If
+    /// not, the connection that has been idle longest is closed, as at the limit. Must not block.
+    pub relieve: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Takes the lines that the server says of itself. Must not block.
     pub log: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -101,15 +105,22 @@ impl Default for Options {
     /// and for files; an hour, 30 s and 10 s; lines go to stderr.
     fn default() -> Self {
         Options {
-            connections_max: descriptors_max() / 4 * 3,
+            connections_max: connections_max(),
             idle_limit: Duration::from_secs(3600),
             message_limit: Duration::from_secs(30),
             write_limit: Duration::from_secs(10),
             limits: Limits::default(),
             verbose: false,
+            relieve: Arc::new(|| false),
             log: Arc::new(crate::log::complain),
         }
     }
+}
+
+/// How many connections the descriptor limit bears: three quarters of it, as calls to others and files
+/// take some as well.
+pub fn connections_max() -> usize {
+    descriptors_max() / 4 * 3
 }
 
 /// The soft limit of this process, or 1024, the usual one, where the system doesn't tell.
@@ -309,7 +320,12 @@ impl Shared {
                     (self.options.log)(&format!("can't accept a connection: {error}"));
                     reported = Some(Instant::now());
                 }
-                wait(&self.stopping, self.table(), BACK_OFF);
+                let relieved = lacks_descriptors(&error) && (self.options.relieve)();
+                let table = self.table();
+                if lacks_descriptors(&error) && !relieved {
+                    hang_up_longest_idle(&table);
+                }
+                wait(&self.changed, table, BACK_OFF);
             }
         }
         drop(listener);
@@ -324,13 +340,7 @@ impl Shared {
             if table.open.len() < self.options.connections_max || table.listener.is_none() {
                 return table;
             }
-            let idle = table.open.values().filter_map(|connection| {
-                let (phase, since) = connection.phase();
-                (phase == Phase::Idle).then_some((since, connection))
-            });
-            if let Some((_, longest)) = idle.min_by_key(|(since, _)| *since) {
-                longest.hang_up();
-            }
+            hang_up_longest_idle(&table);
             wait(&self.changed, table, BACK_OFF);
         }
     }
@@ -353,7 +363,12 @@ impl Shared {
             shared: Arc::clone(self),
             number,
         };
-        let serve = move || connection::serve(&place.shared, &connection, turn);
+        let serve = move || {
+            let place = place;
+            connection::serve(&place.shared, &connection, turn);
+            // Whoever hears of the end, by the place, finds the descriptor free.
+            drop(connection);
+        };
         self.threads.run(Box::new(serve))
     }
 
@@ -392,6 +407,17 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+/// For a new one.
+fn hang_up_longest_idle(table: &Table) {
+    let idle = table.open.values().filter_map(|connection| {
+        let (phase, since) = connection.phase();
+        (phase == Phase::Idle).then_some((since, connection))
+    });
+    if let Some((_, longest)) = idle.min_by_key(|(since, _)| *since) {
+        longest.hang_up();
     }
 }
 

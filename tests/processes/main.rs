@@ -5,6 +5,7 @@ mod running;
 
 mod bytes;
 mod complaints;
+mod descriptors;
 mod discovery;
 mod ipv6;
 mod leaving;

@@ -111,6 +111,10 @@ impl Process {
         }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal: INT, TERM, STOP, CONT, KILL.
     pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
