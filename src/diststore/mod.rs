@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 use crate::locator::{
-    Application, Item, ItemList, Locator, Participant, State, View, fnv1a, give_way, gone,
+    Application, Item, ItemList, LIMITS, Locator, Participant, State, View, fnv1a, give_way, gone,
 };
 use crate::service::{Call, Order, Service};
 use crate::thrift::{Exception, Write};
@@ -51,6 +51,10 @@ pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator", "diststo
 /// A page or batch of items is closed when it has this many bytes; so it has less than twice as many,
 /// or one large item more.
 const BATCH_BYTES: usize = 1 << 20;
+
+// With room for what is around them, and for the list of members that a page may carry.
+const _: () =
+    assert!(2 * BATCH_BYTES + 2 * LIMITS.string_bytes_max + (1 << 20) <= LIMITS.message_bytes_max);
 
 /// A version so far ahead of the own clock, in microseconds, is refused: a day. It would make all
 /// later versions run ahead as well.

@@ -19,31 +19,23 @@ fn refused(what: &str, size: usize, limit: usize) -> CallError {
 
 #[test]
 fn must_name_limit_and_size_of_what_is_too_large() {
-    let address = own_address();
-    let nodes = [(); 2].map(|()| Node::store(&address, &[]));
-    settle(&nodes.each_ref());
-    let [one, other] = nodes.each_ref().map(|node| &node.location);
+    let node = Node::store(&own_address(), &[]);
+    settle(&[&node]);
+    let at = &node.location;
     let network = network();
     let large = vec![b'x'; LARGEST + 1];
     let too_large = |what| refused(what, LARGEST + 1, LARGEST);
-    let value = put(&network, one, b"key", &large);
+    let value = put(&network, at, b"key", &large);
     assert_eq!(value, Err(too_large("the value")));
-    assert_eq!(put(&network, one, &large, b""), Err(too_large("the key")));
-    assert_eq!(get(&network, one, &large), Err(too_large("the key")));
+    assert_eq!(put(&network, at, &large, b""), Err(too_large("the key")));
+    assert_eq!(get(&network, at, &large), Err(too_large("the key")));
     let get_node = request("get_node", write_key(&large));
-    let owner = network.call(one, &get_node, CALL_LIMIT);
+    let owner = network.call(at, &get_node, CALL_LIMIT);
     assert_eq!(owner, Err(too_large("the key")));
-    // The largest of both fit together, into the calls between nodes as well, and are handed over.
+    // The largest of both fit together.
     let (key, value) = (&large[1..], &large[1..]);
-    assert_eq!(put(&network, one, key, value), Ok(vec![wire::STOP]));
-    assert!(get(&network, other, key).as_deref() == Ok(value));
-    let third = Node::store(&address, &[]);
-    settle(&[&nodes[0], &nodes[1], &third]);
-    let [one, other] = nodes;
-    one.leave("TERM");
-    settle(&[&other, &third]);
-    other.leave("TERM");
-    assert!(get(&network, &third.location, key).as_deref() == Ok(value));
+    assert_eq!(put(&network, at, key, value), Ok(vec![wire::STOP]));
+    assert!(get(&network, at, key).as_deref() == Ok(value));
 }
 
 #[test]
