@@ -311,3 +311,39 @@ fn must_not_forget_what_nobody_says_to_have() {
     assert_eq!(a.items.count(), 100);
     assert_eq!(a.moves().unconfirmed, b.items.count());
 }
+
+/// Two leave, and a newcomer has come to one of them.
+#[test]
+fn must_find_who_stays_before_it_drops_anything() {
+    let networks = [(); 3].map(|()| Arc::new(Direct::default()));
+    let a = store("a:1", 1, networks[0].clone());
+    a.locator.start(None, &*a).unwrap();
+    let b = joined("b:1", &a, networks[1].clone());
+    networks[0].lead_to(&[&b]);
+    b.work();
+    for number in 0..100 {
+        call(&a, "put", &KeyValue::write(&[number], Some(b"v"))).unwrap();
+    }
+    assert!(a.items.count() > 0);
+    assert!(b.locator.begin_leaving());
+    let newcomer = joined("c:1", &b, networks[2].clone());
+    networks[0].lead_to(&[&b, &newcomer]);
+    networks[2].lead_to(&[&a, &b]);
+    assert_eq!(a.locator.view().members().len(), 2, "unknown so far");
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                // Before, it would find the leaver by itself.
+                if a.locator.view().get(newcomer.locator.location()).is_some() {
+                    newcomer.work();
+                }
+                newcomer.pause(Duration::from_millis(1));
+            }
+        });
+        let left = a.leave();
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(left, Ok(0));
+    });
+    a.each_item(|key, version, _| assert_eq!(newcomer.items.version(key), version));
+}
