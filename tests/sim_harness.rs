@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use sim::clock::DAY;
+use sim::network::{Origin, SimNetwork};
 use sim::plan::{Class, Plan};
 use sim::pool::Pool;
 use sim::runner::{Figures, Verdict, run_many, run_world};
 use sim::schedule::{location, play};
-use sim::world::{Item, Options, SimNode, Subject, World};
+use sim::wires::Fate;
+use sim::world::{Item, Options, SimNode, Subject, Way, World};
 use thrifty_p2p::location::Location;
-use thrifty_p2p::net::{CallError, Connection, Environment, Network, Random, Request};
+use thrifty_p2p::net::{CallError, Clock, Connection, Environment, Network, Random, Request};
 use thrifty_p2p::service::{Call, Order, Service};
 use thrifty_p2p::thrift::Exception;
 
@@ -160,7 +163,7 @@ impl SimNode for ToyHandle {
         Arc::new(ToyService(self.0.clone()))
     }
 
-    fn start(&self, _contact: Option<&Location>) -> bool {
+    fn start(&self, _way: &Way) -> bool {
         true
     }
 
@@ -304,6 +307,10 @@ fn must_replay_from_the_seed() {
 
 /// Runs a play without chaos on the toy.
 fn in_world(play: impl Fn(&Arc<World>) + Clone + Send + 'static) {
+    in_world_of(Options::default(), play);
+}
+
+fn in_world_of(options: Options, play: impl Fn(&Arc<World>) + Clone + Send + 'static) {
     let pool = Pool::default();
     for seed in 1..=20 {
         let play = play.clone();
@@ -311,7 +318,7 @@ fn in_world(play: impl Fn(&Arc<World>) + Clone + Send + 'static) {
             &pool,
             seed,
             &toy(Bug::None),
-            Options::default(),
+            options.clone(),
             move |world| {
                 for number in 0..3 {
                     world.boot(&location(number), None);
@@ -404,6 +411,152 @@ fn must_keep_the_order_of_one_connection() {
         let answers = world.client().call_all(&calls, LIMIT);
         assert!(answers.iter().all(Result::is_ok));
         assert_eq!(ask(world, 2), Ok(b"20".to_vec()));
+    });
+}
+
+/// One node's way to others.
+fn net_of(world: &Arc<World>, number: usize) -> SimNetwork {
+    let at = location(number);
+    let (group, _) = world.process(&at).expect("it runs");
+    let origin = Origin {
+        clock: world.clock(&at),
+        location: Some(at),
+        group,
+    };
+    SimNetwork::new(world.clone(), origin)
+}
+
+fn ask_from(world: &Arc<World>, from: usize, to: usize) -> Result<Vec<u8>, CallError> {
+    let limit = Duration::from_secs(2);
+    let request = request("get", b"a".to_vec());
+    net_of(world, from).call(&location(to), &request, limit)
+}
+
+#[test]
+fn must_lose_questions_alone_on_a_deaf_link() {
+    in_world(|world| {
+        world.wires().deafen(&location(0), &location(2));
+        assert_eq!(ask_from(world, 0, 2), Err(CallError::Silent));
+        assert_eq!(ask_from(world, 2, 0), Ok(vec![]));
+        world.wires().join(&location(0), &location(2));
+        assert_eq!(ask_from(world, 0, 2), Ok(vec![]));
+    });
+}
+
+#[test]
+fn must_catch_the_messages_that_a_trap_is_for() {
+    in_world(|world| {
+        let (here, there) = (location(0), location(2));
+        world.wires().trap((&here, &there), 1, 1, Fate::Lost);
+        let late = Fate::Late(Duration::from_secs(1));
+        world.wires().trap((&there, &here), 0, 1, late);
+        let before = world.scheduler.now();
+        assert_eq!(ask_from(world, 0, 2), Ok(vec![]));
+        assert!(world.scheduler.now() - before > Duration::from_secs(1));
+        assert_eq!(ask_from(world, 0, 2), Err(CallError::Silent));
+        assert_eq!(ask_from(world, 0, 2), Ok(vec![]));
+    });
+}
+
+/// How long a put of so many bytes at the first node takes, which sends two copies.
+fn put_bytes(world: &Arc<World>, bytes: usize) -> Option<Duration> {
+    let before = world.scheduler.now();
+    let net = world.client();
+    let value = vec![b'x'; bytes];
+    let put = world.subject.put(&net, &location(0), b"a", &value);
+    put.ok().map(|()| world.scheduler.now() - before)
+}
+
+/// The toy's mover would copy all the time.
+fn resting_movers() -> Options {
+    Options {
+        mover_rests: (60_000_000, 60_000_001),
+        ..Options::default()
+    }
+}
+
+#[test]
+fn must_take_time_for_bytes() {
+    in_world_of(resting_movers(), |world| {
+        world.wires().narrow(&location(0), 1_000_000);
+        let took = put_bytes(world, 2_000_000).expect("within ten seconds");
+        assert!(took > Duration::from_secs(4), "{took:?}");
+        assert!(took < Duration::from_millis(4_900), "{took:?}");
+        assert_eq!(put_bytes(world, 6_000_000), None);
+        // The second copy is still on its way; small ones slip between.
+        let took = put_bytes(world, 100).expect("it is small");
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    });
+}
+
+#[test]
+fn must_put_limits_off_for_bytes_that_move() {
+    let options = Options {
+        bytes_buy: Some(500_000),
+        ..resting_movers()
+    };
+    in_world_of(options, |world| {
+        put_bytes(world, 6_000_000).expect("the link is wide");
+        world.wires().narrow(&location(0), 1_000_000);
+        let read = ask_from(world, 1, 0).map(|value| value.len());
+        assert_eq!(read, Ok(6_000_000)); // six seconds, of which four are bought
+        world.wires().narrow(&location(0), 300_000);
+        assert_eq!(ask_from(world, 1, 0), Err(CallError::Silent));
+        world.stop(&location(0));
+        let before = world.scheduler.now();
+        assert_eq!(ask_from(world, 1, 0), Err(CallError::Silent));
+        let waited = world.scheduler.now() - before;
+        assert!(waited < Duration::from_millis(2_100), "{waited:?}");
+    });
+}
+
+#[test]
+fn must_have_clocks_that_jump_stand_still_and_sleep() {
+    in_world(|world| {
+        let second = Duration::from_secs(1);
+        let (clock, other) = (world.clock(&location(0)), world.clock(&location(1)));
+        for ahead in [400 * DAY, -400 * DAY, 0] {
+            clock.set_ahead(ahead);
+            other.set_ahead(0);
+            assert_eq!(clock.wall() - other.wall(), ahead);
+        }
+        clock.stand_still();
+        let (wall, now) = (clock.wall(), clock.now());
+        world.scheduler.sleep(second);
+        assert_eq!((clock.wall(), clock.now()), (wall, now + second));
+        clock.set_ahead(0);
+        world.suspend(&location(0));
+        let (wall, now) = (clock.wall(), clock.now());
+        world.scheduler.sleep(second);
+        world.wake(&location(0));
+        assert_eq!((clock.wall(), clock.now()), (wall + 1_000_000, now));
+        world.scheduler.sleep(second);
+        assert_eq!(clock.now(), now + second);
+    });
+}
+
+/// Who waits on a suspended machine waits by its clock.
+#[test]
+fn must_wait_by_the_clock_of_a_machine() {
+    in_world(|world| {
+        world.stop(&location(1));
+        let (waiter, waited) = (world.clone(), Arc::new(Mutex::new(None)));
+        let noted = waited.clone();
+        let group = world.process(&location(0)).expect("it runs").0;
+        let now = world.scheduler.now();
+        world.scheduler.spawn(group, "waits", now, move || {
+            let silent = ask_from(&waiter, 0, 1);
+            assert_eq!(silent, Err(CallError::Silent));
+            *noted.lock().expect("nobody panics") = Some(waiter.scheduler.now() - now);
+        });
+        let second = Duration::from_secs(1);
+        world.scheduler.sleep(second);
+        world.suspend(&location(0));
+        world.scheduler.sleep(10 * second);
+        world.wake(&location(0));
+        world.scheduler.sleep(3 * second);
+        let waited = *waited.lock().expect("nobody panics");
+        assert_eq!(waited, Some(12 * second));
     });
 }
 

@@ -3,6 +3,7 @@
 //! From the ground up:
 //!
 //! * `pool`: threads; `scheduler`: activities, virtual time, whose turn it is;
+//! * `clock`: a machine's clocks; `wires`: the state of the links;
 //! * `network`: calls between nodes, and all that can happen to them;
 //! * `world`: processes, clocks, crashes; what a node and a client are to it;
 //! * `store`: what is tested, as such a node;
@@ -17,6 +18,7 @@
 // Each test file uses a part.
 #![allow(dead_code)]
 
+pub mod clock;
 pub mod history;
 pub mod network;
 pub mod plain;
@@ -27,4 +29,5 @@ pub mod schedule;
 pub mod scheduler;
 pub mod store;
 pub mod truth;
+pub mod wires;
 pub mod world;

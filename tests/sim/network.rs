@@ -1,4 +1,5 @@
-//! The network of the simulated world: carries calls between nodes that are all in this process.
+//! The network of the simulated world: carries calls between nodes that are all in this process. The
+//! links' state is in `wires`.
 //!
 //! A call is a message there, an activity of the called node, and a message back; the caller waits
 //! for at most its limit, and what it no longer waits for is carried out all the same. What can
@@ -10,161 +11,41 @@
 //! * the called node dies: broken. It is stopped: silent, and carried out when it is continued;
 //! * lost, or on a link that is cut: silent. What was sent on a cut link is lost or comes after
 //!   the cut is healed, as TCP sends again;
+//! * on a narrow link: its bytes take time, behind those that are on their way there already. Whether
+//!   bytes that move put a caller's limit off is `Options::bytes_buy`;
 //! * a connection is reset: broken, or carried out twice, as a network tries once again afresh;
 //! * local trouble: not sent.
 //!
 //! What a dying node has sent still arrives.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use thrifty_p2p::location::Location;
-use thrifty_p2p::net::{Answer, CallError, Connection, Network, Request};
+use thrifty_p2p::net::{Answer, CallError, Clock, Connection, Network, Request};
 use thrifty_p2p::service::{Call, Service};
 
-use super::scheduler::{Group, Ticket};
-use super::world::World;
-
-/// How bad the network is. Per mille of the calls.
-#[derive(Debug, Clone, Default)]
-pub struct Weather {
-    /// Requests or answers that are never heard of again.
-    pub lost: usize,
-    /// Connections that end after a request was carried out and before its answer.
-    pub reset: usize,
-    /// Calls that can't be made for lack of ports or descriptors.
-    pub local_trouble: usize,
-    /// Questions and answers of these methods that come late.
-    pub late: usize,
-    pub late_methods: Vec<&'static str>,
-}
+use super::clock::MachineClock;
+use super::scheduler::Group;
+use super::wires::{Fate, Message, Open};
+use super::world::{HUNG_UP, World};
 
 /// The most that a late message takes, in microseconds: there and back less than the limit for an
 /// answer.
 const LATE_MAX: usize = 240_000;
 
+/// Of a message, besides its arguments or its result and the method's name.
+const HEADER_BYTES: usize = 12;
+
 /// Who calls. Clients have no location; nothing is ever cut off from them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Origin {
     pub location: Option<Location>,
     pub group: Group,
-}
-
-/// What a network is in the middle of.
-#[derive(Default)]
-pub struct Wires {
-    pub weather: Weather,
-    calls: BTreeMap<u64, Open>,
-    calls_made: u64,
-    /// Directed: (from, to).
-    cuts: BTreeSet<(Location, Location)>,
-    /// Messages to and from this node come no later than then.
-    slow: Vec<(Location, Duration)>,
-    /// What was sent on a cut link and not lost.
-    held: Vec<Message>,
-}
-
-/// One `call_all` that somebody waits for.
-struct Open {
-    ticket: Ticket,
-    from: Origin,
-    legs: Vec<Leg>,
-    missing: usize,
-    /// The event at which the last answer was given, which is still to get here.
-    given: u64,
-}
-
-/// One call of it.
-struct Leg {
-    to: Location,
-    /// The process that has taken it.
-    taken_by: Option<Group>,
-    answer: Option<Answer>,
-}
-
-struct Message {
-    from: Option<Location>,
-    to: Option<Location>,
-    method: &'static str,
-    /// What it does on arrival. It must not wait.
-    effect: Box<dyn FnOnce() + Send>,
-}
-
-impl Wires {
-    fn open(&mut self, from: Origin, calls: &[(Location, Request)], ticket: Ticket) -> u64 {
-        self.calls_made += 1;
-        let legs: Vec<_> = calls
-            .iter()
-            .map(|(to, _)| Leg {
-                to: to.clone(),
-                taken_by: None,
-                answer: None,
-            })
-            .collect();
-        let missing = legs.len();
-        let open = Open {
-            ticket,
-            from,
-            legs,
-            missing,
-            given: 0,
-        };
-        self.calls.insert(self.calls_made, open);
-        self.calls_made
-    }
-
-    /// Notes an answer unless there is one, or nobody waits any more. The ticket of a caller who
-    /// now has all.
-    fn answer(&mut self, call: u64, leg: usize, answer: Answer) -> Option<Ticket> {
-        let open = self.calls.get_mut(&call)?;
-        let slot = &mut open.legs[leg].answer;
-        if slot.is_some() {
-            return None;
-        }
-        *slot = Some(answer);
-        open.missing -= 1;
-        (open.missing == 0).then_some(open.ticket)
-    }
-
-    /// The unanswered legs for which `of` holds: call, leg, caller.
-    fn unanswered(&self, of: impl Fn(&Open, &Leg) -> bool) -> Vec<(u64, usize, Origin)> {
-        let mut found = Vec::new();
-        for (id, open) in &self.calls {
-            for (place, leg) in open.legs.iter().enumerate() {
-                if leg.answer.is_none() && of(open, leg) {
-                    found.push((*id, place, open.from.clone()));
-                }
-            }
-        }
-        found
-    }
-
-    fn is_cut(&self, from: Option<&Location>, to: Option<&Location>) -> bool {
-        match (from, to) {
-            (Some(from), Some(to)) => self.cuts.contains(&(from.clone(), to.clone())),
-            _ => false,
-        }
-    }
-
-    pub fn cut(&mut self, from: &Location, to: &Location) {
-        self.cuts.insert((from.clone(), to.clone()));
-    }
-
-    /// The cut has lasted so long that nobody tries to send any more what it has held back.
-    pub fn lose_held(&mut self) {
-        self.held.clear();
-    }
-
-    pub fn is_whole(&self) -> bool {
-        self.cuts.is_empty()
-    }
-
-    pub fn slow_down(&mut self, location: &Location, until: Duration) {
-        self.slow.push((location.clone(), until));
-    }
+    /// By which it waits.
+    pub clock: Arc<MachineClock>,
 }
 
 /// The requests of one `call_all` to one node.
@@ -172,46 +53,46 @@ type Batch = Vec<(usize, Request)>;
 
 impl World {
     /// Sends a message on its way.
-    fn transmit(
-        self: &Arc<Self>,
-        from: Option<Location>,
-        to: Option<Location>,
-        method: &'static str,
-        effect: impl FnOnce() + Send + 'static,
-    ) {
+    fn transmit(self: &Arc<Self>, message: Message) {
+        let (from, to) = (&message.from, &message.to);
+        let among_nodes = from.is_some() && to.is_some();
         let lost = self.wires().weather.lost;
-        if from.is_some() && to.is_some() && self.chance(lost) {
+        let fate = self.wires().fate(&message);
+        if fate == Some(Fate::Lost) || (among_nodes && self.chance(lost)) {
             self.scheduler
-                .trace(format_args!("  lost: {} -> {}", name(&from), name(&to)));
+                .trace(format_args!("  lost: {} -> {}", name(from), name(to)));
             return;
         }
-        let message = Message {
-            from,
-            to,
-            method,
-            effect: Box::new(effect),
+        let Some(message) = self.unless_cut(message) else {
+            return;
         };
-        if let Some(message) = self.unless_cut(message) {
-            let world = self.clone();
-            let at = self.scheduler.now() + self.latency(&message);
-            self.scheduler.act_at(at, move || {
-                if let Some(message) = world.unless_cut(message) {
-                    (message.effect)();
-                }
-            });
+        let now = self.scheduler.now();
+        let mut at = now + self.latency(&message);
+        if let Some(Fate::Late(time)) = fate {
+            let (from, to) = (name(&message.from), name(&message.to));
+            self.scheduler
+                .trace(format_args!("  held back for {time:?}: {from} -> {to}"));
+            at += time;
         }
+        if let Some(transfer) = self.wires().transfer(&message, now) {
+            at += transfer.end - now;
+        }
+        let world = self.clone();
+        self.scheduler.act_at(at, move || {
+            if let Some(message) = world.unless_cut(message) {
+                (message.effect)();
+            }
+        });
     }
 
     /// Gives the message back if its link is not cut; else loses it, or keeps it until healed.
     fn unless_cut(&self, message: Message) -> Option<Message> {
-        let cut = self
-            .wires()
-            .is_cut(message.from.as_ref(), message.to.as_ref());
+        let cut = self.wires().is_cut(&message);
         if !cut {
             return Some(message);
         }
         if self.chance(500) {
-            self.wires().held.push(message);
+            self.wires().hold(message);
         }
         None
     }
@@ -233,16 +114,7 @@ impl World {
         } else {
             self.between(from, to)
         };
-        let now = self.scheduler.now();
-        let slow = {
-            let mut wires = self.wires();
-            wires.slow.retain(|(_, until)| *until > now);
-            let touched = |location: &Location| {
-                message.from.as_ref() == Some(location) || message.to.as_ref() == Some(location)
-            };
-            let spells = wires.slow.iter().filter(|(location, _)| touched(location));
-            spells.map(|(_, until)| *until - now).max()
-        };
+        let slow = self.wires().slowness(message, self.scheduler.now());
         match slow {
             Some(most) => usual.max(self.between(0, most.as_micros() as usize + 1)),
             None => usual,
@@ -251,25 +123,13 @@ impl World {
 
     /// Ends every cut; what was held on the way goes on.
     pub fn heal(self: &Arc<Self>) {
-        let held = {
-            let mut wires = self.wires();
-            wires.cuts.clear();
-            std::mem::take(&mut wires.held)
-        };
+        let held = self.wires().take_held();
         self.scheduler.trace(format_args!("healed"));
         for message in held {
             // Sent again when its time to wait, which has doubled again and again, is over.
             let at = self.scheduler.now() + self.between(0, 2_000_000);
             let world = self.clone();
-            self.scheduler.act_at(at, move || {
-                let Message {
-                    from,
-                    to,
-                    method,
-                    effect,
-                } = message;
-                world.transmit(from, to, method, effect);
-            });
+            self.scheduler.act_at(at, move || world.transmit(message));
         }
     }
 
@@ -289,9 +149,17 @@ impl World {
         }
         let sent_to = self.process(to).map(|(group, _)| group);
         let (world, back, there) = (self.clone(), from.location.clone(), to.clone());
-        let method = batch[0].1.method;
-        self.transmit(from.location.clone(), Some(to.clone()), method, move || {
-            world.arrive(call, back, &there, sent_to, batch);
+        let sizes = batch
+            .iter()
+            .map(|(_, request)| HEADER_BYTES + request.method.len() + request.arguments.len());
+        self.transmit(Message {
+            from: from.location.clone(),
+            to: Some(to.clone()),
+            method: batch[0].1.method,
+            question: true,
+            call,
+            bytes: sizes.sum(),
+            effect: Box::new(move || world.arrive(call, back, &there, sent_to, batch)),
         });
     }
 
@@ -320,7 +188,7 @@ impl World {
             }
             return;
         };
-        if let Some(open) = self.wires().calls.get_mut(&call) {
+        if let Some(open) = self.wires().call(call) {
             for (leg, _) in &batch {
                 open.legs[*leg].taken_by = Some(group);
             }
@@ -332,7 +200,9 @@ impl World {
             }
         }
         let method = batch[0].1.method;
-        let at = self.scheduler.now() + self.hesitation();
+        let late = self.hesitation();
+        let in_order = self.node(to).is_some_and(|node| node.serves_in_order());
+        let at = self.scheduler.now() + if in_order { Duration::ZERO } else { late };
         let (world, to) = (self.clone(), to.clone());
         self.scheduler.spawn(group, method, at, move || {
             world.serve(call, back.as_ref(), &to, &*service, batch);
@@ -386,10 +256,16 @@ impl World {
         let outcome = service.call(&call, &mut result);
         self.observe();
         let given = self.history().next_event();
-        if let Some(open) = self.wires().calls.get_mut(&number) {
+        if let Some(open) = self.wires().call(number) {
             open.given = given;
         }
-        outcome.map(|()| result).map_err(CallError::Exception)
+        outcome.map(|()| result).map_err(|exception| {
+            if exception.kind == HUNG_UP {
+                CallError::Broken(exception.message)
+            } else {
+                CallError::Exception(exception)
+            }
+        })
     }
 
     fn send_back(
@@ -401,8 +277,15 @@ impl World {
         answer: Answer,
     ) {
         let world = self.clone();
-        self.transmit(Some(from.clone()), back, method, move || {
-            world.answer(call, leg, answer);
+        let bytes = answer.as_ref().map_or(0, Vec::len);
+        self.transmit(Message {
+            from: Some(from.clone()),
+            to: back,
+            method,
+            question: false,
+            call,
+            bytes: HEADER_BYTES + method.len() + bytes,
+            effect: Box::new(move || world.answer(call, leg, answer)),
         });
     }
 
@@ -461,7 +344,7 @@ struct Closing<'a>(&'a World, u64);
 
 impl Closing<'_> {
     fn close(&self) -> Option<Open> {
-        self.0.wires().calls.remove(&self.1)
+        self.0.wires().close(self.1)
     }
 }
 
@@ -481,7 +364,8 @@ impl Network for SimNetwork {
             return vec![Err(CallError::Silent); calls.len()]; // a destructor of an ended activity
         }
         scheduler.check_alive();
-        let until = scheduler.now() + limit;
+        let clock = &self.origin.clock;
+        let began = clock.now();
         let ticket = scheduler.ticket();
         let call = world.wires().open(self.origin.clone(), calls, ticket);
         let closing = Closing(world, call);
@@ -495,10 +379,28 @@ impl Network for SimNetwork {
         for (to, batch) in batches {
             world.send(call, &self.origin, to, batch);
         }
-        if world.wires().calls[&call].missing == 0 {
-            scheduler.yield_now();
-        } else {
-            scheduler.wait(ticket, until);
+        // `None`: all answers are there.
+        let left = || {
+            let now = scheduler.now();
+            let (missing, moved) = {
+                let mut wires = world.wires();
+                let open = wires
+                    .call(call)
+                    .expect("BUG: a call is open while it waits");
+                (open.missing, open.moved(now))
+            };
+            let until = began + limit + world.time_for(moved);
+            (missing > 0).then(|| until.saturating_sub(clock.now()))
+        };
+        match left() {
+            None => scheduler.yield_now(),
+            Some(mut time) => loop {
+                scheduler.wait(ticket, scheduler.now() + time);
+                match left() {
+                    Some(more) if !more.is_zero() => time = more,
+                    _ => break,
+                }
+            },
         }
         let open = closing.close().expect("BUG: a call is open while it waits");
         self.given.store(open.given, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use thrifty_p2p::net::{Environment, Network};
 use thrifty_p2p::service::{Call, Order, Service};
 use thrifty_p2p::thrift::Exception;
 
-use super::world::{Item, SimNode, Subject, TICK};
+use super::world::{Item, SimNode, Subject, TICK, Way};
 
 /// A service that adds nothing to the locator.
 struct Plain(Locator);
@@ -38,7 +38,11 @@ impl SimNode for Node {
         self.0.clone()
     }
 
-    fn start(&self, contact: Option<&Location>) -> bool {
+    fn start(&self, way: &Way) -> bool {
+        let contact = match way {
+            Way::Join(contact) => Some(contact),
+            Way::Begin | Way::Look(_) => None,
+        };
         self.0.0.start(contact, &*self.0).is_ok()
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use thrifty_p2p::net::Random;
 
 use super::history::Promise;
-use super::network::Weather;
 use super::runner::print_trace;
+use super::wires::Weather;
 use super::world::Options;
 
 /// What may go wrong.

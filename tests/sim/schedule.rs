@@ -13,10 +13,11 @@ use std::time::Duration;
 use thrifty_p2p::location::Location;
 
 use super::history::Outcome;
-use super::network::{SimNetwork, Weather};
+use super::network::SimNetwork;
 use super::plan::{Class, Plan};
 use super::runner::Figures;
 use super::scheduler::Ticket;
+use super::wires::Weather;
 use super::world::{Phase, Process, TICK, World};
 
 /// How long the world may take to settle, in its own time.

@@ -1,17 +1,29 @@
-//! A store node in the simulated world, and how clients talk to it.
+//! A store node in the simulated world, and how clients talk to it. All that the worlds know of a node's
+//! interface is here, but for `plain`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use thrifty_p2p::cli;
 use thrifty_p2p::diststore::{KeyValue, SERVICE_TYPES, Store};
 use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{Locator, Options, Participant, State, read_result, write_key};
+use thrifty_p2p::locator::{
+    EMPTY, Locator, Options, Participant, StartError, State, Status, read_result, write_key,
+};
 use thrifty_p2p::net::{Connection, Environment, Network, Request};
 use thrifty_p2p::ring::{self, Ring};
 use thrifty_p2p::service::Service;
 use thrifty_p2p::thrift::wire;
 
-use super::world::{Item, SimNode, Subject, TICK};
+use super::world::{Item, SimNode, Subject, TICK, Way};
+
+/// What bytes that move buy a caller: nothing yet at `TcpNetwork`, whose limits are for a whole call. To
+/// become `Some(64 << 10)` together with it.
+pub const BYTES_BUY: Option<u64> = None;
+
+/// How often a node that looks for a network looks again, and for how long.
+const FIND_INTERVAL: Duration = Duration::from_millis(10);
+const FIND_LIMIT: Duration = Duration::from_secs(20);
 
 /// A client waits longer than a node does.
 const CLIENT_LIMIT: Duration = Duration::from_secs(20);
@@ -22,17 +34,64 @@ pub struct StoreRing {
 
 struct Node(Arc<Store>);
 
+impl Node {
+    /// As the program does without `--host`.
+    fn look_for_a_network(&self, places: &[Location]) -> Result<bool, StartError> {
+        let locator = self.0.locator();
+        let clock = &locator.environment().clock;
+        let began = clock.now();
+        loop {
+            let (found, looking) = self.look_around(places);
+            let joined = match &found {
+                Some(found) => locator.start(Some(found), &*self.0).map(|()| true),
+                None => locator.start_among(&looking, &*self.0),
+            };
+            let late = clock.now().saturating_sub(began) > FIND_LIMIT;
+            match joined {
+                Err(StartError::Unreachable(..)) | Ok(false) if !late => clock.pause(FIND_INTERVAL),
+                joined => return joined,
+            }
+        }
+    }
+
+    /// The first node that knows its network; if there is none, those that look for one.
+    fn look_around(&self, places: &[Location]) -> (Option<Location>, Vec<Location>) {
+        let locator = self.0.locator();
+        let mut looking = Vec::new();
+        for place in places.iter().filter(|place| *place != locator.location()) {
+            let network = &locator.environment().network;
+            let answer = network.call(place, &request("status", EMPTY.to_vec()), TICK);
+            match answer.and_then(|result| Status::read(&result)) {
+                Ok(status) if status.looking => looking.push(place.clone()),
+                Ok(status) if status.joined && status.me.state != State::Gone => {
+                    return (Some(place.clone()), Vec::new());
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        (None, looking)
+    }
+}
+
 impl SimNode for Node {
     fn service(&self) -> Arc<dyn Service> {
         self.0.clone()
     }
 
-    fn start(&self, contact: Option<&Location>) -> bool {
-        let started = self.0.locator().start(contact, &*self.0);
-        if let Err(why) = &started {
-            self.0.locator().say(&why.to_string());
+    fn start(&self, way: &Way) -> bool {
+        let locator = self.0.locator();
+        let started = match way {
+            Way::Begin => locator.start(None, &*self.0).map(|()| true),
+            Way::Join(contact) => locator.start(Some(contact), &*self.0).map(|()| true),
+            Way::Look(places) => self.look_for_a_network(places),
+        };
+        match started {
+            Ok(started) => started,
+            Err(why) => {
+                locator.say(&why.to_string());
+                false
+            }
         }
-        started.is_ok()
     }
 
     fn tick(&self) {
@@ -101,6 +160,10 @@ impl Subject for StoreRing {
         };
         let locator = Locator::new(location.clone(), options, environment);
         Arc::new(Node(Arc::new(Store::new(locator))))
+    }
+
+    fn says_safe(&self, net: &dyn Network, at: &Location) -> bool {
+        cli::ask_all(net, at).is_ok_and(|report| report.safe)
     }
 
     fn put(

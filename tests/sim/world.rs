@@ -10,11 +10,15 @@ use std::time::Duration;
 
 use thrifty_p2p::location::Location;
 use thrifty_p2p::net::{Clock, Environment, Network, Random};
+
 use thrifty_p2p::service::Service;
 
+use super::clock::MachineClock;
 use super::history::History;
-use super::network::{Origin, SimNetwork, Weather, Wires};
+use super::network::{Origin, SimNetwork};
 use super::scheduler::{Group, Scheduler, Ticket, WORLD};
+use super::store::BYTES_BUY;
+use super::wires::{Weather, Wires};
 
 /// How often a node is ticked.
 pub const TICK: Duration = Duration::from_millis(500);
@@ -22,8 +26,9 @@ pub const TICK: Duration = Duration::from_millis(500);
 /// Longer than any message is on its way.
 const CLOCK_STANDS: Duration = Duration::from_secs(3);
 
-/// 2026-01-01, in microseconds.
-const EPOCH: i64 = 1_767_225_600_000_000;
+/// The kind of the exception by which a service says that its connection just ends: an original's
+/// answer to what goes wrong.
+pub const HUNG_UP: i32 = i32::MIN;
 
 /// A copy of a key's value, as a node has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,12 +38,33 @@ pub struct Item {
     pub value: Vec<u8>,
 }
 
+/// How a node comes into its network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// It starts one.
+    Begin,
+    /// It joins that of this node, as with `--host`.
+    Join(Location),
+    /// It looks for one at these places, as without `--host`, and starts one if there is none.
+    Look(Vec<Location>),
+}
+
 /// A node's logic. The world is told the truth by the last two.
 pub trait SimNode: Send + Sync {
     fn service(&self) -> Arc<dyn Service>;
 
-    /// Joins the network of `contact`, or starts one. `false`: the process ends.
-    fn start(&self, contact: Option<&Location>) -> bool;
+    /// Comes into a network. `false`: the process ends.
+    fn start(&self, way: &Way) -> bool;
+
+    /// It takes calls before it has started.
+    fn listens_at_once(&self) -> bool {
+        true
+    }
+
+    /// It serves one connection after the other.
+    fn serves_in_order(&self) -> bool {
+        false
+    }
 
     fn tick(&self);
 
@@ -69,6 +95,12 @@ pub trait SimNode: Send + Sync {
 pub trait Subject: Send + Sync {
     fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode>;
 
+    /// What `location --status` says, asked at `at`: every key is safe now.
+    fn says_safe(&self, net: &dyn Network, at: &Location) -> bool {
+        let _ = (net, at);
+        false
+    }
+
     /// `Ok`: acknowledged.
     fn put(&self, net: &dyn Network, to: &Location, key: &[u8], value: &[u8])
     -> Result<(), String>;
@@ -85,6 +117,8 @@ pub struct Options {
     pub weather: Weather,
     /// Every process's wall clock is off by up to this, either way.
     pub clocks_apart: Duration,
+    /// So many bytes that have moved put a call's time limit off by a second; `None`: it is one for all.
+    pub bytes_buy: Option<u64>,
     /// How long a mover rests that nobody wakes, in microseconds.
     pub mover_rests: (usize, usize),
     /// Note when the world is stable. It costs a look at every node after every call.
@@ -100,6 +134,7 @@ impl Default for Options {
         Options {
             weather: Weather::default(),
             clocks_apart: Duration::from_secs(300),
+            bytes_buy: BYTES_BUY,
             mover_rests: (50_000, 500_000),
             watch_stability: false,
             turns_max: 2_000_000,
@@ -120,8 +155,8 @@ pub struct Process {
     pub group: Group,
     pub phase: Phase,
     pub stopped: bool,
-    /// How far it is off.
-    clock: i64,
+    /// Calls reach it.
+    listens: bool,
     pub node: Arc<dyn SimNode>,
     service: Arc<dyn Service>,
 }
@@ -133,8 +168,9 @@ pub struct World {
     pub subject: Arc<dyn Subject>,
     options: Options,
     processes: Mutex<BTreeMap<Location, Process>>, // guards itself
-    /// When the last run at a location ended, and its clock.
-    ended: Mutex<BTreeMap<Location, (Duration, i64)>>, // guards itself
+    /// When the last run at a location ended.
+    ended: Mutex<BTreeMap<Location, Duration>>, // guards itself
+    clocks: Mutex<BTreeMap<Location, Arc<MachineClock>>>, // guards itself
     wires: Mutex<Wires>,                           // guards itself
     history: Mutex<History>,                       // guards itself
 }
@@ -155,6 +191,7 @@ impl World {
             options,
             processes: Mutex::default(),
             ended: Mutex::default(),
+            clocks: Mutex::default(),
             wires: Mutex::new(wires),
             history: Mutex::default(),
         })
@@ -213,7 +250,7 @@ impl World {
 
     pub fn process(&self, location: &Location) -> Option<(Group, Arc<dyn Service>)> {
         let slots = self.slots();
-        let process = slots.get(location)?;
+        let process = slots.get(location).filter(|process| process.listens)?;
         Some((process.group, process.service.clone()))
     }
 
@@ -222,6 +259,7 @@ impl World {
         let origin = Origin {
             location: None,
             group: WORLD,
+            clock: Arc::new(MachineClock::new(self.scheduler.clone())),
         };
         SimNetwork::new(self.clone(), origin)
     }
@@ -232,48 +270,51 @@ impl World {
         self.scheduler.spawn(WORLD, name, now, job);
     }
 
-    /// Starts a process. It takes calls at once.
+    /// Starts a process: joins the network of the contact, or starts one.
     pub fn boot(self: &Arc<Self>, location: &Location, contact: Option<&Location>) {
+        let way = contact.cloned().map_or(Way::Begin, Way::Join);
+        self.boot_as(&*self.subject.clone(), location, way);
+    }
+
+    pub fn boot_as(self: &Arc<Self>, subject: &dyn Subject, location: &Location, way: Way) {
         let group = self.scheduler.new_group();
-        let off = self.clock_of(location);
+        let clock = self.wind_clock(location);
         self.scheduler.trace(format_args!(
-            "{location} boots as process {}, contact {contact:?}, clock off by {off} us",
-            group.0
+            "{location} boots as process {}: {way:?}, clock off by {} us",
+            group.0,
+            clock.ahead()
         ));
         let origin = Origin {
             location: Some(location.clone()),
             group,
+            clock: clock.clone(),
         };
         let network = SimNetwork::new(self.clone(), origin);
-        let clock = SimClock {
-            scheduler: self.scheduler.clone(),
-            off,
-        };
         let (scheduler, me) = (self.scheduler.clone(), location.clone());
         let environment = Environment {
             network: Arc::new(network),
-            clock: Arc::new(clock),
+            clock: clock.clone(),
             random: Random::new(self.random.below(usize::MAX) as u64),
             log: Box::new(move |line| scheduler.trace(format_args!("{me} says: {line}"))),
         };
-        let node = self.subject.node(location, environment);
+        let node = subject.node(location, environment);
         let process = Process {
             group,
             phase: Phase::Starting,
             stopped: false,
-            clock: off,
+            listens: node.listens_at_once(),
             service: node.service(),
             node: node.clone(),
         };
         let before = self.slots().insert(location.clone(), process);
         assert!(before.is_none(), "BUG: {location} is taken");
-        let (world, me, contact) = (self.clone(), location.clone(), contact.cloned());
+        let (world, me) = (self.clone(), location.clone());
         let at = self.scheduler.now() + self.hesitation();
         self.scheduler.spawn(group, "start", at, move || {
-            if node.start(contact.as_ref()) {
+            if node.start(&way) {
                 world.set_phase(&me, Phase::Up);
                 world.observe();
-                world.tick_after(world.scheduler.now(), group, node.clone());
+                world.tick_after(clock.now(), group, clock, node.clone());
                 world.work_from_now_on(me, group, node);
             } else {
                 world.scheduler.trace(format_args!("{me} gives up"));
@@ -282,38 +323,67 @@ impl World {
         });
     }
 
-    /// How far a location's clock is off. A clock may be set anew, but not between two runs that
-    /// follow on each other at once, when messages of the first are still on their way.
-    fn clock_of(&self, location: &Location) -> i64 {
-        let apart = self.options.clocks_apart.as_micros() as usize;
-        let anew = self.random.below(2 * apart + 1) as i64 - apart as i64;
-        let ended = self.ended().remove(location);
-        let recent = ended.filter(|(at, _)| self.scheduler.now() < *at + CLOCK_STANDS);
-        recent.map_or(anew, |(_, off)| off)
+    /// A location's clocks.
+    pub fn clock(&self, location: &Location) -> Arc<MachineClock> {
+        let mut clocks = self.clocks.lock().expect("BUG: the world panicked");
+        let new = || Arc::new(MachineClock::new(self.scheduler.clone()));
+        clocks.entry(location.clone()).or_insert_with(new).clone()
     }
 
-    fn ended(&self) -> MutexGuard<'_, BTreeMap<Location, (Duration, i64)>> {
+    /// A clock may be set anew, but not between two runs that follow on each other at once, when messages
+    /// of the first are still on their way; nor if somebody has set it.
+    fn wind_clock(&self, location: &Location) -> Arc<MachineClock> {
+        let apart = self.options.clocks_apart.as_micros() as usize;
+        let anew = self.random.below(2 * apart + 1) as i64 - apart as i64;
+        let clock = self.clock(location);
+        let ended = self.ended().remove(location);
+        if ended.is_none_or(|at| self.scheduler.now() >= at + CLOCK_STANDS) {
+            clock.draw(anew);
+        }
+        clock
+    }
+
+    /// By how much bytes that have moved put a call's limit off.
+    pub fn time_for(&self, bytes: f64) -> Duration {
+        let buy = self.options.bytes_buy;
+        buy.map_or(Duration::ZERO, |rate| {
+            Duration::from_secs_f64(bytes / rate as f64)
+        })
+    }
+
+    fn ended(&self) -> MutexGuard<'_, BTreeMap<Location, Duration>> {
         self.ended.lock().expect("BUG: the world panicked")
     }
 
     fn set_phase(&self, location: &Location, phase: Phase) {
         if let Some(process) = self.slots().get_mut(location) {
             process.phase = phase;
+            process.listens |= phase == Phase::Up;
         }
         self.scheduler
             .trace(format_args!("{location} is {phase:?}"));
     }
 
-    /// At an interval, as the program does: a tick that takes long doesn't put the next one off.
-    fn tick_after(self: &Arc<Self>, last: Duration, group: Group, node: Arc<dyn SimNode>) {
+    /// At an interval of the node's own clock, as the program does: a tick that takes long doesn't put
+    /// the next one off.
+    fn tick_after(
+        self: &Arc<Self>,
+        last: Duration,
+        group: Group,
+        clock: Arc<MachineClock>,
+        node: Arc<dyn SimNode>,
+    ) {
         let (world, tick) = (self.clone(), TICK.as_micros() as usize);
-        let at = last + self.between(tick * 9 / 10, tick * 11 / 10);
-        let at = at.max(self.scheduler.now());
+        let due = last + self.between(tick * 9 / 10, tick * 11 / 10);
+        let at = self.scheduler.now() + due.saturating_sub(clock.now());
         self.scheduler.spawn(group, "tick", at, move || {
-            let started = world.scheduler.now();
+            if clock.now() < due {
+                clock.sleep_until(due); // The machine was suspended meanwhile.
+            }
+            let started = clock.now();
             node.tick();
             world.observe();
-            world.tick_after(started, group, node);
+            world.tick_after(started, group, clock, node);
         });
     }
 
@@ -380,7 +450,7 @@ impl World {
         let process = self.slots().remove(location);
         if let Some(process) = process {
             let now = self.scheduler.now();
-            self.ended().insert(location.clone(), (now, process.clock));
+            self.ended().insert(location.clone(), now);
             self.scheduler.kill(process.group);
             self.break_calls_to(location, process.group);
         }
@@ -402,6 +472,17 @@ impl World {
             process.stopped = false;
             self.scheduler.resume_group(process.group);
         }
+    }
+
+    /// The machine is suspended: nothing of it runs, and its monotonic clock stands still.
+    pub fn suspend(&self, location: &Location) {
+        self.clock(location).suspend();
+        self.stop(location);
+    }
+
+    pub fn wake(&self, location: &Location) {
+        self.clock(location).wake();
+        self.resume(location);
     }
 
     /// Asks the process to leave; `done` hears how it went, unless it is killed before.
@@ -451,23 +532,4 @@ struct Alarm {
 
 fn lock_alarm(alarm: &Mutex<Alarm>) -> MutexGuard<'_, Alarm> {
     alarm.lock().expect("BUG: an alarm panicked")
-}
-
-struct SimClock {
-    scheduler: Arc<Scheduler>,
-    off: i64,
-}
-
-impl Clock for SimClock {
-    fn now(&self) -> Duration {
-        self.scheduler.now()
-    }
-
-    fn wall(&self) -> i64 {
-        EPOCH + self.scheduler.now().as_micros() as i64 + self.off
-    }
-
-    fn pause(&self, time: Duration) {
-        self.scheduler.sleep(time);
-    }
 }
