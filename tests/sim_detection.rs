@@ -10,7 +10,7 @@ use sim::plain::PlainRing;
 use sim::pool::Pool;
 use sim::runner::{Figures, Verdict, print_trace, run_many, run_world};
 use sim::schedule::location;
-use sim::world::{Options, SimNode, Subject, TICK, World};
+use sim::world::{Options, Placement, SimNode, Subject, TICK, World};
 use thrifty_p2p::location::Location;
 use thrifty_p2p::net::{Environment, Network};
 
@@ -47,8 +47,8 @@ impl Subject for Watched {
         PlainRing.get(net, at, key)
     }
 
-    fn holders(&self, nodes: &[Location], key: &[u8]) -> Vec<Location> {
-        PlainRing.holders(nodes, key)
+    fn placement(&self, nodes: &[Location]) -> Placement {
+        PlainRing.placement(nodes)
     }
 }
 

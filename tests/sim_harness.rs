@@ -13,7 +13,7 @@ use sim::pool::Pool;
 use sim::runner::{Figures, Verdict, run_many, run_world};
 use sim::schedule::{location, play};
 use sim::wires::Fate;
-use sim::world::{Item, Options, SimNode, Subject, Way, World};
+use sim::world::{Item, Options, Placement, SimNode, Subject, Way, World};
 use thrifty_p2p::location::Location;
 use thrifty_p2p::net::{CallError, Clock, Connection, Environment, Network, Random, Request};
 use thrifty_p2p::service::{Call, Order, Service};
@@ -227,8 +227,9 @@ impl Subject for Toy {
         answer.map_err(|why| why.to_string())
     }
 
-    fn holders(&self, nodes: &[Location], _key: &[u8]) -> Vec<Location> {
-        nodes.to_vec()
+    fn placement(&self, nodes: &[Location]) -> Placement {
+        let nodes = nodes.to_vec();
+        Box::new(move |_| nodes.clone())
     }
 }
 

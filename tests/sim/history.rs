@@ -17,6 +17,9 @@
 //! Where silence may outlast the limits, q counts only if the world was stable from q's
 //! acknowledgement, as the node gave it, to r's end.
 //!
+//! Where what was *shown* counts too (`shown_counts`), a put is as good as acknowledged once a read that
+//! gave its value has ended: nobody takes back what somebody has seen. The empty value shows nothing.
+//!
 //! **At the end**, when all is settled, each key must read as a put whose version is not below that of any
 //! acknowledged put, where the version is the one seen on the nodes at the acknowledgement; and,
 //! unless stability counts, as one that is not stale.
@@ -46,17 +49,26 @@ pub struct Operation {
     pub outcome: Outcome,
 }
 
+/// As text, and not all of it if it is long.
+pub fn brief(bytes: &[u8]) -> String {
+    const SHOWN: usize = 24;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);
+    match bytes.len().checked_sub(SHOWN) {
+        Some(more) if more > 0 => format!("{text:?} and {more} bytes"),
+        _ => format!("{text:?}"),
+    }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = String::from_utf8_lossy;
         let end = self.end.map_or("…".to_owned(), |end| end.to_string());
         write!(f, "[{}, {end}] ", self.begin)?;
         match &self.put {
-            Some(value) => write!(f, "put({}, {:?})", text(&self.key), text(value))?,
-            None => write!(f, "get({})", text(&self.key))?,
+            Some(value) => write!(f, "put({}, {})", brief(&self.key), brief(value))?,
+            None => write!(f, "get({})", brief(&self.key))?,
         }
         match &self.outcome {
-            Outcome::Read(value) => write!(f, " = {:?}", text(value)),
+            Outcome::Read(value) => write!(f, " = {}", brief(value)),
             other => write!(f, ": {other:?}"),
         }
     }
@@ -71,6 +83,7 @@ pub enum Promise {
 
 #[derive(Debug, Default)]
 pub struct History {
+    pub shown_counts: bool,
     operations: Vec<Operation>,
     event: u64,
     /// (event, from then on).
@@ -143,7 +156,25 @@ impl History {
         of_key.filter_map(|o| o.put.as_ref().map(|value| (o, value)))
     }
 
-    /// An acknowledged put that began after `from` and ended before `begin`.
+    /// From when on a put certainly was in effect, and when that was given: its acknowledgement, or the
+    /// first read that showed it.
+    fn known(&self, put: &Operation) -> Option<(u64, u64)> {
+        let acknowledged = matches!(put.outcome, Outcome::Acknowledged(_));
+        let acknowledged = put.end.filter(|_| acknowledged);
+        let acknowledged = acknowledged.map(|end| (end, put.given));
+        let value = put.put.as_ref().filter(|value| !value.is_empty());
+        let Some(value) = value.filter(|_| self.shown_counts) else {
+            return acknowledged;
+        };
+        let shows = |read: &&Operation| {
+            read.key == put.key && matches!(&read.outcome, Outcome::Read(read) if read == value)
+        };
+        let reads = self.operations.iter().filter(shows);
+        let shown = reads.filter_map(|read| read.end.map(|end| (end, read.given)));
+        acknowledged.into_iter().chain(shown).min()
+    }
+
+    /// A put that began after `from` and was known before `begin`.
     fn superseding<'a>(
         &'a self,
         key: &[u8],
@@ -154,9 +185,8 @@ impl History {
         let of_key = self.operations.iter().filter(|o| o.key == key);
         let mut later = of_key.filter(|q| q.put.is_some() && q.begin > from);
         later.find(|q| {
-            let acknowledged = matches!(q.outcome, Outcome::Acknowledged(_));
-            let known = q.end.is_some_and(|end| acknowledged && end < begin);
-            known && (promise == Promise::Always || self.is_stable(q.given, end))
+            let known = self.known(q).filter(|(known, _)| *known < begin);
+            known.is_some_and(|(_, given)| promise == Promise::Always || self.is_stable(given, end))
         })
     }
 
@@ -190,11 +220,10 @@ impl History {
             if given != value || put.begin > read.1 {
                 continue;
             }
-            let acknowledged = matches!(put.outcome, Outcome::Acknowledged(_));
-            let Some(ack) = put.end.filter(|_| acknowledged) else {
+            let Some((known, _)) = self.known(put).filter(|(known, _)| *known < read.1) else {
                 return Ok(());
             };
-            match self.superseding(key, ack, read, promise) {
+            match self.superseding(key, known, read, promise) {
                 None => return Ok(()),
                 Some(q) => excuse = Err(format!("{put} is older than {q}")),
             }
@@ -214,10 +243,10 @@ impl History {
         promise: Promise,
     ) -> Result<(), String> {
         let fail = |why: String| {
-            let key = String::from_utf8_lossy(key);
-            let found = found.map(|(version, value)| (version, String::from_utf8_lossy(value)));
-            let puts = self.puts(key.as_bytes()).map(|(put, _)| put.to_string());
+            let found = found.map(|(version, value)| (version, brief(value)));
+            let puts = self.puts(key).map(|(put, _)| put.to_string());
             let puts = puts.collect::<Vec<_>>().join("\n  ");
+            let key = brief(key);
             Err(format!(
                 "at the end {key} is {found:?}: {why}; the puts:\n  {puts}"
             ))

@@ -9,7 +9,7 @@
 //! * `store`: what is tested, as such a node;
 //! * `truth`: what is so, seen from outside; `history`: what clients saw, and whether they may;
 //! * `plan`: what a schedule is like; `schedule`: random schedules of everything; `runner`: many of
-//!   them, and replay; `plain`: nodes that keep nothing.
+//!   them, and replay; `direct`: worlds told step by step; `plain`: nodes that keep nothing.
 //!
 //! To replay a failure, say what it prints: `SIM_SEED=17 cargo test --test sim_store class_1`;
 //! with `SIM_TRACE=1` the whole trace is printed. `SIM_SCHEDULES=100000` runs that many,
@@ -19,6 +19,7 @@
 #![allow(dead_code)]
 
 pub mod clock;
+pub mod direct;
 pub mod history;
 pub mod network;
 pub mod plain;

@@ -74,11 +74,16 @@ impl World {
                 .trace(format_args!("  held back for {time:?}: {from} -> {to}"));
             at += time;
         }
-        if let Some(transfer) = self.wires().transfer(&message, now) {
+        let transfer = self.wires().transfer(&message, now);
+        let narrow = transfer.is_some();
+        if let Some(transfer) = transfer {
             at += transfer.end - now;
         }
         let world = self.clone();
         self.scheduler.act_at(at, move || {
+            if narrow && world.wires().is_cut_short(&message) {
+                return;
+            }
             if let Some(message) = world.unless_cut(message) {
                 (message.effect)();
             }
@@ -344,7 +349,7 @@ struct Closing<'a>(&'a World, u64);
 
 impl Closing<'_> {
     fn close(&self) -> Option<Open> {
-        self.0.wires().close(self.1)
+        self.0.wires().close(self.1, self.0.scheduler.now())
     }
 }
 

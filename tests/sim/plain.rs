@@ -8,7 +8,7 @@ use thrifty_p2p::net::{Environment, Network};
 use thrifty_p2p::service::{Call, Order, Service};
 use thrifty_p2p::thrift::Exception;
 
-use super::world::{Item, SimNode, Subject, TICK, Way};
+use super::world::{Item, Placement, SimNode, Subject, TICK, Way};
 
 /// A service that adds nothing to the locator.
 struct Plain(Locator);
@@ -97,7 +97,7 @@ impl Subject for PlainRing {
         Err("keeps nothing".to_owned())
     }
 
-    fn holders(&self, _: &[Location], _: &[u8]) -> Vec<Location> {
-        Vec::new()
+    fn placement(&self, _: &[Location]) -> Placement {
+        Box::new(|_| Vec::new())
     }
 }

@@ -15,7 +15,7 @@ use thrifty_p2p::ring::{self, Ring};
 use thrifty_p2p::service::Service;
 use thrifty_p2p::thrift::wire;
 
-use super::world::{Item, SimNode, Subject, TICK, Way};
+use super::world::{Item, Placement, SimNode, Subject, TICK, Way};
 
 /// What bytes that move buy a caller: nothing yet at `TcpNetwork`, whose limits are for a whole call. To
 /// become `Some(64 << 10)` together with it.
@@ -188,13 +188,14 @@ impl Subject for StoreRing {
         value.map_err(|why| why.to_string())
     }
 
-    fn holders(&self, nodes: &[Location], key: &[u8]) -> Vec<Location> {
+    fn placement(&self, nodes: &[Location]) -> Placement {
         let ring = Ring::new(nodes.iter().map(|node| node.name().clone()));
-        let walk = ring.walk(ring::hash(key)).take(self.replicas);
-        let named = |name: &str| nodes.iter().find(|node| &**node.name() == name);
-        let holders = walk.map(|place| named(&ring.names()[place]));
-        holders
-            .map(|node| node.expect("BUG: a stranger").clone())
-            .collect()
+        let mut nodes = nodes.to_vec();
+        nodes.sort_unstable_by(|one, other| one.name().cmp(other.name()));
+        let replicas = self.replicas;
+        Box::new(move |key| {
+            let walk = ring.walk(ring::hash(key)).take(replicas);
+            walk.map(|place| nodes[place].clone()).collect()
+        })
     }
 }

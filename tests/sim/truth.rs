@@ -44,9 +44,10 @@ impl World {
                 copies.insert(location.clone(), item);
             }
         }
+        let placement = self.subject.placement(&live);
         for (key, copies) in keys {
             let newest = copies.values().max().expect("BUG: a key without copies");
-            let holders: BTreeSet<_> = self.subject.holders(&live, &key).into_iter().collect();
+            let holders: BTreeSet<_> = placement(&key).into_iter().collect();
             for holder in &holders {
                 if copies.get(holder) != Some(newest) {
                     let key = String::from_utf8_lossy(&key);

@@ -98,10 +98,13 @@ pub struct Leg {
 }
 
 /// Bytes on a narrow link: they move evenly, as connections share it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Transfer {
+    link: (Location, Location),
     bytes: usize,
     begin: Duration,
+    /// When the link is free for them.
+    free: Duration,
     pub end: Duration,
 }
 
@@ -165,8 +168,28 @@ impl Wires {
         self.calls.get_mut(&call)
     }
 
-    pub fn close(&mut self, call: u64) -> Option<Open> {
-        self.calls.remove(&call)
+    /// Nobody waits any more: what is left of great messages is not sent.
+    pub fn close(&mut self, call: u64, now: Duration) -> Option<Open> {
+        let open = self.calls.remove(&call)?;
+        for transfer in open.transfers.iter().filter(|transfer| transfer.end > now) {
+            let left = transfer.end - transfer.free.max(now);
+            let (from, to) = &transfer.link;
+            if let Some(rate) = self.rates.get_mut(from) {
+                rate.sent = rate.sent.saturating_sub(left);
+            }
+            if let Some(rate) = self.rates.get_mut(to) {
+                rate.come = rate.come.saturating_sub(left);
+            }
+        }
+        Some(open)
+    }
+
+    /// Whether this question's caller gave up before it was sent to its end.
+    pub fn is_cut_short(&self, message: &Message) -> bool {
+        message.question
+            && message.bytes >= SMALL_BYTES
+            && message.from.is_some()
+            && !self.calls.contains_key(&message.call)
     }
 
     /// Notes an answer unless there is one, or nobody waits any more. The ticket of a caller who
@@ -302,12 +325,14 @@ impl Wires {
             }
         }
         let transfer = Transfer {
+            link: (from.clone(), to.clone()),
             bytes: message.bytes,
             begin: now,
+            free: begin,
             end: begin + takes,
         };
         if let Some(open) = self.calls.get_mut(&message.call) {
-            open.transfers.push(transfer);
+            open.transfers.push(transfer.clone());
         }
         Some(transfer)
     }

@@ -91,6 +91,9 @@ pub trait SimNode: Send + Sync {
     fn items(&self) -> Vec<Item>;
 }
 
+/// A key's holders, in order.
+pub type Placement = Box<dyn Fn(&[u8]) -> Vec<Location>>;
+
 /// What is tested, and how a client talks to it.
 pub trait Subject: Send + Sync {
     fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode>;
@@ -108,8 +111,12 @@ pub trait Subject: Send + Sync {
     /// Empty: there is no such key.
     fn get(&self, net: &dyn Network, to: &Location, key: &[u8]) -> Result<Vec<u8>, String>;
 
-    /// Who should have the key when these are the nodes and none is filling.
-    fn holders(&self, nodes: &[Location], key: &[u8]) -> Vec<Location>;
+    /// Who should have a key when these are the nodes and none is filling.
+    fn placement(&self, nodes: &[Location]) -> Placement;
+
+    fn holders(&self, nodes: &[Location], key: &[u8]) -> Vec<Location> {
+        self.placement(nodes)(key)
+    }
 }
 
 #[derive(Debug, Clone)]
