@@ -529,7 +529,7 @@ fn must_have_clocks_that_jump_stand_still_and_sleep() {
         world.suspend(&location(0));
         let (wall, now) = (clock.wall(), clock.now());
         world.scheduler.sleep(second);
-        world.wake(&location(0));
+        world.resume(&location(0));
         assert_eq!((clock.wall(), clock.now()), (wall + 1_000_000, now));
         world.scheduler.sleep(second);
         assert_eq!(clock.now(), now + second);
@@ -554,7 +554,7 @@ fn must_wait_by_the_clock_of_a_machine() {
         world.scheduler.sleep(second);
         world.suspend(&location(0));
         world.scheduler.sleep(10 * second);
-        world.wake(&location(0));
+        world.resume(&location(0));
         world.scheduler.sleep(3 * second);
         let waited = *waited.lock().expect("nobody panics");
         assert_eq!(waited, Some(12 * second));

@@ -1,6 +1,6 @@
 //! The store in the simulated world: no acknowledged put is lost or overtaken by an older one.
 //!
-//! The ordinary run has 2,700 schedules. 100,000 of a class: `SIM_SCHEDULES=100000 cargo test --release
+//! The ordinary run has 2,700 schedules, and some hundred of each class in a worse world. 100,000 of a class: `SIM_SCHEDULES=100000 cargo test --release
 //! --test sim_store class_1 -- --nocapture`; see `sim/mod.rs` for replay. What chance brings about too
 //! seldom is in `sim_directed.rs`.
 
@@ -8,7 +8,8 @@ mod sim;
 
 use std::sync::Arc;
 
-use sim::plan::{Class, Plan};
+use sim::direct::expected_failure;
+use sim::plan::{Class, Plan, Worse};
 use sim::pool::Pool;
 use sim::runner::{Verdict, run_many, run_world};
 use sim::schedule::play;
@@ -18,9 +19,20 @@ use thrifty_p2p::net::Random;
 
 /// One schedule of that class: the seed chooses the number of copies and nodes too.
 fn schedule(class: Class, replicas: &[usize], pool: &Pool, seed: u64) -> Verdict {
+    worse_schedule(class, Worse::NONE, replicas, pool, seed)
+}
+
+fn worse_schedule(
+    class: Class,
+    worse: Worse,
+    replicas: &[usize],
+    pool: &Pool,
+    seed: u64,
+) -> Verdict {
     let dice = Random::new(seed);
     let replicas = replicas[dice.below(replicas.len())];
-    let plan = Plan::drawn(class, replicas, &dice);
+    let mut plan = Plan::drawn(class, replicas, &dice);
+    plan.worse = worse;
     let subject: Arc<dyn Subject> = Arc::new(StoreRing { replicas });
     run_world(pool, seed, &subject, plan.options(), move |world| {
         play(world, &plan)
@@ -52,6 +64,117 @@ fn class_1_must_keep_everything() {
 fn class_2_must_keep_what_is_stable() {
     run_many("sim_store class_2", 300, |pool, seed| {
         schedule(Class::Everything, &[2, 2, 3], pool, seed)
+    });
+}
+
+/// Some schedules of a class in a world that is worse.
+fn run_worse(test: &str, class: Class, worse: Worse, replicas: &[usize]) {
+    run_many(&format!("sim_store {test}"), 200, |pool, seed| {
+        worse_schedule(class, worse, replicas, pool, seed)
+    });
+}
+
+const COPIES: &[usize] = &[2, 2, 3];
+
+/// Whenever the nodes say that all is safe, it is; and as many are killed as people may kill then.
+const JUDGED: Worse = Worse {
+    nodes_judge: true,
+    ..Worse::NONE
+};
+
+#[test]
+fn orderly_must_be_safe_when_it_says_so() {
+    run_worse("orderly_must_be_safe", Class::Orderly, JUDGED, &[1]);
+}
+
+#[test]
+fn class_1_must_be_safe_when_it_says_so() {
+    expected_failure("says that all is safe, and it is not", || {
+        run_worse("class_1_must_be_safe", Class::Crashes, JUDGED, COPIES);
+    });
+}
+
+#[test]
+fn class_2_must_be_safe_when_it_says_so() {
+    expected_failure("says that all is safe, and it is not", || {
+        run_worse("class_2_must_be_safe", Class::Everything, JUDGED, COPIES);
+    });
+}
+
+#[test]
+fn class_1_must_not_take_back_what_was_read() {
+    let worse = Worse {
+        shown_counts: true,
+        ..Worse::NONE
+    };
+    expected_failure("is older than", || {
+        run_worse("class_1_must_not_take_back", Class::Crashes, worse, COPIES);
+    });
+}
+
+const CLOCKS: Worse = Worse {
+    clocks: true,
+    ..Worse::NONE
+};
+
+#[test]
+fn orderly_must_keep_everything_whatever_clocks_say() {
+    expected_failure("at the end", || {
+        run_worse("orderly_whatever_clocks", Class::Orderly, CLOCKS, &[1]);
+    });
+}
+
+#[test]
+fn class_1_must_keep_everything_whatever_clocks_say() {
+    expected_failure("doesn't settle", || {
+        run_worse("class_1_whatever_clocks", Class::Crashes, CLOCKS, COPIES);
+    });
+}
+
+#[test]
+fn class_2_must_keep_what_is_stable_whatever_clocks_say() {
+    expected_failure("", || {
+        run_worse("class_2_whatever_clocks", Class::Everything, CLOCKS, COPIES);
+    });
+}
+
+#[test]
+fn class_1_must_keep_everything_of_any_size_on_narrow_links() {
+    let worse = Worse {
+        links: true,
+        sizes: true,
+        ..Worse::NONE
+    };
+    run_worse("class_1_of_any_size", Class::Crashes, worse, COPIES);
+}
+
+#[test]
+fn class_2_must_keep_what_is_stable_when_single_links_are_cut() {
+    let worse = Worse {
+        links: true,
+        ..Worse::NONE
+    };
+    run_worse("class_2_single_links", Class::Everything, worse, COPIES);
+}
+
+#[test]
+fn orderly_must_keep_everything_in_the_worst_world() {
+    expected_failure("", || {
+        run_worse("orderly_worst", Class::Orderly, Worse::ALL, &[1]);
+    });
+}
+
+#[test]
+fn class_1_must_keep_everything_in_the_worst_world() {
+    expected_failure("", || {
+        run_worse("class_1_worst", Class::Crashes, Worse::ALL, COPIES);
+    });
+}
+
+#[test]
+fn class_2_must_keep_what_is_stable_in_the_worst_world() {
+    expected_failure("", || {
+        run_worse("class_2_worst", Class::Everything, Worse::ALL, COPIES);
     });
 }
 

@@ -17,8 +17,9 @@
 //! Where silence may outlast the limits, q counts only if the world was stable from q's
 //! acknowledgement, as the node gave it, to r's end.
 //!
-//! Where what was *shown* counts too (`shown_counts`), a put is as good as acknowledged once a read that
-//! gave its value has ended: nobody takes back what somebody has seen. The empty value shows nothing.
+//! Where what was *shown* counts too (`shown_counts`), q may be a put that no one has acknowledged: it is
+//! enough that a read which gave its value had ended before r began. Nobody takes back what somebody
+//! has seen. (The empty value shows nothing. A p that still runs may come again above q.)
 //!
 //! **At the end**, when all is settled, each key must read as a put whose version is not below that of any
 //! acknowledged put, where the version is the one seen on the nodes at the acknowledgement; and,
@@ -220,10 +221,11 @@ impl History {
             if given != value || put.begin > read.1 {
                 continue;
             }
-            let Some((known, _)) = self.known(put).filter(|(known, _)| *known < read.1) else {
+            let acknowledged = matches!(put.outcome, Outcome::Acknowledged(_));
+            let Some(ack) = put.end.filter(|_| acknowledged) else {
                 return Ok(());
             };
-            match self.superseding(key, known, read, promise) {
+            match self.superseding(key, ack, read, promise) {
                 None => return Ok(()),
                 Some(q) => excuse = Err(format!("{put} is older than {q}")),
             }

@@ -8,8 +8,8 @@
 //! * `world`: processes, clocks, crashes; what a node and a client are to it;
 //! * `store`: what is tested, as such a node;
 //! * `truth`: what is so, seen from outside; `history`: what clients saw, and whether they may;
-//! * `plan`: what a schedule is like; `schedule`: random schedules of everything; `runner`: many of
-//!   them, and replay; `direct`: worlds told step by step; `plain`: nodes that keep nothing.
+//! * `plan`: what a schedule is like; `schedule`: random schedules of everything, in which
+//!   `chaos` makes things go wrong; `runner`: many of them, and replay; `direct`: worlds told step by step; `plain`: nodes that keep nothing.
 //!
 //! To replay a failure, say what it prints: `SIM_SEED=17 cargo test --test sim_store class_1`;
 //! with `SIM_TRACE=1` the whole trace is printed. `SIM_SCHEDULES=100000` runs that many,
@@ -18,6 +18,7 @@
 // Each test file uses a part.
 #![allow(dead_code)]
 
+pub mod chaos;
 pub mod clock;
 pub mod direct;
 pub mod history;

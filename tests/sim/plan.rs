@@ -26,9 +26,43 @@ pub enum Class {
     Everything,
 }
 
+/// What makes a world worse than its class says.
+#[derive(Debug, Clone, Copy)]
+pub struct Worse {
+    /// The nodes say when the world is safe, and must be right.
+    pub nodes_judge: bool,
+    /// What was read must not be taken back.
+    pub shown_counts: bool,
+    /// Wall clocks are years apart, jump and stand still; machines are suspended.
+    pub clocks: bool,
+    /// Single links are cut, both ways, one way and for questions only; links are narrow.
+    pub links: bool,
+    /// From nothing to half a megabyte, and long keys.
+    pub sizes: bool,
+}
+
+impl Worse {
+    pub const NONE: Worse = Worse {
+        nodes_judge: false,
+        shown_counts: false,
+        clocks: false,
+        links: false,
+        sizes: false,
+    };
+
+    pub const ALL: Worse = Worse {
+        nodes_judge: true,
+        shown_counts: true,
+        clocks: true,
+        links: true,
+        sizes: true,
+    };
+}
+
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub class: Class,
+    pub worse: Worse,
     /// R.
     pub replicas: usize,
     /// At the beginning.
@@ -68,6 +102,7 @@ impl Plan {
     pub fn new(class: Class, replicas: usize) -> Self {
         Plan {
             class,
+            worse: Worse::NONE,
             replicas,
             nodes: 4,
             nodes_max: 7,
@@ -163,7 +198,11 @@ impl Plan {
         };
         Options {
             weather,
-            clocks_apart: self.clocks_apart,
+            clocks_apart: if self.worse.clocks {
+                Duration::from_secs(400 * 24 * 3600)
+            } else {
+                self.clocks_apart
+            },
             mover_rests: self.mover_rests,
             watch_stability: everything,
             print: print_trace(),

@@ -31,6 +31,11 @@ pub struct Figures {
     pub stops: u64,
     pub partitions: u64,
     pub slow_spells: u64,
+    /// Of clocks.
+    pub steps: u64,
+    pub narrow: u64,
+    pub suspends: u64,
+    pub links_cut: u64,
 }
 
 impl AddAssign for Figures {
@@ -51,6 +56,10 @@ impl AddAssign for Figures {
         self.stops += other.stops;
         self.partitions += other.partitions;
         self.slow_spells += other.slow_spells;
+        self.steps += other.steps;
+        self.narrow += other.narrow;
+        self.suspends += other.suspends;
+        self.links_cut += other.links_cut;
     }
 }
 

@@ -1,10 +1,6 @@
 //! Random schedules: clients put and get while the world around them goes wrong in ways that a
 //! plan allows; then everything is mended, must settle, and is looked at.
-//!
-//! Crashes: at most R-1 between two moments at which the world was safe, that is, everybody agreed and
-//! every key had its copies; and never the last node that is full. Where there are partitions and long stops as well, only at
-//! safe moments: a part of a ring may have acknowledged with fewer copies. There, a leaver may find
-//! nobody to take its keys; it says so, and then what is missing at the end is not counted as lost.
+//! What goes wrong is in `chaos`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +8,8 @@ use std::time::Duration;
 
 use thrifty_p2p::location::Location;
 
-use super::history::Outcome;
+use super::chaos::Chaos;
+use super::history::{Outcome, brief};
 use super::network::SimNetwork;
 use super::plan::{Class, Plan};
 use super::runner::Figures;
@@ -43,6 +40,7 @@ pub fn play(world: &Arc<World>, plan: &Plan) -> Result<Figures, String> {
         clients: AtomicUsize::new(0),
         chaos_waits: Mutex::default(),
     });
+    world.history().shown_counts = plan.worse.shown_counts;
     world.boot(&location(0), None);
     stage.await_that(|| {
         let up = |(_, process): &(_, Process)| process.phase == Phase::Up;
@@ -64,17 +62,12 @@ pub fn play(world: &Arc<World>, plan: &Plan) -> Result<Figures, String> {
             stage.clients.fetch_sub(1, Ordering::Relaxed);
         });
     }
-    let chaos = Chaos {
-        stage: stage.clone(),
-        named: plan.nodes,
-        crashed: 0,
-        calm_from: Duration::ZERO,
-        figures: Figures::default(),
-    };
+    let chaos = Chaos::new(stage.clone(), plan.nodes);
     let mut figures = chaos.rage();
     stage.mend();
     stage.await_that(|| world.settled())?;
     stage.read_everything()?;
+    stage.await_that(|| stage.all_say_safe())?;
     figures.incomplete_leaves = u64::from(stage.incomplete.load(Ordering::Relaxed));
     let history = world.history();
     history.check_reads(plan.promise())?;
@@ -89,23 +82,27 @@ pub fn play(world: &Arc<World>, plan: &Plan) -> Result<Figures, String> {
     Ok(figures)
 }
 
-struct Stage {
-    world: Arc<World>,
-    plan: Plan,
+pub struct Stage {
+    pub world: Arc<World>,
+    pub plan: Plan,
     /// The chaos is.
     over: AtomicBool,
     /// Activities that must have ended before the world can settle.
     working: AtomicUsize,
     /// A leaver gave up.
-    incomplete: AtomicBool,
+    pub incomplete: AtomicBool,
     /// Clients that are not done.
-    clients: AtomicUsize,
+    pub clients: AtomicUsize,
     /// What the chaos is woken by.
     chaos_waits: Mutex<Option<Ticket>>,
 }
 
 impl Stage {
-    fn spawn(self: &Arc<Self>, name: &'static str, job: impl FnOnce(&Arc<Stage>) + Send + 'static) {
+    pub fn spawn(
+        self: &Arc<Self>,
+        name: &'static str,
+        job: impl FnOnce(&Arc<Stage>) + Send + 'static,
+    ) {
         self.working.fetch_add(1, Ordering::Relaxed);
         let stage = self.clone();
         self.world.spawn(name, move || {
@@ -134,7 +131,7 @@ impl Stage {
             let Some(to) = world.pick(&world.locations()).cloned() else {
                 continue;
             };
-            let key = format!("k{}", world.random.below(self.plan.keys)).into_bytes();
+            let key = self.key(world.random.below(self.plan.keys));
             if !world.chance(self.plan.puts) {
                 // The history has it.
                 let _ = self.get(&net, &to, &key);
@@ -144,13 +141,10 @@ impl Stage {
             let value = if deletes {
                 Vec::new()
             } else {
-                format!("c{client}-{number}").into_bytes()
+                self.value(format!("c{client}-{number}"))
             };
             let operation = world.history().begin_put(&key, &value);
-            let text = (
-                String::from_utf8_lossy(&key),
-                String::from_utf8_lossy(&value),
-            );
+            let text = (brief(&key), brief(&value));
             world
                 .scheduler
                 .trace(format_args!("@{operation} put {text:?} at {to}"));
@@ -176,6 +170,25 @@ impl Stage {
         }
     }
 
+    /// Where sizes are worse, keys are empty, short and long.
+    fn key(&self, number: usize) -> Vec<u8> {
+        let key = format!("k{number}");
+        match number {
+            0 if self.plan.worse.sizes => Vec::new(),
+            1 if self.plan.worse.sizes => key.repeat(5_000).into_bytes(),
+            _ => key.into_bytes(),
+        }
+    }
+
+    fn value(&self, text: String) -> Vec<u8> {
+        let mut value = text.into_bytes();
+        if self.plan.worse.sizes {
+            let bytes = [0, 0, 1_000, 30_000, 400_000][self.world.random.below(5)];
+            value.resize(value.len() + bytes, b'.');
+        }
+        value
+    }
+
     /// Now may be the worst moment for something to go wrong.
     fn provoke(&self) {
         if self.world.chance(self.plan.provocations) {
@@ -190,7 +203,7 @@ impl Stage {
         }
     }
 
-    fn await_provocation(&self, longest: Duration) {
+    pub fn await_provocation(&self, longest: Duration) {
         let scheduler = &self.world.scheduler;
         let (ticket, until) = (scheduler.ticket(), scheduler.now() + longest);
         *self.chaos_waits.lock().expect("BUG: nobody panics with it") = Some(ticket);
@@ -200,12 +213,12 @@ impl Stage {
     fn get(&self, net: &SimNetwork, to: &Location, key: &[u8]) -> Result<Vec<u8>, String> {
         let world = &self.world;
         let operation = world.history().begin_get(key);
-        let text = String::from_utf8_lossy(key);
+        let text = brief(key);
         world
             .scheduler
             .trace(format_args!("@{operation} get {text} at {to}"));
         let answer = world.subject.get(net, to, key);
-        let shown = answer.as_ref().map(|value| String::from_utf8_lossy(value));
+        let shown = answer.as_ref().map(|value| brief(value));
         world
             .scheduler
             .trace(format_args!("@{operation} get {text}: {shown:?}"));
@@ -224,12 +237,35 @@ impl Stage {
             self.world.scheduler.sleep(TICK);
         }
         self.world.wires().weather = Weather::default();
+        self.world.wires().widen();
         for at in self.world.locations() {
             self.world.resume(&at);
         }
         self.world.heal();
         // What was held on the way arrives, and is carried out, as late as a put may be.
         self.world.scheduler.sleep(20 * TICK);
+    }
+
+    /// Where the nodes judge: all of them say that the world is safe, if there are enough of them.
+    fn all_say_safe(&self) -> Result<(), String> {
+        let (world, announced) = (&self.world, self.incomplete.load(Ordering::Relaxed));
+        let nodes = world.locations();
+        let enough = nodes.len() >= self.plan.replicas;
+        if announced || !self.plan.worse.nodes_judge {
+            return Ok(());
+        }
+        let net = world.client();
+        for at in &nodes {
+            let safe = world.subject.says_safe(&net, at);
+            if safe && !enough {
+                let (nodes, replicas) = (nodes.len(), self.plan.replicas);
+                return Err(format!("{at} says safe: {nodes} nodes, {replicas} copies"));
+            }
+            if enough && !safe {
+                return Err(format!("{at} doesn't say that all is safe"));
+            }
+        }
+        Ok(())
     }
 
     /// Every key at every node, and against the copies.
@@ -253,242 +289,11 @@ impl Stage {
             for at in world.locations() {
                 let read = self.get(&net, &at, &key)?;
                 if read != value {
-                    let [read, value] = [&read, &value].map(|v| String::from_utf8_lossy(v));
-                    let key = String::from_utf8_lossy(&key);
-                    return Err(format!(
-                        "{at} reads {key} as {read:?}, copies are {value:?}"
-                    ));
+                    let [key, read, value] = [&key, &read, &value].map(|v| brief(v));
+                    return Err(format!("{at} reads {key} as {read}, copies are {value}"));
                 }
             }
         }
         Ok(())
-    }
-}
-
-/// What may go wrong: how often, from which class on, and how.
-type Kind = (usize, Class, fn(&mut Chaos));
-
-/// Makes things go wrong.
-struct Chaos {
-    stage: Arc<Stage>,
-    /// Names given so far.
-    named: usize,
-    /// Crashes since the world was last safe.
-    crashed: usize,
-    /// No new slowness before: two in a row would add up to a silence.
-    calm_from: Duration,
-    figures: Figures,
-}
-
-impl Chaos {
-    /// Until the clients are done.
-    fn rage(mut self) -> Figures {
-        let (stage, world) = (self.stage.clone(), self.stage.world.clone());
-        let class = stage.plan.class;
-        let plan = &stage.plan;
-        let kinds: [Kind; 6] = [
-            (plan.joins, Class::Orderly, Chaos::join),
-            (plan.leaves, Class::Orderly, Chaos::leave),
-            (plan.crashes, Class::Crashes, Chaos::crash),
-            (plan.stops, Class::Everything, Chaos::stop),
-            (plan.partitions, Class::Everything, Chaos::partition),
-            (plan.slow_spells, Class::Late, Chaos::slow_down),
-        ];
-        let kinds: Vec<_> = kinds
-            .into_iter()
-            .filter(|(_, least, _)| class >= *least)
-            .collect();
-        let sum: usize = kinds.iter().map(|(weight, ..)| weight).sum();
-        while stage.clients.load(Ordering::Relaxed) > 0 {
-            let longest = plan.chaos_pauses[world.random.below(2)];
-            stage.await_provocation(world.between(0, longest));
-            let mut choice = world.random.below(sum.max(1));
-            for (weight, _, act) in &kinds {
-                if choice < *weight {
-                    act(&mut self);
-                    break;
-                }
-                choice -= weight;
-            }
-        }
-        self.figures
-    }
-
-    fn up(&self) -> Vec<Location> {
-        let processes = self.stage.world.processes();
-        let up = processes.into_iter().filter(|(_, p)| p.phase == Phase::Up);
-        up.map(|(location, _)| location).collect()
-    }
-
-    /// Those that have been taken in to the end.
-    fn whole(&self) -> Vec<Location> {
-        let processes = self.stage.world.processes().into_iter();
-        let whole = processes.filter(|(at, process)| {
-            let members = process.node.members();
-            process.phase == Phase::Up && members.contains(&(at.clone(), false))
-        });
-        whole.map(|(location, _)| location).collect()
-    }
-
-    fn join(&mut self) {
-        let world = &self.stage.world;
-        let up = self.up();
-        let Some(contact) = world.pick(&up) else {
-            return;
-        };
-        if world.locations().len() < self.stage.plan.nodes_max {
-            world.boot(&location(self.named), Some(contact));
-            self.named += 1;
-            self.figures.joins += 1;
-        }
-    }
-
-    fn leave(&mut self) {
-        let up = self.up();
-        let world = &self.stage.world;
-        let bad_moment = self.stage.plan.class == Class::Everything && world.safe().is_err();
-        if up.len() < 2 || bad_moment {
-            return;
-        }
-        let leaver = &up[world.random.below(up.len())];
-        // Somebody has to be there who takes what it has.
-        if self.whole().iter().all(|whole| whole == leaver) {
-            return;
-        }
-        let stage = self.stage.clone();
-        world.leave(leaver, move |complete| {
-            stage.incomplete.fetch_or(!complete, Ordering::Relaxed);
-        });
-        self.figures.leaves += 1;
-    }
-
-    /// Kills up to as many as may be killed now, at one instant.
-    fn crash(&mut self) {
-        let world = self.stage.world.clone();
-        let safe = world.safe().is_ok();
-        if safe {
-            self.crashed = 0;
-        } else if self.stage.plan.class == Class::Everything {
-            return;
-        }
-        let budget = self.stage.plan.replicas - 1 - self.crashed;
-        if budget == 0 {
-            return;
-        }
-        for _ in 0..=world.random.below(budget) {
-            let whole = self.whole();
-            let mut victims = world.locations();
-            match &whole[..] {
-                [] => return,
-                [last] => victims.retain(|victim| victim != last),
-                _ => (),
-            }
-            let Some(victim) = world.pick(&victims).cloned() else {
-                return;
-            };
-            world.crash(&victim);
-            self.crashed += 1;
-            self.figures.crashes += 1;
-            if world.chance(500) {
-                self.figures.restarts += 1;
-                self.restart(victim);
-            }
-        }
-    }
-
-    fn restart(&self, victim: Location) {
-        self.stage.spawn("restart", move |stage| {
-            let world = &stage.world;
-            let longest = [1, 1_000, 300_000, 5_000_000][world.random.below(4)];
-            world.scheduler.sleep(world.between(0, longest));
-            let up = world.processes().into_iter();
-            let up: Vec<_> = up.filter(|(_, p)| p.phase == Phase::Up).collect();
-            if let Some((contact, _)) = world.pick(&up) {
-                world.boot(&victim, Some(contact));
-            }
-        });
-    }
-
-    fn stop(&mut self) {
-        let world = self.stage.world.clone();
-        let Some(victim) = world.pick(&world.locations()).cloned() else {
-            return;
-        };
-        world.stop(&victim);
-        self.figures.stops += 1;
-        self.stage.spawn("continue", move |stage| {
-            stage.wait_badly();
-            stage.world.resume(&victim);
-        });
-    }
-
-    fn partition(&mut self) {
-        let world = self.stage.world.clone();
-        if !world.wires().is_whole() {
-            return;
-        }
-        let one_way = world.chance(200);
-        let (mut here, mut there) = (Vec::new(), Vec::new());
-        // Also those who come only later.
-        for number in 0..self.named + 3 {
-            let side = if world.chance(500) {
-                &mut here
-            } else {
-                &mut there
-            };
-            side.push(location(number));
-        }
-        world
-            .scheduler
-            .trace(format_args!("cut, one way {one_way}: {here:?} | {there:?}"));
-        for a in &here {
-            for b in &there {
-                world.wires().cut(a, b);
-                if !one_way {
-                    world.wires().cut(b, a);
-                }
-            }
-        }
-        self.figures.partitions += 1;
-        self.stage.spawn("heal", |stage| {
-            stage.wait_badly();
-            stage.world.heal();
-        });
-    }
-
-    /// Late messages or a stopped node, but for less than 3 ticks.
-    fn slow_down(&mut self) {
-        let world = self.stage.world.clone();
-        let now = world.scheduler.now();
-        let Some(victim) = world.pick(&world.locations()).cloned() else {
-            return;
-        };
-        if now < self.calm_from {
-            return;
-        }
-        let time = world.between(50_000, 1_400_000);
-        self.calm_from = now + time + 8 * TICK;
-        self.figures.slow_spells += 1;
-        if world.chance(500) {
-            world
-                .scheduler
-                .trace(format_args!("{victim} is slow for {time:?}"));
-            world.wires().slow_down(&victim, now + time);
-        } else {
-            world.stop(&victim);
-            self.stage.spawn("continue", move |stage| {
-                stage.world.scheduler.sleep(time);
-                stage.world.resume(&victim);
-            });
-        }
-    }
-}
-
-impl Stage {
-    /// How long a bad state lasts: below, about and beyond the limits.
-    fn wait_badly(&self) {
-        let world = &self.world;
-        let longest = [500_000, 2_500_000, 6_000_000, 20_000_000][world.random.below(4)];
-        world.scheduler.sleep(world.between(0, longest));
     }
 }

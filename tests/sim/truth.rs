@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thrifty_p2p::location::Location;
 
+use super::history::{Outcome, brief};
 use super::world::{Item, Phase, World};
 
 impl World {
@@ -50,13 +51,17 @@ impl World {
             let holders: BTreeSet<_> = placement(&key).into_iter().collect();
             for holder in &holders {
                 if copies.get(holder) != Some(newest) {
-                    let key = String::from_utf8_lossy(&key);
+                    let copies = copies
+                        .iter()
+                        .map(|(at, item)| (at, item.version, brief(&item.value)));
+                    let copies: Vec<_> = copies.collect();
+                    let key = brief(&key);
                     return Err(format!("{key}: {holder} lacks the newest of {copies:?}"));
                 }
             }
             let other = copies.keys().find(|node| !holders.contains(*node));
             if let Some(other) = other.filter(|_| nobody_else) {
-                let key = String::from_utf8_lossy(&key);
+                let key = brief(&key);
                 return Err(format!("{key}: {other} is none of {holders:?}"));
             }
         }
@@ -70,6 +75,38 @@ impl World {
     pub fn safe(&self) -> Result<(), String> {
         self.agreed()?;
         self.copies(false)
+    }
+
+    /// Every put that had been acknowledged before an event, or something later, lies on that many nodes
+    /// that run: so many may be killed but one.
+    ///
+    /// # Errors
+    /// The first key of which this isn't so.
+    pub fn is_copied(&self, event: u64, copies: usize) -> Result<(), String> {
+        let mut acknowledged: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+        for put in self.history().operations() {
+            if let Outcome::Acknowledged(Some(version)) = put.outcome
+                && put.end.is_some_and(|end| end < event)
+            {
+                let newest = acknowledged.entry(put.key.clone()).or_insert(version);
+                *newest = version.max(*newest);
+            }
+        }
+        let processes = self.processes();
+        let run = processes.iter().filter(|(_, process)| !process.stopped);
+        let items: Vec<_> = run.map(|(_, process)| process.node.items()).collect();
+        for (key, version) in acknowledged {
+            let has = |items: &&Vec<Item>| {
+                let mut of_key = items.iter().filter(|item| item.key == key);
+                of_key.any(|item| item.version >= version)
+            };
+            let found = items.iter().filter(has).count();
+            if found < copies {
+                let key = brief(&key);
+                return Err(format!("{key} lies on {found} nodes instead of {copies}"));
+            }
+        }
+        Ok(())
     }
 
     /// Nothing is left to do.

@@ -343,6 +343,7 @@ impl World {
         let apart = self.options.clocks_apart.as_micros() as usize;
         let anew = self.random.below(2 * apart + 1) as i64 - apart as i64;
         let clock = self.clock(location);
+        clock.wake();
         let ended = self.ended().remove(location);
         if ended.is_none_or(|at| self.scheduler.now() >= at + CLOCK_STANDS) {
             clock.draw(anew);
@@ -472,7 +473,9 @@ impl World {
         }
     }
 
+    /// Goes on, after a stop or a suspend.
     pub fn resume(&self, location: &Location) {
+        self.clock(location).wake();
         self.scheduler
             .trace(format_args!("{location} is continued"));
         if let Some(process) = self.slots().get_mut(location) {
@@ -485,11 +488,6 @@ impl World {
     pub fn suspend(&self, location: &Location) {
         self.clock(location).suspend();
         self.stop(location);
-    }
-
-    pub fn wake(&self, location: &Location) {
-        self.clock(location).wake();
-        self.resume(location);
     }
 
     /// Asks the process to leave; `done` hears how it went, unless it is killed before.
