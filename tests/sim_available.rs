@@ -1,0 +1,223 @@
+//! What goes on being served. With one trouble at a time, a request whose replicas are all well and reach
+//! each other is answered within two ticks; many nodes start at once; a ring is restarted node by node.
+
+mod sim;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sim::clock::DAY;
+use sim::direct::{Stage, direct_seeds, expected_failure};
+use sim::schedule::location;
+use sim::world::TICK;
+
+/// Nodes before something goes wrong, at one of them or by way of a further one.
+const NODES: usize = 5;
+const VICTIM: usize = 3;
+const NEWCOMER: usize = NODES;
+
+/// Keys whose replicas don't include the victim, or any.
+fn keys(stage: &Stage, victim: Option<usize>) -> Vec<Vec<u8>> {
+    let all: Vec<_> = (0..NODES).map(location).collect();
+    let placement = stage.world.subject.placement(&all);
+    let victim = victim.map(location);
+    let all = (0..1000).map(|number| format!("k{number}").into_bytes());
+    let well = all.filter(|key| {
+        victim
+            .as_ref()
+            .is_none_or(|at| !placement(key).contains(at))
+    });
+    well.take(12).collect()
+}
+
+/// Puts and gets of these keys, at nodes that are well, for thirty ticks in which something goes wrong.
+fn use_during(
+    stage: &Stage,
+    keys: &[Vec<u8>],
+    trouble: impl FnOnce(&Stage) + Send + 'static,
+) -> Result<(), String> {
+    let culprit = stage.clone();
+    stage.meanwhile("trouble", move || {
+        culprit.sleep(culprit.world.random.below(40) as f64 / 10.0);
+        trouble(&culprit);
+    });
+    let until = stage.now() + 30 * TICK;
+    let mut number = 0;
+    while stage.now() < until {
+        number += 1;
+        let at = stage.world.random.below(VICTIM);
+        let key = &keys[stage.world.random.below(keys.len())];
+        let began = stage.now();
+        let put = stage.world.chance(500);
+        let what = if put {
+            stage.put(at, key, format!("v{number}"))?;
+            "put"
+        } else {
+            stage.get(at, key)?;
+            "get"
+        };
+        let took = stage.now() - began;
+        if took > 2 * TICK {
+            let key = String::from_utf8_lossy(key);
+            return Err(format!("a {what} of {key} at {at} took {took:?}"));
+        }
+        stage.sleep(stage.world.random.below(4) as f64 / 10.0);
+    }
+    stage.await_all();
+    Ok(())
+}
+
+#[test]
+fn must_serve_what_a_hung_node_does_not_hold() {
+    direct_seeds("sim_available hung", 2, 60, |stage| {
+        stage.begin(NODES)?;
+        use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
+            stage.world.stop(&location(VICTIM));
+            stage.sleep([3.0, 6.0, 12.0, 40.0][stage.world.random.below(4)]);
+            stage.world.resume(&location(VICTIM));
+        })
+    });
+}
+
+#[test]
+fn must_serve_what_a_suspended_node_does_not_hold() {
+    direct_seeds("sim_available suspended", 2, 60, |stage| {
+        stage.begin(NODES)?;
+        use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
+            stage.world.suspend(&location(VICTIM));
+            stage.sleep([3.0, 6.0, 12.0, 40.0][stage.world.random.below(4)]);
+            stage.world.resume(&location(VICTIM));
+        })
+    });
+}
+
+#[test]
+fn must_serve_what_a_killed_node_does_not_hold() {
+    direct_seeds("sim_available killed", 2, 60, |stage| {
+        stage.begin(NODES)?;
+        use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
+            stage.crash(VICTIM)
+        })
+    });
+}
+
+#[test]
+fn must_serve_what_a_restarted_node_does_not_hold() {
+    direct_seeds("sim_available restarted", 2, 60, |stage| {
+        stage.begin(NODES)?;
+        use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
+            stage.crash(VICTIM);
+            stage.sleep(stage.world.random.below(30) as f64 / 10.0);
+            stage.boot(VICTIM, 0);
+        })
+    });
+}
+
+#[test]
+fn must_serve_everything_while_a_node_joins() {
+    direct_seeds("sim_available joins", 2, 60, |stage| {
+        stage.begin(NODES)?;
+        use_during(stage, &keys(stage, None), |stage| stage.boot(NEWCOMER, 0))
+    });
+}
+
+#[test]
+fn must_serve_everything_while_a_node_leaves() {
+    direct_seeds("sim_available leaves", 2, 60, |stage| {
+        stage.begin(NODES)?;
+        use_during(stage, &keys(stage, None), |stage| {
+            stage.begin_leaving(VICTIM);
+        })
+    });
+}
+
+#[test]
+fn must_serve_everything_while_a_clock_is_stepped() {
+    expected_failure("not acknowledged", || {
+        direct_seeds("sim_available clock", 2, 60, |stage| {
+            stage.begin(NODES)?;
+            use_during(stage, &keys(stage, None), |stage| {
+                let far = [DAY / 24, -DAY / 24, DAY / 2, -400 * DAY];
+                let far = far[stage.world.random.below(4)];
+                stage.world.clock(&location(VICTIM)).set_ahead(far);
+            })
+        });
+    });
+}
+
+#[test]
+fn must_have_fifty_that_start_at_once_full_within_twenty_ticks() {
+    direct_seeds("sim_available fifty", 2, 4, |stage| {
+        stage.world.boot(&location(0), None);
+        (1..50).for_each(|number| stage.boot(number, 0));
+        stage.await_members(20.0, &(0..50).collect::<Vec<_>>())
+    });
+}
+
+#[test]
+fn must_have_fifty_that_look_for_each_other_full_within_twenty_ticks() {
+    direct_seeds("sim_available fifty_look", 2, 4, |stage| {
+        let all: Vec<_> = (0..50).collect();
+        all.iter()
+            .for_each(|number| stage.boot_looking(*number, &all));
+        stage.await_members(20.0, &all)
+    });
+}
+
+/// Each node in turn leaves, or is killed, and comes back. From the first try of a put to its acknowledgement
+/// it is never longer than three ticks.
+fn rolling_restart(stage: &Stage, leaves: bool) -> Result<(), String> {
+    const NODES: usize = 20;
+    stage.begin(NODES)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let (restarter, done) = (stage.clone(), over.clone());
+    stage.meanwhile("restarts", move || {
+        for number in 0..NODES {
+            if leaves {
+                // A leaver that can't hand over says so, and the history finds what is missing.
+                let _ = restarter.leave(60.0, number);
+            } else {
+                restarter.crash(number);
+            }
+            restarter.boot(number, (number + 1) % NODES);
+            let safe = || restarter.is_up(number) && restarter.says_safe((number + 1) % NODES);
+            let _ = restarter.await_that(100.0, "it is safe again", safe);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let mut number = 0;
+    while !over.load(Ordering::Relaxed) {
+        number += 1;
+        let key = format!("k{}", stage.world.random.below(40)).into_bytes();
+        let began = stage.now();
+        loop {
+            let at = stage.world.random.below(NODES);
+            if stage.is_up(at) && stage.try_put(at, &key, format!("v{number}").as_bytes()) {
+                break;
+            }
+            number += 1;
+            stage.sleep(0.05);
+        }
+        let took = stage.now() - began;
+        if took > 3 * TICK {
+            return Err(format!("a put took {took:?}"));
+        }
+        stage.sleep(0.2);
+    }
+    stage.await_all();
+    Ok(())
+}
+
+#[test]
+fn must_never_stop_a_put_for_three_ticks_while_twenty_leave_and_come_back() {
+    direct_seeds("sim_available rolling", 2, 4, |stage| {
+        rolling_restart(stage, true)
+    });
+}
+
+#[test]
+fn must_never_stop_a_put_for_three_ticks_while_twenty_are_killed_and_come_back() {
+    direct_seeds("sim_available rolling_kills", 2, 4, |stage| {
+        rolling_restart(stage, false)
+    });
+}
