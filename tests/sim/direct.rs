@@ -113,9 +113,16 @@ impl Stage {
     /// Starts a node that looks for a network at the places of these.
     pub fn boot_looking(&self, number: usize, places: &[usize]) {
         let places = places.iter().map(|place| location(*place)).collect();
-        let subject = self.world.subject.clone();
-        let way = Way::Look(places);
-        self.world.boot_as(&*subject, &location(number), way);
+        let (subject, at) = (self.world.subject.clone(), location(number));
+        let make = |environment| subject.node(&at, environment);
+        self.world.boot_as(&at, Way::Look(places), make);
+    }
+
+    /// Starts a node of 2009, which joins by way of another one or begins.
+    pub fn boot_original(&self, number: usize, contact: Option<usize>) {
+        let contact = contact.map(location);
+        self.world
+            .boot_original(&location(number), contact.as_ref());
     }
 
     pub fn sleep(&self, ticks: f64) {

@@ -5,8 +5,8 @@
 //! * `pool`: threads; `scheduler`: activities, virtual time, whose turn it is;
 //! * `clock`: a machine's clocks; `wires`: the state of the links;
 //! * `network`: calls between nodes, and all that can happen to them;
-//! * `world`: processes, clocks, crashes; what a node and a client are to it;
-//! * `store`: what is tested, as such a node;
+//! * `subject`: what a node and a client are to the world; `world`: processes, clocks, crashes;
+//! * `store`: what is tested, as such a node; `original`: a node of 2009;
 //! * `truth`: what is so, seen from outside; `history`: what clients saw, and whether they may;
 //! * `plan`: what a schedule is like; `schedule`: random schedules of everything, in which
 //!   `chaos` makes things go wrong; `runner`: many of them, and replay; `direct`: worlds told step by step; `plain`: nodes that keep nothing.
@@ -23,6 +23,7 @@ pub mod clock;
 pub mod direct;
 pub mod history;
 pub mod network;
+pub mod original;
 pub mod plain;
 pub mod plan;
 pub mod pool;
@@ -30,6 +31,7 @@ pub mod runner;
 pub mod schedule;
 pub mod scheduler;
 pub mod store;
+pub mod subject;
 pub mod truth;
 pub mod wires;
 pub mod world;

@@ -1,6 +1,6 @@
 //! The simulated world: processes at locations, the links between them, their clocks.
 //!
-//! A node is what [`Subject::node`] makes: it is called through its service, and an activity each
+//! A node is what [`Subject`]`::node` makes: it is called through its service, and an activity each
 //! starts it, ticks it and runs its mover, as the program does. The world can crash, stop,
 //! continue and restart it, and looks at its members and items from outside.
 
@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use thrifty_p2p::location::Location;
-use thrifty_p2p::net::{Clock, Environment, Network, Random};
-
+use thrifty_p2p::net::{Clock, Environment, Random};
 use thrifty_p2p::service::Service;
 
 use super::clock::MachineClock;
@@ -18,6 +17,7 @@ use super::history::History;
 use super::network::{Origin, SimNetwork};
 use super::scheduler::{Group, Scheduler, Ticket, WORLD};
 use super::store::BYTES_BUY;
+pub use super::subject::{HUNG_UP, Item, Placement, SimNode, Subject, Way};
 use super::wires::{Weather, Wires};
 
 /// How often a node is ticked.
@@ -25,99 +25,6 @@ pub const TICK: Duration = Duration::from_millis(500);
 
 /// Longer than any message is on its way.
 const CLOCK_STANDS: Duration = Duration::from_secs(3);
-
-/// The kind of the exception by which a service says that its connection just ends: an original's
-/// answer to what goes wrong.
-pub const HUNG_UP: i32 = i32::MIN;
-
-/// A copy of a key's value, as a node has it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Item {
-    pub key: Vec<u8>,
-    pub version: i64,
-    pub value: Vec<u8>,
-}
-
-/// How a node comes into its network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Way {
-    /// It starts one.
-    Begin,
-    /// It joins that of this node, as with `--host`.
-    Join(Location),
-    /// It looks for one at these places, as without `--host`, and starts one if there is none.
-    Look(Vec<Location>),
-}
-
-/// A node's logic. The world is told the truth by the last two.
-pub trait SimNode: Send + Sync {
-    fn service(&self) -> Arc<dyn Service>;
-
-    /// Comes into a network. `false`: the process ends.
-    fn start(&self, way: &Way) -> bool;
-
-    /// It takes calls before it has started.
-    fn listens_at_once(&self) -> bool {
-        true
-    }
-
-    /// It serves one connection after the other.
-    fn serves_in_order(&self) -> bool {
-        false
-    }
-
-    fn tick(&self);
-
-    /// One round of the mover.
-    fn work(&self);
-
-    /// Has `wake` called whenever the mover is to work at once.
-    fn wake_on_change(&self, wake: Box<dyn Fn() + Send + Sync>) {
-        let _ = wake;
-    }
-
-    /// The process is to end without a word: there is nothing for it to take part in.
-    fn gives_up(&self) -> bool {
-        false
-    }
-
-    /// Hands over and says goodbye; the process ends when this returns. `false`: not all keys
-    /// were taken.
-    fn leave(&self) -> bool;
-
-    /// Itself and the others, and whether each is filling.
-    fn members(&self) -> Vec<(Location, bool)>;
-
-    fn items(&self) -> Vec<Item>;
-}
-
-/// A key's holders, in order.
-pub type Placement = Box<dyn Fn(&[u8]) -> Vec<Location>>;
-
-/// What is tested, and how a client talks to it.
-pub trait Subject: Send + Sync {
-    fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode>;
-
-    /// What `location --status` says, asked at `at`: every key is safe now.
-    fn says_safe(&self, net: &dyn Network, at: &Location) -> bool {
-        let _ = (net, at);
-        false
-    }
-
-    /// `Ok`: acknowledged.
-    fn put(&self, net: &dyn Network, to: &Location, key: &[u8], value: &[u8])
-    -> Result<(), String>;
-
-    /// Empty: there is no such key.
-    fn get(&self, net: &dyn Network, to: &Location, key: &[u8]) -> Result<Vec<u8>, String>;
-
-    /// Who should have a key when these are the nodes and none is filling.
-    fn placement(&self, nodes: &[Location]) -> Placement;
-
-    fn holders(&self, nodes: &[Location], key: &[u8]) -> Vec<Location> {
-        self.placement(nodes)(key)
-    }
-}
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -280,10 +187,16 @@ impl World {
     /// Starts a process: joins the network of the contact, or starts one.
     pub fn boot(self: &Arc<Self>, location: &Location, contact: Option<&Location>) {
         let way = contact.cloned().map_or(Way::Begin, Way::Join);
-        self.boot_as(&*self.subject.clone(), location, way);
+        let make = |environment| self.subject.node(location, environment);
+        self.boot_as(location, way, make);
     }
 
-    pub fn boot_as(self: &Arc<Self>, subject: &dyn Subject, location: &Location, way: Way) {
+    pub fn boot_as(
+        self: &Arc<Self>,
+        location: &Location,
+        way: Way,
+        make: impl FnOnce(Environment) -> Arc<dyn SimNode>,
+    ) {
         let group = self.scheduler.new_group();
         let clock = self.wind_clock(location);
         self.scheduler.trace(format_args!(
@@ -304,7 +217,7 @@ impl World {
             random: Random::new(self.random.below(usize::MAX) as u64),
             log: Box::new(move |line| scheduler.trace(format_args!("{me} says: {line}"))),
         };
-        let node = subject.node(location, environment);
+        let node = make(environment);
         let process = Process {
             group,
             phase: Phase::Starting,
