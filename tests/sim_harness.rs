@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use sim::clock::DAY;
+use sim::direct::expected_failure;
+use sim::history::{History, Outcome, Promise};
 use sim::network::{Origin, SimNetwork};
 use sim::plan::{Class, Plan};
 use sim::pool::Pool;
@@ -565,4 +567,45 @@ fn must_wait_by_the_clock_of_a_machine() {
 fn must_order_numbers_alike_everywhere() {
     let (a, b) = (Random::new(3), Random::new(3));
     assert!((0..100).all(|_| a.below(1000) == b.below(1000)));
+}
+
+#[test]
+fn must_pass_a_world_that_fails_as_expected() {
+    expected_failure("is lost", || panic!("seed 3: a put is lost\nreplay: so"));
+}
+
+#[test]
+#[should_panic(expected = "turn it round")]
+fn must_not_pass_a_world_that_has_gone_green() {
+    expected_failure("is lost", || ());
+}
+
+#[test]
+#[should_panic(expected = "it fails, but not for")]
+fn must_not_pass_a_world_that_fails_for_another_reason() {
+    expected_failure("is lost", || panic!("seed 3: a put is late"));
+}
+
+/// Old, then new and not acknowledged, then what comes.
+fn read_after_new(shown_counts: bool, last: &[u8]) -> Result<(), String> {
+    let mut history = History::default();
+    history.shown_counts = shown_counts;
+    let old = history.begin_put(b"k", b"old");
+    history.end(old, 0, Outcome::Acknowledged(None));
+    history.begin_put(b"k", b"new");
+    for value in [b"new", last] {
+        let read = history.begin_get(b"k");
+        history.end(read, 0, Outcome::Read(value.to_vec()));
+    }
+    history.check_reads(Promise::Always)
+}
+
+#[test]
+fn must_find_what_was_shown_and_taken_back() {
+    assert_eq!(read_after_new(true, b"new"), Ok(()));
+    assert_eq!(read_after_new(false, b"old"), Ok(()));
+    let taken_back = read_after_new(true, b"old").expect_err("it is older");
+    assert!(taken_back.contains("is older than"), "{taken_back}");
+    let missing = read_after_new(true, b"").expect_err("it is missing");
+    assert!(missing.contains("missing after"), "{missing}");
 }

@@ -184,4 +184,11 @@ fn must_replay_from_the_seed() {
         let play = || schedule(Class::Everything, &[2], &Pool::default(), seed).trace_hash;
         assert_eq!(play(), play(), "seed {seed}");
     }
+    for seed in 1..=4 {
+        let worst = || {
+            let pool = Pool::default();
+            worse_schedule(Class::Everything, Worse::ALL, COPIES, &pool, seed).trace_hash
+        };
+        assert_eq!(worst(), worst(), "seed {seed} in the worst world");
+    }
 }
