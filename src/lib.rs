@@ -10,10 +10,11 @@
 //! | [`node`] | a process: a service on a listener, and the threads that look after it |
 //! | [`diststore`] | the Store service: items, requests, the pass |
 //! | [`locator`] | the Locator service: members, views, joining, watching, originals |
+//! | [`membership`] | who is in the network, as one node knows it: pure; to take over from the locator's own |
 //! | [`server`], [`net`] | calls that come in and calls that go out, over TCP |
 //! | [`service`], [`net::Network`] | the seam: a service answers named calls, a network carries them |
 //! | [`ring`], [`location`] | who owns a key; `host:port` |
-//! | [`thrift`], [`log`] | bytes to values to messages; lines that nobody waits for |
+//! | [`thrift`], [`log`], [`digest`] | bytes to values to messages; lines that nobody waits for; a hash |
 //!
 //! Read first: [`service`] and [`net`], the seam that everything rests on; then
 //! [`locator::View::holders`], the one rule of who holds what; then [`guide`], which tells how it
@@ -30,11 +31,13 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod digest;
 pub mod diststore;
 pub mod guide;
 pub mod location;
 pub mod locator;
 pub mod log;
+pub mod membership;
 pub mod net;
 pub mod node;
 pub mod ring;

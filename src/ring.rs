@@ -148,6 +148,57 @@ impl Ring {
         self.points().iter().map(split)
     }
 
+    /// The ranges of keys that lie before a node's points, for each point from the nearest range
+    /// backwards: `visit` gets the hash with which a range begins and the place of the node whose
+    /// point ends it, and answers whether to go further back. A range is visited once, however many
+    /// of the node's points lie behind it; ranges without keys are visited too, with `None`.
+    pub fn ranges_before(&self, place: usize, mut visit: impl FnMut(Option<u32>, usize) -> bool) {
+        let points = self.points();
+        let ends = own_points(&self.names[place], place);
+        let owner = |index: usize| (points[index] & OWNER_MASK) as usize;
+        for end in ends {
+            let last = points.partition_point(|point| *point < end);
+            let mut index = last;
+            loop {
+                let before = index.checked_sub(1).unwrap_or(points.len() - 1);
+                if !visit(self.range_start(index), owner(index)) {
+                    break;
+                }
+                index = before;
+                if owner(index) == place {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// A hash in each range that holds keys.
+    pub fn ranges(&self) -> impl Iterator<Item = u32> {
+        (0..self.points().len()).filter_map(|index| self.range_start(index))
+    }
+
+    /// The least hash of the range that ends with a point; `None`: no key lies in it. (A range that
+    /// holds the greatest keys and the least ones begins with its greatest.)
+    fn range_start(&self, index: usize) -> Option<u32> {
+        let points = self.points();
+        let end = points[index] >> OWNER_BITS;
+        match index.checked_sub(1) {
+            Some(before) => {
+                let start = points[before] >> OWNER_BITS;
+                let start = u32::try_from(start).ok()?;
+                (u64::from(start) < end).then_some(start)
+            }
+            None => {
+                // Past the last point comes the first.
+                let greatest = points[points.len() - 1] >> OWNER_BITS;
+                match u32::try_from(greatest) {
+                    Ok(greatest) => Some(greatest),
+                    Err(_) => (end > 0).then_some(0),
+                }
+            }
+        }
+    }
+
     /// Index of the first point greater than `hash`.
     ///
     /// Points lie evenly where keys are, so the place is guessed by proportion and then searched

@@ -1,0 +1,465 @@
+//! The question that nodes put to each other, and what follows from the answer.
+//!
+//! One question does for everything: a sign of life, news of states, the comparison of views, the lease,
+//! and the meeting of two nodes that had lost each other.
+
+use std::time::Duration;
+
+use crate::location::Location;
+
+use super::{DIFFERENCES_MAX, LEASE_TICKS, Life, Member, Membership, NAMED_MAX, Named, State};
+
+/// What one node is to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Unknown,
+    /// It was a member in that incarnation, and never will be again.
+    Lost(i64),
+    Member(State, i64),
+}
+
+/// What decides which side of a cut comes back to the other. `None` while it isn't known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Side {
+    /// Members, full or leaving, that answered of late and have the node as a member; itself included.
+    pub confirmed: i32,
+    /// The least name in the view.
+    pub first: Location,
+    /// It stood still of late: the others may have gone on without it.
+    pub slept: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    pub me: Member,
+    pub you: Standing,
+    /// Of the ranges for which a lease is asked for; 0: none. See [`super::Ties::lease`].
+    pub lease: u64,
+    /// Of the view.
+    pub digest: u64,
+    pub side: Option<Side>,
+}
+
+/// A question that waits for its answer.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub to: Location,
+    pub at: Duration,
+    pub question: Question,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub me: Member,
+    pub you: Standing,
+    /// Of the ranges for which a lease is granted; 0: none.
+    pub granted: u64,
+    pub digest: u64,
+    pub side: Option<Side>,
+}
+
+impl Membership {
+    /// What to ask that node now.
+    pub fn question(&self, now: Duration, to: &Location) -> Asked {
+        let question = Question {
+            me: self.me(),
+            you: self.standing(to),
+            lease: self.ties.get(to).map_or(0, |ties| ties.lease),
+            digest: self.view.digest(),
+            side: self.side(now, to),
+        };
+        Asked {
+            to: to.clone(),
+            at: now,
+            question,
+        }
+    }
+
+    fn standing(&self, of: &Location) -> Standing {
+        match (self.view.get(of), self.lost.get(of)) {
+            (Some(member), _) => Standing::Member(member.state, member.incarnation),
+            (None, Some(incarnation)) => Standing::Lost(*incarnation),
+            (None, None) => Standing::Unknown,
+        }
+    }
+
+    /// Whether the other one has this life of this node in its view; and whether in its present state.
+    fn has_me(&self, you: Standing) -> (bool, bool) {
+        match you {
+            Standing::Member(state, incarnation) => {
+                let same = incarnation == self.incarnation && self.state().takes_part();
+                (same, same && state == self.state())
+            }
+            _ => (false, false),
+        }
+    }
+
+    fn has_lost_me(&self, you: Standing) -> bool {
+        you == Standing::Lost(self.incarnation)
+    }
+
+    /// The side of this node where it meets that one. Known when each full member has been asked within the
+    /// time of a lease.
+    fn side(&self, now: Duration, met: &Location) -> Option<Side> {
+        let limit = self.ticks(LEASE_TICKS);
+        let fresh = |at: Duration| now.saturating_sub(at) < limit;
+        let mut confirmed = i32::from(self.state().holds_all());
+        let counts = |member: &&Member| member.state.holds_all() && member.location != *met;
+        for member in self.others().filter(counts) {
+            let peer = &self.peers[&member.location];
+            match (peer.answered.is_some_and(fresh), peer.waiting) {
+                (true, _) => confirmed += i32::from(peer.has_me),
+                (false, Some(_)) => {}
+                (false, None) => return None,
+            }
+        }
+        let first = self.view.members().first()?.location.clone();
+        self.state().takes_part().then_some(Side {
+            confirmed,
+            first,
+            slept: self.ticks < self.slept_until,
+        })
+    }
+
+    /// Answers a question.
+    pub fn answer(&mut self, now: Duration, question: &Question) -> Reply {
+        let caller = &question.me;
+        if self.state().takes_part() && caller.location != self.location {
+            self.hear_caller(question);
+        }
+        if caller.state.takes_part() {
+            self.hear_outside(&caller.location);
+        }
+        let wanted = self.ties.get(&caller.location).map_or(0, |ties| ties.grant);
+        let present = self.view.get(&caller.location) == Some(caller);
+        let tick = self.rules.tick;
+        let full = self.state() == State::Full;
+        let mut granted = 0;
+        if present && full && question.lease == wanted && wanted != 0 {
+            let peer = self.peers.get_mut(&caller.location);
+            let peer = peer.expect("BUG: a member of ours that is no peer");
+            let waits = peer
+                .waiting
+                .is_some_and(|(since, _)| now.saturating_sub(since) > tick);
+            if !waits {
+                peer.granted = Some(now);
+                granted = wanted;
+            }
+        }
+        Reply {
+            me: self.me(),
+            you: self.standing(&caller.location),
+            granted,
+            digest: self.view.digest(),
+            side: self.side(now, &caller.location),
+        }
+    }
+
+    /// A question is its sender's own word, but it may be a late one.
+    fn hear_caller(&mut self, question: &Question) {
+        let caller = &question.me;
+        let both = matches!(question.you, Standing::Lost(_));
+        let both = both && self.lost.contains_key(&caller.location);
+        let lost = self.is_lost(&caller.location, caller.incarnation);
+        if both || lost || self.has_lost_me(question.you) {
+            // Which of the two comes back follows from its answer.
+            if caller.state.takes_part() {
+                self.ask(caller.location.clone());
+            }
+        } else if self.is_member(&caller.location, caller.incarnation) {
+            self.hear_state(caller);
+            // What it has that this node has not is in its answer; once a tick.
+            let differs = question.digest != self.view.digest();
+            if differs && self.asked_back.insert(caller.location.clone()) {
+                self.ask(caller.location.clone());
+            }
+        } else if self.view.get(&caller.location).is_some() {
+            self.ask(caller.location.clone());
+        } else if caller.state.takes_part() {
+            let reached = |named: &Named| {
+                named.location == caller.location
+                    && named.incarnation == caller.incarnation
+                    && named.reached
+            };
+            if self.has_me(question.you).0 && self.named.iter().any(reached) {
+                self.take_in(caller.clone());
+            }
+        }
+    }
+
+    /// A member's own word on its state.
+    fn hear_state(&mut self, member: &Member) {
+        let known = self.view.get(&member.location);
+        let later = known.is_some_and(|known| known.state < member.state);
+        if member.state == State::Left {
+            self.lose(&member.location, true);
+        } else if later && member.state.takes_part() {
+            self.note_return(member);
+            let member = member.clone();
+            self.change_view(|view| view.insert(member));
+            self.progress();
+        }
+    }
+
+    /// Somebody speaks of a node: it is asked, at its name. A member that has it in its view vouches for it;
+    /// otherwise it is a candidate that is to be reached.
+    pub fn name(&mut self, member: &Member, vouched: bool) {
+        self.expect(member, vouched);
+        self.ask(member.location.clone());
+    }
+
+    /// The same, where the caller asks it.
+    pub fn expect(&mut self, member: &Member, vouched: bool) {
+        let Member {
+            location,
+            incarnation,
+            ..
+        } = member;
+        let known = self
+            .named
+            .iter()
+            .position(|named| named.location == *location);
+        match known {
+            Some(place) if self.named[place].incarnation == *incarnation => {
+                self.named[place].vouched |= vouched;
+            }
+            _ => {
+                known.map(|place| self.named.remove(place));
+                if self.named.len() >= NAMED_MAX {
+                    self.named.remove(0);
+                }
+                self.named.push(Named {
+                    location: location.clone(),
+                    incarnation: *incarnation,
+                    vouched,
+                    reached: false,
+                });
+            }
+        }
+    }
+
+    /// Whether this node has asked that one at its name, and found that life there.
+    pub fn has_reached(&self, member: &Member) -> bool {
+        let mut named = self.named.iter();
+        self.is_member(&member.location, member.incarnation)
+            || named.any(|named| {
+                named.location == member.location
+                    && named.incarnation == member.incarnation
+                    && named.reached
+            })
+    }
+
+    /// The answer to a question has come; with the other one's members, if its view differs.
+    pub fn answered(
+        &mut self,
+        now: Duration,
+        asked: &Asked,
+        reply: &Reply,
+        members: Option<&[Member]>,
+    ) {
+        let me = &asked.question.me;
+        self.asking.remove(&asked.to);
+        if me.incarnation != self.incarnation || !self.state().takes_part() {
+            return;
+        }
+        let present = |this: &Self| match this.standing(&asked.to) {
+            Standing::Member(_, incarnation) => Some(incarnation),
+            _ => None,
+        };
+        let then = match asked.question.you {
+            Standing::Member(_, incarnation) => Some(incarnation),
+            _ => None,
+        };
+        if present(self) != then {
+            // It was another life that was asked. What is there now will be asked in turn.
+            return;
+        }
+        let other = &reply.me;
+        if other.location != asked.to {
+            // Another name for a node that has its own.
+            self.lose(&asked.to, false);
+            return;
+        }
+        // (One that says of the same life that it is outside has not heard yet that it was let in.)
+        if then.is_some() && then != Some(other.incarnation) {
+            self.lose(&asked.to, false);
+        }
+        if present(self).is_some() {
+            self.hear_state(other);
+        } else {
+            self.hear_outsider(reply);
+        }
+        let (counted, exactly) = self.has_me(reply.you);
+        let same_state = me.state == self.state();
+        let ties = self.ties.get(&asked.to).map_or(0, |ties| ties.lease);
+        let both = matches!(reply.you, Standing::Lost(_)) && self.lost.contains_key(&asked.to);
+        let lost = both || self.is_lost(&asked.to, other.incarnation);
+        let Some(peer) = self.peers.get_mut(&asked.to) else {
+            if lost || self.has_lost_me(reply.you) {
+                self.meet(now, reply, members);
+            }
+            return;
+        };
+        peer.has_me = counted;
+        if counted {
+            peer.answered = peer.answered.max(Some(asked.at));
+            peer.waiting = None;
+        } else {
+            // It is in another network, unless it is about to hear of this node.
+            peer.waiting = peer.waiting.or(Some((asked.at, self.ticks)));
+        }
+        if same_state && exactly && reply.granted != 0 && reply.granted == ties {
+            let lease = (asked.at, reply.granted);
+            peer.lease = peer
+                .lease
+                .max(Some(lease))
+                .filter(|held| held.1 == ties)
+                .or(Some(lease));
+        }
+        if self.has_lost_me(reply.you) {
+            self.meet(now, reply, members);
+        } else if let Some(members) = members.filter(|_| counted) {
+            self.learn(members);
+        }
+    }
+
+    /// A node that is no member has answered.
+    fn hear_outsider(&mut self, reply: &Reply) {
+        let other = &reply.me;
+        if self.is_lost(&other.location, other.incarnation) {
+            return;
+        }
+        let same = |named: &&mut Named| {
+            named.location == other.location && named.incarnation == other.incarnation
+        };
+        let has_me = self.has_me(reply.you).0;
+        let Some(named) = self.named.iter_mut().find(same) else {
+            return;
+        };
+        if other.state == State::Outside {
+            named.reached = true;
+        } else if other.state.takes_part() && (named.vouched || named.reached && has_me) {
+            self.take_in(other.clone());
+        }
+    }
+
+    /// A question got no answer in time.
+    pub fn unanswered(&mut self, asked: &Asked) {
+        self.asking.remove(&asked.to);
+        self.silent(&asked.to, asked.at);
+    }
+
+    /// A question was refused: nobody is there.
+    pub fn unasked(&mut self, asked: &Asked) {
+        self.asking.remove(&asked.to);
+        if let Standing::Member(_, incarnation) = asked.question.you {
+            self.refused(&asked.to, incarnation);
+        }
+    }
+
+    /// What another one has in its view: where it differs, the nodes in question are asked. True: it names no
+    /// member that this node lacks.
+    pub(super) fn learn(&mut self, members: &[Member]) -> bool {
+        let mut complete = true;
+        let mut left = DIFFERENCES_MAX;
+        for member in members {
+            if member.location == self.location {
+                continue;
+            }
+            if left == 0 {
+                return false;
+            }
+            if member.state == State::Left {
+                self.note_left(member);
+                continue;
+            }
+            let known = self.view.get(&member.location);
+            if !member.is_ours() {
+                if known.is_none() {
+                    left -= 1;
+                    self.actions
+                        .push(super::Action::Meet(member.location.clone()));
+                }
+                continue;
+            }
+            match known {
+                Some(known) if known.incarnation == member.incarnation => {
+                    if known.state < member.state {
+                        left -= 1;
+                        self.ask(member.location.clone());
+                    }
+                }
+                _ if self.is_lost(&member.location, member.incarnation) => {}
+                Some(_) => {
+                    complete = false;
+                    left -= 1;
+                    self.ask(member.location.clone());
+                }
+                None => {
+                    complete = false;
+                    left -= 1;
+                    self.name(member, true);
+                }
+            }
+        }
+        let theirs = |member: &Member| {
+            let mut theirs = members.iter();
+            theirs.any(|other| other.location == member.location && other.state != State::Left)
+        };
+        // An original that they have not is asked what it is.
+        let view = self.view.members().iter();
+        let originals = view.filter(|member| !member.is_ours() && !theirs(member));
+        let meet = originals.map(|member| super::Action::Meet(member.location.clone()));
+        self.actions.extend(meet);
+        let missing = self.others().filter(|member| !theirs(member)).take(left);
+        for location in missing.map(|m| m.location.clone()).collect::<Vec<_>>() {
+            self.ask(location);
+        }
+        complete
+    }
+
+    /// One of the two has lost the other, and both live: one of them comes back as a candidate, with what
+    /// it has.
+    fn meet(&mut self, now: Duration, reply: &Reply, members: Option<&[Member]>) {
+        let other = &reply.me;
+        if !other.state.takes_part() {
+            return;
+        }
+        let mine = self.side(now, &other.location);
+        let (Some(mine), Some(theirs)) = (mine, &reply.side) else {
+            // Each is to know how many stand behind it.
+            self.stay_quiet(2);
+            self.doubted.extend(self.ties.keys().cloned());
+            self.doubted.insert(other.location.clone());
+            return;
+        };
+        let i_am_lost = self.has_lost_me(reply.you);
+        let it_is_lost = self.is_lost(&other.location, other.incarnation);
+        let key = |side: &Side, lost: bool, name: &Location| {
+            // The greatest comes back.
+            let lost = lost && i_am_lost != it_is_lost;
+            let first = side.first.clone();
+            (side.slept, -side.confirmed, lost, first, name.clone())
+        };
+        let me = key(&mine, i_am_lost, &self.location);
+        if me > key(theirs, it_is_lost, &other.location) {
+            self.come_back(members.unwrap_or(std::slice::from_ref(other)));
+        } else {
+            self.doubted.insert(other.location.clone());
+        }
+    }
+
+    /// Begins a new life outside, with what this node has, to these.
+    fn come_back(&mut self, to: &[Member]) {
+        let returning = match self.life {
+            Life::Joining => false,
+            Life::Outside(_) | Life::Left => return,
+            Life::Returning { .. } | Life::Full | Life::Leaving => true,
+        };
+        let known = self.view.members().iter().filter(|m| m.is_ours());
+        let known = known.map(|member| &member.location).chain(self.lost.keys());
+        let to = to.iter().filter(|m| m.is_ours()).map(|m| &m.location);
+        let contacts: Vec<_> = to.chain(known).cloned().collect();
+        self.begin_anew(returning, contacts);
+    }
+}

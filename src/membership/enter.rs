@@ -1,0 +1,409 @@
+//! Coming in: how a node outside finds its network, and how a network lets it in.
+//!
+//! The first full member of the view, in the order of the names, is the *gatekeeper*: others refer candidates
+//! to it. It lets one in when every member has reached it at the name that it gave, and as long as no
+//! more are coming than are full.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::location::Location;
+
+use super::{
+    Action, LEASE_TICKS, LOST_MAX, Life, Member, Membership, NAMED_MAX, Peer, SILENCE_TICKS, State,
+};
+
+/// What a node outside knows of the nodes that it asks.
+#[derive(Debug, Default)]
+pub struct Search {
+    /// It was full in an earlier life.
+    returning: bool,
+    /// It starts a network if there is none. Otherwise it does only if all contacts are outside, too, waiting
+    /// for each other.
+    may_begin: bool,
+    contacts: BTreeMap<Location, Contact>,
+    /// The one to ask at the next tick; otherwise all are.
+    preferred: Option<Location>,
+    /// The tick at which this node followed a referral: one a tick, as two views may refer to each other.
+    referred: u64,
+    /// Contacts whose answer has not come yet.
+    asking: BTreeSet<Location>,
+    began: u64,
+    /// When it last heard that it only has to wait.
+    hope: u64,
+    /// Why it was not let in when it was asked last.
+    reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contact {
+    /// Last heard of, or found, at that tick.
+    Unheard(u64),
+    /// When it answered last, it was outside as well.
+    Outside,
+    /// Nobody is there.
+    Refused,
+}
+
+/// A node that has not been let in for so long, though there was room, gives up; half of that where nobody is
+/// there.
+const SEARCH_TICKS: u32 = 20;
+
+/// The answer to a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// It is a member: the view, itself included, and the lives that were lost.
+    Admitted(Vec<Member>, Vec<(Location, i64)>),
+    /// Ask this one.
+    Refer(Location),
+    /// Ask again in a tick; the reason is empty while there is just no room.
+    Later(String),
+    /// This life is over: ask in another one.
+    Lost,
+    /// The answerer is outside, too, and asks these nodes.
+    Outside(Vec<Location>),
+    /// Not in this network, and why.
+    Refused(String),
+}
+
+impl Membership {
+    /// Looks for a network at these nodes. `may_begin`: if nobody is in one, the first of those that look, in
+    /// the order of the names, begins.
+    pub fn start(&mut self, contacts: &[Location], may_begin: bool) {
+        let returning = false;
+        self.life = Life::Outside(Search {
+            returning,
+            may_begin,
+            began: self.ticks,
+            hope: self.ticks,
+            ..Search::default()
+        });
+        self.add_contacts(contacts);
+        self.search();
+    }
+
+    /// A new life, outside.
+    pub(super) fn begin_anew(&mut self, returning: bool, contacts: Vec<Location>) {
+        self.draw_incarnation(returning);
+        self.view = Arc::default();
+        self.ties.clear();
+        self.peers.clear();
+        self.named.clear();
+        self.unmet.clear();
+        self.doubted.clear();
+        self.lost.clear();
+        self.life = Life::Outside(Search {
+            returning,
+            may_begin: returning,
+            ..Search::default()
+        });
+        self.add_contacts(&contacts);
+        self.actions.push(Action::Changed);
+    }
+
+    fn add_contacts(&mut self, contacts: &[Location]) {
+        let tick = self.ticks;
+        let Life::Outside(search) = &mut self.life else {
+            return;
+        };
+        for contact in contacts.iter().filter(|one| **one != self.location) {
+            let few = search.contacts.len() < NAMED_MAX;
+            if few && !search.contacts.contains_key(contact) {
+                let unheard = Contact::Unheard(tick);
+                search.contacts.insert(contact.clone(), unheard);
+            }
+        }
+    }
+
+    /// A member of a network asks for this node, which it knew before. While all that this node knows are
+    /// outside, too, that is a contact.
+    pub(super) fn hear_outside(&mut self, caller: &Location) {
+        if let Life::Outside(search) = &self.life
+            && search.contacts.values().all(|one| *one == Contact::Outside)
+        {
+            self.add_contacts(std::slice::from_ref(caller));
+        }
+    }
+
+    /// Asks the contacts, or begins.
+    pub(super) fn search(&mut self) {
+        if self.begin_if_first() {
+            return;
+        }
+        self.give_up();
+        let Life::Outside(search) = &mut self.life else {
+            return;
+        };
+        let mut all: Vec<_> = match search.preferred.take() {
+            Some(preferred) => vec![preferred],
+            None => search.contacts.keys().cloned().collect(),
+        };
+        all.retain(|contact| search.asking.insert(contact.clone()));
+        let enter = all.into_iter().map(Action::Enter);
+        self.actions.extend(enter);
+    }
+
+    /// Begins a network if all contacts are outside, too, or gone, and this node is the first of them. Two
+    /// nodes never both do: one that asks another makes itself known there, so of two the later asker
+    /// knows the other one, asks it, and hears that it has begun.
+    fn begin_if_first(&mut self) -> bool {
+        let tick = self.ticks;
+        let Life::Outside(search) = &self.life else {
+            return false;
+        };
+        let waits = |contact: &Contact| match contact {
+            // One more call to a node that has been silent for so long may still be answered.
+            Contact::Unheard(since) => tick - since < u64::from(SILENCE_TICKS + LEASE_TICKS),
+            Contact::Outside | Contact::Refused => false,
+        };
+        let outside = || {
+            let contacts = search.contacts.iter();
+            contacts.filter(|(_, contact)| **contact == Contact::Outside)
+        };
+        let mut all = search.contacts.values();
+        // Not at once: a network that knew this node before asks for it, and is a contact then.
+        let circle = tick - search.began >= u64::from(SILENCE_TICKS)
+            && !search.contacts.is_empty()
+            && all.all(|one| *one == Contact::Outside);
+        let may = search.may_begin || circle;
+        let first = outside().all(|(location, _)| self.location < *location);
+        let begins = may && first && !search.contacts.values().any(waits);
+        if begins {
+            let contacts = search.contacts.keys().cloned().collect::<Vec<_>>();
+            // Another life: it may have been let in under this one, and not have heard of it.
+            let returning = search.returning;
+            self.draw_incarnation(returning);
+            // Those that are silent now are to be met again.
+            for contact in contacts {
+                self.remember_lost(contact, 0);
+            }
+            self.change_life(Life::Full);
+            self.stay_quiet(2);
+            self.actions.push(Action::Began);
+        }
+        begins
+    }
+
+    /// This node as the member that it is to become.
+    pub fn candidate(&self) -> Member {
+        let returning = matches!(&self.life, Life::Outside(search) if search.returning);
+        Member {
+            state: if returning {
+                State::Returning
+            } else {
+                State::Joining
+            },
+            ..self.me()
+        }
+    }
+
+    /// A candidate asks to be let in. `Ok`: its answer. `Err`: these members are to reach it first, this
+    /// node among them; then [`Membership::admit`] has the answer.
+    pub fn enter(&mut self, candidate: &Member) -> Result<Entry, Vec<Location>> {
+        let location = &candidate.location;
+        if let Life::Outside(search) = &self.life {
+            if search.contacts.is_empty() && !search.may_begin {
+                return Ok(Entry::Later(String::new())); // It has not begun to look.
+            }
+            let names = search.contacts.keys().cloned().collect();
+            self.add_contacts(std::slice::from_ref(location));
+            return Ok(Entry::Outside(names));
+        }
+        if self.state() == State::Left {
+            return Ok(Entry::Later(String::new()));
+        }
+        if self.is_member(location, candidate.incarnation) {
+            return Ok(self.admitted());
+        }
+        if self.is_lost(location, candidate.incarnation) {
+            return Ok(Entry::Lost);
+        }
+        let mut full = self.view.members().iter();
+        match full.find(|member| member.state == State::Full) {
+            None => return Ok(Entry::Later(String::new())),
+            Some(first) if first.location != self.location => {
+                return Ok(Entry::Refer(first.location.clone()));
+            }
+            Some(_) => {}
+        }
+        if !self.has_room() {
+            return Ok(Entry::Later(String::new()));
+        }
+        let others = self.others().filter(|member| member.location != *location);
+        Err(others.map(|member| member.location.clone()).collect())
+    }
+
+    /// All members have reached the candidate: it is in, if all is still as it was.
+    pub fn admit(&mut self, candidate: &Member) -> Entry {
+        match self.enter(candidate) {
+            Ok(entry) => entry,
+            Err(_) if !self.has_reached(candidate) => Entry::Later(String::new()),
+            Err(_) => {
+                self.lose(&candidate.location, false);
+                if candidate.state.is_coming() {
+                    self.take_in(candidate.clone());
+                }
+                self.admitted()
+            }
+        }
+    }
+
+    fn admitted(&self) -> Entry {
+        let lost = self.lost.iter();
+        let lost = lost.map(|(location, incarnation)| (location.clone(), *incarnation));
+        Entry::Admitted(self.view.members().to_vec(), lost.collect())
+    }
+
+    fn has_room(&self) -> bool {
+        let members = self.view.members();
+        let count = |is: fn(State) -> bool| members.iter().filter(|m| is(m.state)).count();
+        count(State::is_coming) < count(|state| state == State::Full)
+    }
+
+    /// The answer of a contact has come, to a question of that life.
+    pub fn entered(&mut self, from: &Location, incarnation: i64, entry: Entry) {
+        let tick = self.ticks;
+        let current = self.incarnation == incarnation;
+        let Life::Outside(search) = &mut self.life else {
+            return;
+        };
+        search.asking.remove(from);
+        if !current {
+            return;
+        }
+        search.contacts.insert(from.clone(), Contact::Unheard(tick));
+        match entry {
+            Entry::Later(reason) => {
+                search.preferred = Some(from.clone());
+                if reason.is_empty() {
+                    search.hope = tick;
+                } else {
+                    search.reason = reason;
+                }
+            }
+            // It still knows an earlier life of this node.
+            Entry::Refer(to) if to == self.location => {}
+            Entry::Refer(to) => {
+                search.contacts.insert(to.clone(), Contact::Unheard(tick));
+                if search.referred == tick {
+                    search.preferred = Some(to);
+                } else {
+                    search.referred = tick;
+                    if search.asking.insert(to.clone()) {
+                        self.actions.push(Action::Enter(to));
+                    }
+                }
+            }
+            Entry::Lost => {
+                let returning = search.returning;
+                self.draw_incarnation(returning);
+            }
+            Entry::Outside(others) => {
+                search.contacts.insert(from.clone(), Contact::Outside);
+                self.add_contacts(&others);
+                self.begin_if_first();
+            }
+            Entry::Refused(_) if search.returning => {}
+            Entry::Refused(reason) => self.end(reason),
+            Entry::Admitted(members, lost) => self.come_in(&members, lost),
+        }
+    }
+
+    /// Nobody is at a contact.
+    pub fn entry_refused(&mut self, from: &Location) {
+        if let Life::Outside(search) = &mut self.life {
+            search.asking.remove(from);
+            search.contacts.insert(from.clone(), Contact::Refused);
+            self.begin_if_first();
+        }
+    }
+
+    /// Ends, if it has not been let in for long, and not just for want of room.
+    fn give_up(&mut self) {
+        let Life::Outside(search) = &self.life else {
+            return;
+        };
+        let mut contacts = search.contacts.values();
+        let (limit, cause) = match contacts.all(|contact| *contact == Contact::Refused) {
+            true => (SEARCH_TICKS / 2, "connection refused"),
+            false => (SEARCH_TICKS, "no answer"),
+        };
+        if search.returning || self.ticks - search.hope < u64::from(limit) {
+            return;
+        }
+        let names: Vec<_> = search.contacts.keys().map(ToString::to_string).collect();
+        let reason = match search.reason.is_empty() {
+            true => format!("peer {}: {cause}", names.join(", ")),
+            false => search.reason.clone(),
+        };
+        self.end(reason);
+    }
+
+    pub(super) fn end(&mut self, reason: String) {
+        self.actions.push(Action::End(reason));
+        self.change_life(Life::Left);
+    }
+
+    /// A contact has not answered in time.
+    pub fn entry_unanswered(&mut self, from: &Location) {
+        if let Life::Outside(search) = &mut self.life {
+            search.asking.remove(from);
+        }
+    }
+
+    /// Begins a network with originals: this node is full when they have given it what is its own now.
+    pub fn begin_among(&mut self, originals: &[Location]) {
+        self.change_life(Life::Joining);
+        self.actions.push(Action::CameIn);
+        for original in originals {
+            self.unmet.insert(original.clone());
+            self.add_original(original.clone());
+        }
+    }
+
+    fn come_in(&mut self, members: &[Member], lost: Vec<(Location, i64)>) {
+        let Life::Outside(search) = &self.life else {
+            return;
+        };
+        let me = self.me();
+        let counts = |m: &Member| m.location == me.location && m.incarnation == me.incarnation;
+        if !members.iter().any(counts) {
+            return;
+        }
+        let contacts: Vec<_> = search.contacts.keys().cloned().collect();
+        // What it had lost is there, and gets what it has.
+        let holds = |name: &Location| {
+            let mut members = members.iter();
+            members.any(|m| m.location == *name && m.state.holds_all())
+        };
+        self.missing.retain(|name| !holds(name));
+        self.life = if search.returning {
+            Life::Returning { leaves: false }
+        } else {
+            Life::Joining
+        };
+        let me = self.me();
+        let others = members.iter().filter(|m| m.location != me.location);
+        let others: Vec<_> = others.cloned().collect();
+        for member in others.iter().filter(|member| member.is_ours()) {
+            self.peers.insert(member.location.clone(), Peer::default());
+        }
+        // Those that it knew and that are not in this network are to be met again.
+        let known = contacts.into_iter().map(|contact| (contact, 0)).chain(lost);
+        let known = known.filter(|(name, _)| *name != me.location);
+        for (name, incarnation) in known.take(LOST_MAX) {
+            self.remember_lost(name, incarnation);
+        }
+        self.lost
+            .retain(|name, _| !others.iter().any(|member| member.location == *name));
+        let originals = others.iter().filter(|member| !member.is_ours());
+        self.unmet = originals.map(|member| member.location.clone()).collect();
+        self.change_view(|view| {
+            for member in others {
+                view.insert(member);
+            }
+            view.insert(me);
+        });
+        self.actions.extend([Action::Announce, Action::CameIn]);
+    }
+}

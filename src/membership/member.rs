@@ -1,0 +1,135 @@
+//! A node as nodes tell each other of it: where it is, which of its lives it means, and how far it is in that.
+
+use crate::digest::{digest, mix};
+use crate::location::Location;
+use crate::thrift::{Error, Reader, Write, wire};
+
+/// How far a node is in one of its lives. Within a life the later state in this order is the later one:
+/// that is how two accounts of one life are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// In no view: it looks for a network, or asks one to let it in.
+    Outside = 1,
+    /// A member that has never been full.
+    Joining = 2,
+    /// A member that was full in an earlier life, and brings what it has.
+    Returning = 3,
+    /// Has all that it should hold.
+    Full = 4,
+    /// Hands over what it has.
+    Leaving = 5,
+    /// Has said goodbye: in no view.
+    Left = 6,
+    /// A node of the 2009 original, or one that has not been asked yet what it is.
+    Original = 7,
+}
+
+impl State {
+    /// `None` for a number that stands for none.
+    pub fn from_number(number: i32) -> Option<Self> {
+        let all = [
+            State::Outside,
+            State::Joining,
+            State::Returning,
+            State::Full,
+            State::Leaving,
+            State::Left,
+            State::Original,
+        ];
+        all.into_iter().find(|state| *state as i32 == number)
+    }
+
+    /// A member that has not been full in this life.
+    pub fn is_coming(self) -> bool {
+        matches!(self, State::Joining | State::Returning)
+    }
+
+    /// In a view, and one of ours.
+    pub fn takes_part(self) -> bool {
+        matches!(
+            self,
+            State::Joining | State::Returning | State::Full | State::Leaving
+        )
+    }
+
+    /// Holds what was acknowledged: is full, or was until it began to leave.
+    pub fn holds_all(self) -> bool {
+        matches!(self, State::Full | State::Leaving)
+    }
+}
+
+/// A node, which of its lives, and how far it is in that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub location: Location,
+    pub state: State,
+    /// The number of the life, drawn at random whenever the node asks a network to let it in, and never
+    /// 0; odd if it began with what the node had before. A life that was lost never comes back. 0 for
+    /// originals.
+    pub incarnation: i64,
+}
+
+impl Member {
+    pub fn original(location: Location) -> Self {
+        Member {
+            location,
+            state: State::Original,
+            incarnation: 0,
+        }
+    }
+
+    /// Whether its life began with what it had in an earlier one.
+    pub fn has_returned(&self) -> bool {
+        self.incarnation % 2 == 1
+    }
+
+    /// Whether the two are accounts of one life.
+    pub fn is_life_of(&self, other: &Member) -> bool {
+        self.location == other.location && self.incarnation == other.incarnation
+    }
+
+    pub fn is_ours(&self) -> bool {
+        self.state != State::Original
+    }
+
+    /// A number whose wrapping sum over all members tells two views apart.
+    pub fn digest(&self) -> u64 {
+        let name = digest(self.location.name().as_bytes());
+        mix(name ^ self.incarnation.cast_unsigned().rotate_left(8) ^ self.state as u64)
+    }
+
+    /// Appends the struct `Member` of idl/peer.thrift.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.write_field(wire::STRUCT, 1);
+        self.location.write(out);
+        out.write_i32_field(2, self.state as i32);
+        out.write_i64_field(3, self.incarnation);
+        out.write_stop();
+    }
+
+    /// `None` for a struct that tells of no node.
+    ///
+    /// # Errors
+    /// The bytes are no struct.
+    pub fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, Error> {
+        let (mut location, mut state, mut incarnation) = (None, None, None);
+        reader.each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::STRUCT) => location = Location::read(reader)?,
+                (2, wire::I32) => state = State::from_number(reader.i32()?),
+                (3, wire::I64) => incarnation = Some(reader.i64()?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        let (Some(location), Some(state), Some(incarnation)) = (location, state, incarnation)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Member {
+            location,
+            state,
+            incarnation,
+        }))
+    }
+}

@@ -1,0 +1,550 @@
+//! Who is in the network, as one node knows it: a state machine without a lock, a call or a clock.
+//!
+//! Events come in with the time at which they happen, actions go out, and somebody else carries them out
+//! (see [`crate::locator`]). It knows no keys and no sockets.
+//!
+//! Invariants:
+//!
+//! * A node takes another into its view, and drops it, on that node's own word or on its own experience
+//!   with it. What others say is a reason to ask.
+//! * A life (an [incarnation](Member::incarnation)) that was lost, or that ended, never comes back here.
+//! * A message that belongs to another life than the one in the view decides nothing.
+//! * Whatever grows because of others has a bound.
+
+mod ask;
+mod enter;
+mod member;
+mod originals;
+mod safety;
+mod settle;
+mod view;
+
+pub use ask::{Asked, Question, Reply, Side, Standing};
+pub use enter::{Entry, Search};
+pub use member::{Member, State};
+pub use view::{Ties, View};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::location::Location;
+use crate::net::Random;
+
+/// A lease ends this many ticks after the question was asked that was answered with it.
+pub const LEASE_TICKS: u32 = 4;
+
+/// A lease is asked for again when it is this old, so that a lost answer seldom matters.
+const RENEW_TICKS: u32 = 2;
+
+/// A member without an answer for so many ticks is lost. Twice a lease: nobody takes its place while it
+/// still answers from what it has.
+pub const SILENCE_TICKS: u32 = 8;
+
+/// How many lost nodes are remembered.
+const LOST_MAX: usize = 1000;
+
+/// How many nodes are remembered that said goodbye.
+const LEFT_MAX: usize = 64;
+
+/// How many nodes outside the view are dealt with at a time: candidates, and those that others named.
+const NAMED_MAX: usize = 64;
+
+/// How many differences between two views are looked into at a time.
+const DIFFERENCES_MAX: usize = 64;
+
+/// The most members: far above what a flat network bears, and what a ring holds.
+const MEMBERS_MAX: usize = 100_000;
+
+/// What all nodes of a network have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Copies of each key, 1 or more.
+    pub copies: usize,
+    pub tick: Duration,
+}
+
+/// What a node is doing with its life.
+#[derive(Debug)]
+enum Life {
+    Outside(Search),
+    Joining,
+    /// It was told to leave: it does when it has brought what it has.
+    Returning {
+        leaves: bool,
+    },
+    Full,
+    Leaving,
+    Left,
+}
+
+/// What somebody else is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Put [`Membership::question`] to this node.
+    Ask(Location),
+    /// Ask this node to let the own one in.
+    Enter(Location),
+    /// An original, or a node that may be one, is said to be a member.
+    Meet(Location),
+    /// It is a member now.
+    Added(Location),
+    /// It is none any more; true: it said goodbye.
+    Removed(Location, bool),
+    /// The view has changed.
+    Changed,
+    /// The own state has changed: all are to hear it now.
+    Announce,
+    /// This node has started a network.
+    Began,
+    /// It has been let into one.
+    CameIn,
+    /// The node ends, with that reason.
+    End(String),
+}
+
+/// What this node alone knows of a member of ours.
+#[derive(Debug, Default)]
+struct Peer {
+    /// When the last question was asked that it has answered.
+    answered: Option<Duration>,
+    /// When the first of the questions was asked that it has not answered, and at which tick.
+    waiting: Option<(Duration, u64)>,
+    /// By its last answer it has this node in its view, in the present state.
+    has_me: bool,
+    /// When the lease was asked for that it granted, and for which ranges.
+    lease: Option<(Duration, u64)>,
+    /// When this node last granted it a lease.
+    granted: Option<Duration>,
+    /// It has said "done" to this life; true: when it had all itself.
+    done: Option<bool>,
+    /// The ranges, with their lists, of which both have the same.
+    synced: u64,
+}
+
+/// A node outside the view that somebody spoke of.
+#[derive(Debug)]
+struct Named {
+    location: Location,
+    incarnation: i64,
+    /// A member has it in its view.
+    vouched: bool,
+    /// This node has asked it at its name and found that life there, outside.
+    reached: bool,
+}
+
+/// What a node knows of its network, and of itself.
+#[derive(Debug)]
+pub struct Membership {
+    rules: Rules,
+    location: Location,
+    incarnation: i64,
+    life: Life,
+    view: Arc<View>,
+    /// By the present view.
+    ties: BTreeMap<Location, Ties>,
+    /// The members of ours, but this node.
+    peers: BTreeMap<Location, Peer>,
+    /// Lives that were lost without goodbye; the nodes are to be met again, should they have only been out of
+    /// reach.
+    lost: BTreeMap<Location, i64>,
+    /// The last view under which this node had nothing left to compare, and the full members that have been
+    /// lost since.
+    safe: Arc<View>,
+    missing: BTreeSet<Location>,
+    /// Lives that ended in good order, the last ones: a node that missed a goodbye hears of it.
+    left: VecDeque<Member>,
+    named: Vec<Named>,
+    /// Of the view under which this node has given all that it need not hold to those that should.
+    brought: u64,
+    /// Originals that have not given this node what is its own now.
+    unmet: BTreeSet<Location>,
+    /// To be asked at the next tick.
+    doubted: BTreeSet<Location>,
+    /// Being asked now: one question to a node at a time.
+    asking: BTreeSet<Location>,
+    /// Asked in this tick as its view differed.
+    asked_back: BTreeSet<Location>,
+    /// While no other node is full, and others have been lost: the tick from which on this node answers from
+    /// what it has. Before, they would let it know that they have gone on without it.
+    alone_from: u64,
+    /// When it last went on after it had stood still, and the tick until which that is of late.
+    woke: Duration,
+    slept_until: u64,
+    /// Ticks that this node has run, and when the last one was.
+    ticks: u64,
+    ticked: Duration,
+    random: Random,
+    actions: Vec<Action>,
+}
+
+impl Membership {
+    /// A node outside of any network; it does nothing until it is [started](Membership::start).
+    pub fn new(location: Location, rules: Rules, random: Random, now: Duration) -> Self {
+        let mut membership = Membership {
+            rules,
+            location,
+            incarnation: 0,
+            life: Life::Outside(Search::default()),
+            view: Arc::default(),
+            ties: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            safe: Arc::default(),
+            missing: BTreeSet::new(),
+            left: VecDeque::new(),
+            named: Vec::new(),
+            brought: 0,
+            unmet: BTreeSet::new(),
+            doubted: BTreeSet::new(),
+            asking: BTreeSet::new(),
+            asked_back: BTreeSet::new(),
+            alone_from: 0,
+            woke: Duration::ZERO,
+            slept_until: 0,
+            ticks: 0,
+            ticked: now,
+            random,
+            actions: Vec::new(),
+        };
+        membership.draw_incarnation(false);
+        membership
+    }
+
+    /// This node as a member.
+    pub fn me(&self) -> Member {
+        Member {
+            location: self.location.clone(),
+            state: self.state(),
+            incarnation: self.incarnation,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        match self.life {
+            Life::Outside(_) => State::Outside,
+            Life::Joining => State::Joining,
+            Life::Returning { .. } => State::Returning,
+            Life::Full => State::Full,
+            Life::Leaving => State::Leaving,
+            Life::Left => State::Left,
+        }
+    }
+
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// The members of ours, but this node.
+    pub fn others(&self) -> impl Iterator<Item = &Member> {
+        let members = self.view.members().iter();
+        members.filter(|member| member.is_ours() && member.location != self.location)
+    }
+
+    /// How many members are full, and ours.
+    pub fn count_full(&self) -> usize {
+        let members = self.view.members().iter();
+        members.filter(|member| member.state == State::Full).count()
+    }
+
+    /// Lost nodes that may be alive, out of reach.
+    pub fn lost(&self) -> impl Iterator<Item = &Location> {
+        self.lost.keys()
+    }
+
+    /// What has to be done, in this order; nothing is left of it.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    fn ticks(&self, count: u32) -> Duration {
+        self.rules.tick * count
+    }
+
+    /// Another life. Odd: it begins with what this node had before.
+    fn draw_incarnation(&mut self, returning: bool) {
+        let half = 1 + self.random.below(i64::MAX as usize / 2 - 1) as i64;
+        self.incarnation = 2 * half + i64::from(returning);
+    }
+
+    /// Looks after the others once. To be called once a tick.
+    pub fn tick(&mut self, now: Duration) {
+        self.ticks += 1;
+        self.asked_back.clear();
+        let stood_still = now.saturating_sub(self.ticked) >= self.ticks(LEASE_TICKS);
+        self.ticked = now;
+        match self.life {
+            Life::Left => return,
+            Life::Outside(_) => return self.search(),
+            _ => {}
+        }
+        if stood_still {
+            self.stay_quiet(2 * SILENCE_TICKS);
+            self.woke = now;
+            self.slept_until = self.ticks + u64::from(2 * SILENCE_TICKS);
+        }
+        self.drop_the_silent(now);
+        for location in self.choose(now) {
+            self.ask(location);
+        }
+        self.progress();
+        self.note_safety();
+    }
+
+    /// Whom to ask at this tick.
+    fn choose(&mut self, now: Duration) -> BTreeSet<Location> {
+        let mut chosen = std::mem::take(&mut self.doubted);
+        // The next one in the order of the names, and some other: so each is asked by somebody, and news
+        // gets everywhere.
+        let names: Vec<_> = self.peers.keys().collect();
+        let next = names.iter().find(|name| ***name > self.location);
+        chosen.extend(next.or(names.first()).map(|name| (*name).clone()));
+        if !names.is_empty() {
+            chosen.insert(names[self.random.below(names.len())].clone());
+        }
+        let renew = self.ticks(RENEW_TICKS);
+        for (location, peer) in &self.peers {
+            let wanted = self.ties.get(location).map_or(0, |ties| ties.lease);
+            let good = peer
+                .lease
+                .is_some_and(|(at, of)| of == wanted && now.saturating_sub(at) < renew);
+            if peer.waiting.is_some() || (wanted != 0 && !good) {
+                chosen.insert(location.clone());
+            }
+        }
+        // The lost in turn; all, while nobody but they can tell this node that it is to stay quiet.
+        if self.ticks < self.alone_from {
+            chosen.extend(self.lost.keys().take(DIFFERENCES_MAX).cloned());
+        } else if !self.lost.is_empty() {
+            let turn = self.ticks as usize % self.lost.len();
+            chosen.extend(self.lost.keys().nth(turn).cloned());
+        }
+        chosen
+    }
+
+    /// Becomes full, or ends, if it is time.
+    fn progress(&mut self) {
+        let (returning, leaves) = match self.life {
+            Life::Joining => (false, false),
+            Life::Returning { leaves } => (true, leaves),
+            _ => return,
+        };
+        if !self.unmet.is_empty() {
+            return;
+        }
+        let has_kept = |member: &Member| !matches!(member.state, State::Joining | State::Left);
+        if !returning && !self.others().any(has_kept) {
+            if self.peers.is_empty() && self.view.has_originals() {
+                return self.change_life(Life::Full);
+            }
+            return self.end("all nodes that were to hand over keys have gone".to_owned());
+        }
+        let done = self.peers.values().all(|peer| peer.done.is_some());
+        let may = match returning {
+            true => self.brought == self.view.digest(),
+            false => self.peers.values().any(|peer| peer.done == Some(true)),
+        };
+        if done && may {
+            self.change_life(if leaves { Life::Left } else { Life::Full });
+        }
+    }
+
+    /// What this node need not hold by the view with that digest, those that should have it have now.
+    pub fn brought(&mut self, view: u64) {
+        self.brought = view;
+        self.progress();
+    }
+
+    /// Begins to leave. A node that never had anything of its own goes at once.
+    pub fn leave(&mut self) {
+        match &mut self.life {
+            Life::Full => self.change_life(Life::Leaving),
+            Life::Returning { leaves } => *leaves = true,
+            Life::Outside(_) | Life::Joining => self.change_life(Life::Left),
+            Life::Leaving | Life::Left => {}
+        }
+    }
+
+    /// Says goodbye.
+    pub fn go(&mut self) {
+        self.change_life(Life::Left);
+    }
+
+    fn change_life(&mut self, life: Life) {
+        self.life = life;
+        let me = self.me();
+        if me.state.takes_part() {
+            self.change_view(|view| view.insert(me));
+        } else {
+            let location = self.location.clone();
+            self.change_view(|view| drop(view.remove(&location)));
+        }
+        for peer in self.peers.values_mut() {
+            peer.has_me = false;
+        }
+        self.actions.push(Action::Announce);
+    }
+
+    fn change_view(&mut self, change: impl FnOnce(&mut View)) {
+        change(Arc::make_mut(&mut self.view));
+        self.ties = match self.view.place(&self.location) {
+            Some(me) => {
+                let named = |(place, ties): (usize, Ties)| {
+                    (self.view.members()[place].location.clone(), ties)
+                };
+                let ties = self.view.ties(me, self.rules.copies);
+                ties.into_iter().map(named).collect()
+            }
+            None => BTreeMap::new(),
+        };
+        if self.actions.last() != Some(&Action::Changed) {
+            self.actions.push(Action::Changed);
+        }
+    }
+
+    /// Takes a node in, on its own word.
+    fn take_in(&mut self, member: Member) {
+        if self.view.members().len() >= MEMBERS_MAX || member.location == self.location {
+            return;
+        }
+        let location = member.location.clone();
+        self.named.retain(|named| named.location != location);
+        self.lost.remove(&location);
+        self.note_return(&member);
+        self.peers.insert(location.clone(), Peer::default());
+        self.change_view(|view| view.insert(member));
+        self.actions.push(Action::Added(location));
+    }
+
+    /// A member is none any more. Its life never comes back here.
+    fn lose(&mut self, location: &Location, goodbye: bool) {
+        let Some(member) = self.view.get(location).cloned() else {
+            return;
+        };
+        self.peers.remove(location);
+        self.change_view(|view| drop(view.remove(location)));
+        self.actions
+            .push(Action::Removed(location.clone(), goodbye));
+        if goodbye {
+            self.note_left(&member);
+        } else {
+            let left = self.left.iter().any(|left| left.is_life_of(&member));
+            if member.state == State::Full && !left && self.missing.len() < LOST_MAX {
+                self.missing.insert(location.clone());
+            }
+            self.remember_lost(location.clone(), member.incarnation);
+            // The others hear of it; and those behind a cut link are found silent together.
+            self.ask_neighbours();
+            if !self.others().any(|member| member.state == State::Full) {
+                self.stay_quiet(2);
+            }
+        }
+        self.progress();
+    }
+
+    fn stay_quiet(&mut self, ticks: u32) {
+        self.alone_from = self.alone_from.max(self.ticks + u64::from(ticks));
+    }
+
+    fn remember_lost(&mut self, location: Location, incarnation: i64) {
+        if self.lost.len() >= LOST_MAX && !self.lost.contains_key(&location) {
+            let some = self.random.below(self.lost.len());
+            let some = self.lost.keys().nth(some).cloned();
+            some.map(|some| self.lost.remove(&some));
+        }
+        self.lost.insert(location, incarnation);
+    }
+
+    fn drop_the_silent(&mut self, now: Duration) {
+        let limit = self.ticks(SILENCE_TICKS);
+        let silent = |peer: &Peer| {
+            let waited = peer.waiting.map_or(0, |(_, tick)| self.ticks - tick);
+            let free = peer
+                .granted
+                .is_none_or(|at| now.saturating_sub(at) >= limit);
+            waited >= u64::from(SILENCE_TICKS) && free
+        };
+        let peers = self.peers.iter();
+        let silent: Vec<_> = peers
+            .filter(|(_, peer)| silent(peer))
+            .map(|(location, _)| location.clone())
+            .collect();
+        for location in silent {
+            self.lose(&location, false);
+        }
+    }
+
+    /// A call to a member was refused, when it stood in the view with that incarnation: nobody is there.
+    pub fn refused(&mut self, location: &Location, incarnation: i64) {
+        if self.is_member(location, incarnation) {
+            self.lose(location, false);
+        }
+    }
+
+    /// A call to a member, made then, got no answer in time.
+    pub fn silent(&mut self, location: &Location, made: Duration) {
+        let tick = self.ticks;
+        if let Some(peer) = self.peers.get_mut(location)
+            && peer.answered.is_none_or(|answered| answered < made)
+            && peer.waiting.is_none()
+        {
+            peer.waiting = Some((made, tick));
+            self.ask_neighbours();
+        }
+    }
+
+    /// Asks all that this node shares keys or a lease with.
+    fn ask_neighbours(&mut self) {
+        for location in self.ties.keys().cloned().collect::<Vec<_>>() {
+            self.ask(location);
+        }
+    }
+
+    /// All members are asked.
+    pub fn ask_everybody(&mut self) {
+        for location in self.peers.keys().cloned().collect::<Vec<_>>() {
+            self.ask(location);
+        }
+    }
+
+    /// Somebody wants to know whether all is well: all that share keys with this node are asked, but for those
+    /// that have answered within a tick.
+    pub fn ask_all(&mut self, now: Duration) {
+        let tick = self.ticks(1);
+        let shares = self.ties.iter().filter(|(_, ties)| ties.shared != 0);
+        let old = shares.filter(|(location, _)| {
+            let answered = self.peers.get(*location).and_then(|peer| peer.answered);
+            answered.is_none_or(|at| now.saturating_sub(at) >= tick)
+        });
+        for location in old
+            .map(|(location, _)| location.clone())
+            .collect::<Vec<_>>()
+        {
+            self.ask(location);
+        }
+    }
+
+    /// Somebody got no answer from these: a reason to ask them.
+    pub fn suspect(&mut self, locations: &[Location]) {
+        for location in locations {
+            if self.peers.contains_key(location) {
+                self.ask(location.clone());
+            }
+        }
+    }
+
+    fn is_member(&self, location: &Location, incarnation: i64) -> bool {
+        let member = self.view.get(location);
+        member.is_some_and(|member| member.incarnation == incarnation)
+    }
+
+    fn is_lost(&self, location: &Location, incarnation: i64) -> bool {
+        self.lost.get(location) == Some(&incarnation)
+    }
+
+    fn ask(&mut self, location: Location) {
+        if location != self.location && self.asking.insert(location.clone()) {
+            self.actions.push(Action::Ask(location));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Nodes of the 2009 original as members: this node alone says which there are.
+
+use crate::location::Location;
+
+use super::{Action, Member, Membership};
+
+impl Membership {
+    /// An original says that one of ours, which this node doesn't know, is in its network: the two are to meet.
+    pub fn hear_of(&mut self, location: &Location) {
+        let unknown = self.view.get(location).is_none() && !self.lost.contains_key(location);
+        if unknown && *location != self.location && self.state().takes_part() {
+            self.remember_lost(location.clone(), 0);
+            self.change_view(|_| ());
+            self.ask(location.clone());
+        }
+    }
+
+    /// An original is a member.
+    pub fn add_original(&mut self, location: Location) {
+        if self.view.get(&location).is_none() && location != self.location {
+            self.change_view(|view| view.insert(Member::original(location.clone())));
+            self.actions.push(Action::Added(location));
+        }
+    }
+
+    /// An original is none any more, or is one of ours and to be asked as such.
+    pub fn remove_original(&mut self, location: &Location) {
+        let known = self.view.get(location);
+        if known.is_some_and(|member| !member.is_ours()) {
+            self.unmet.remove(location);
+            self.change_view(|view| drop(view.remove(location)));
+            self.actions.push(Action::Removed(location.clone(), true));
+            self.progress();
+        }
+    }
+
+    /// An original has given this node what is its own now.
+    pub fn met_original(&mut self, location: &Location) {
+        self.unmet.remove(location);
+        self.progress();
+    }
+
+    /// Originals that don't know this node yet, or are to be told again.
+    pub fn unmet_originals(&self) -> impl Iterator<Item = &Location> {
+        self.unmet.iter()
+    }
+
+    /// An original is to be told of this node again.
+    pub fn meet_again(&mut self, location: &Location) {
+        let known = self.view.get(location);
+        if known.is_some_and(|member| !member.is_ours()) {
+            self.unmet.insert(location.clone());
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What has been lost: members that went without goodbye, and whether keys may be missing with them.
+
+use crate::location::Location;
+
+use super::{LEFT_MAX, Member, Membership, State};
+
+impl Membership {
+    /// Remembers the view, if all that this node should hold is where it should be.
+    pub(super) fn note_safety(&mut self) {
+        let mut ties = self.ties.iter();
+        let synced = ties.all(|(location, ties)| {
+            let peer = self.peers.get(location);
+            peer.is_none_or(|peer| peer.synced == ties.shared)
+        });
+        if self.state() == State::Full && synced && self.alarm().is_empty() {
+            self.missing.clear();
+            self.safe = self.view.clone();
+        }
+    }
+
+    /// Members that were lost together: all full replicas of some range, so that keys may be missing; until
+    /// one of them returns with what it had.
+    pub fn alarm(&self) -> Vec<Location> {
+        let copies = self.rules.copies;
+        if self.missing.len() < copies {
+            return Vec::new();
+        }
+        let members = self.safe.members();
+        let is_missing = |place: &usize| self.missing.contains(&members[*place].location);
+        let gone = self.safe.lists(copies).any(|list| {
+            let mut full = list
+                .iter()
+                .filter(|place| members[**place].state == State::Full);
+            full.clone().next().is_some() && full.all(is_missing)
+        });
+        let missing = self.missing.iter().filter(|_| gone);
+        missing.cloned().collect()
+    }
+
+    /// What is missing is given up.
+    pub fn accept_loss(&mut self) {
+        self.missing.clear();
+        self.note_safety();
+    }
+
+    /// A member that was missing is full again, with what it had.
+    pub(super) fn note_return(&mut self, member: &Member) {
+        if member.has_returned() && member.state == State::Full {
+            self.missing.remove(&member.location);
+        }
+    }
+
+    /// That life has ended in good order: nothing went with it.
+    pub(super) fn note_left(&mut self, member: &Member) {
+        if !self.left.iter().any(|left| left.is_life_of(member)) {
+            if self.lost.get(&member.location) == Some(&member.incarnation) {
+                self.missing.remove(&member.location);
+            }
+            if self.left.len() == LEFT_MAX {
+                self.left.pop_front();
+            }
+            self.left.push_back(Member {
+                state: State::Left,
+                ..member.clone()
+            });
+        }
+    }
+
+    /// The last lives that ended in good order.
+    pub fn left(&mut self) -> &[Member] {
+        self.left.make_contiguous()
+    }
+
+    /// A member has said which lives ended in good order.
+    pub fn hear_left(&mut self, left: &[Member]) {
+        let left = left.iter().filter(|member| member.state == State::Left);
+        left.for_each(|member| self.note_left(member));
+    }
+
+    /// The members of the view, and the last ones that left it.
+    pub fn known(&self) -> Vec<Member> {
+        self.view
+            .members()
+            .iter()
+            .chain(&self.left)
+            .cloned()
+            .collect()
+    }
+}

@@ -1,0 +1,224 @@
+//! What the services on it go by: whether a node may answer from what it has, and with whom it has to compare
+//! that.
+
+use std::time::Duration;
+
+use crate::location::Location;
+
+use super::{LEASE_TICKS, Member, Membership, State};
+
+impl Membership {
+    /// Whether there is nobody but this node, and never was: it need not look at a clock.
+    pub fn is_by_itself(&self) -> bool {
+        self.lost.is_empty() && self.state() == State::Full && self.view.members().len() == 1
+    }
+
+    /// Whether the list of keys with that hash is the one with this digest, and has this node in it.
+    pub fn is_replica(&self, hash: u32, digest: u64) -> bool {
+        let list: Vec<_> = self.view.list(hash, self.rules.copies).collect();
+        let members = self.view.members();
+        let is_me = |place: &usize| members[*place].location == self.location;
+        self.view.list_digest(list.iter().copied()) == digest && list.iter().any(is_me)
+    }
+
+    /// Whether the list of keys with that hash is the one with this digest.
+    pub fn has_list(&self, hash: u32, digest: u64) -> bool {
+        let list = self.view.list(hash, self.rules.copies);
+        self.view.list_digest(list) == digest
+    }
+
+    /// Whether this node, being the primary of keys with that hash under the list with this digest, may
+    /// answer and acknowledge from what it has: by a lease, if the other replicas are known to have the
+    /// same; or as all on the list have accepted what was sent at that time.
+    pub fn may_decide(
+        &self,
+        now: Duration,
+        hash: u32,
+        digest: u64,
+        asked: Option<Duration>,
+    ) -> bool {
+        let copies = self.rules.copies;
+        let members = self.view.members();
+        let list: Vec<_> = self.view.list(hash, copies).collect();
+        let holds = |place: &usize| members[*place].state.holds_all();
+        let primary = list.iter().find(|place| holds(place));
+        if primary.is_none_or(|place| members[*place].location != self.location)
+            || self.view.list_digest(list.iter().copied()) != digest
+        {
+            return false;
+        }
+        let far = self.view.list(hash, copies.max(2));
+        let mut behind = far.skip_while(|place| members[*place].location != self.location);
+        let next = behind.find(|place| {
+            members[*place].state == State::Full && members[*place].location != self.location
+        });
+        let Some(next) = next else {
+            return self.needs_no_lease(now);
+        };
+        let limit = self.ticks(LEASE_TICKS);
+        let fresh = asked.is_some_and(|at| now.saturating_sub(at) < limit);
+        let mut others = list.iter().map(|place| &members[*place].location);
+        (fresh && copies > 1)
+            || (self.has_lease_of(now, &members[next].location)
+                && self.is_awake(now)
+                && others.all(|other| self.is_synced(other) && self.has_heard(other)))
+    }
+
+    pub(super) fn is_awake(&self, now: Duration) -> bool {
+        now.saturating_sub(self.ticked) < self.ticks(LEASE_TICKS)
+    }
+
+    /// Whether that one still has this node as a member, if this node stood still since it was asked.
+    pub(super) fn has_heard(&self, other: &Location) -> bool {
+        self.peers.get(other).is_none_or(|peer| {
+            self.woke == Duration::ZERO
+                || (peer.has_me && peer.answered.is_some_and(|at| at >= self.woke))
+        })
+    }
+
+    /// Whether a replica that is not coming in is known to have the same as this node.
+    pub(super) fn is_synced(&self, with: &Location) -> bool {
+        let shared = self.ties.get(with).map_or(0, |ties| ties.shared);
+        let member = self.view.get(with);
+        member.is_none_or(|member| member.state.is_coming())
+            || self
+                .peers
+                .get(with)
+                .is_none_or(|peer| peer.synced == shared)
+    }
+
+    pub(super) fn has_lease_of(&self, now: Duration, location: &Location) -> bool {
+        let wanted = self.ties.get(location).map_or(0, |ties| ties.lease);
+        let lease = self.peers.get(location).and_then(|peer| peer.lease);
+        let limit = self.ticks(LEASE_TICKS);
+        wanted != 0 && lease.is_some_and(|(at, of)| of == wanted && now.saturating_sub(at) < limit)
+    }
+
+    /// While no other node is full.
+    pub(super) fn needs_no_lease(&self, now: Duration) -> bool {
+        self.lost.is_empty() || (self.ticks >= self.alone_from && self.is_awake(now))
+    }
+
+    /// This node has accepted what a primary put: a lease for that.
+    pub fn granted(&mut self, now: Duration, to: &Location) {
+        if let Some(peer) = self.peers.get_mut(to) {
+            peer.granted = Some(now);
+        }
+    }
+
+    /// With whom this node has to compare what both should have, and the digest of the ranges.
+    pub fn owed(&self) -> Vec<(Location, u64)> {
+        let me = self.state();
+        let owes = |member: &&Member| {
+            let peer = &self.peers[&member.location];
+            if peer.waiting.is_some() {
+                return false;
+            }
+            let shared = self
+                .ties
+                .get(&member.location)
+                .map_or(0, |ties| ties.shared);
+            let differs = peer.synced != shared;
+            match (me.is_coming(), member.state.is_coming()) {
+                (true, _) => {
+                    let wants = peer.done.is_none()
+                        || (peer.done == Some(false) && member.state.holds_all());
+                    wants || differs
+                }
+                (false, true) => false,
+                (false, false) => differs,
+            }
+        };
+        let owed = self.others().filter(owes);
+        owed.map(|member| {
+            let ties = self.ties.get(&member.location);
+            (member.location.clone(), ties.map_or(0, |ties| ties.shared))
+        })
+        .collect()
+    }
+
+    /// Whether this node exchanges what differs between it and that one, and not the other: the one that is
+    /// coming in does, or leaves, or else the first by name.
+    pub fn drives(&self, other: &Member) -> bool {
+        let order = |state: State| match state {
+            State::Joining | State::Returning => 0,
+            State::Leaving => 1,
+            _ => 2,
+        };
+        let own = (order(self.state()), &self.location);
+        self.state().is_coming() || own < (order(other.state), &other.location)
+    }
+
+    /// The digest of the ranges of which both are replicas, if a caller with that state may be compared
+    /// with; a member is known by its life.
+    pub fn shared_with(&self, other: &Member) -> Option<u64> {
+        let ties = self.ties.get(&other.location);
+        let same = self.view.get(&other.location) == Some(other);
+        same.then(|| ties.map_or(0, |ties| ties.shared))
+    }
+
+    /// The same for the answer of a member, whose state may have changed since.
+    pub fn shared_with_life(&self, other: &Member) -> Option<u64> {
+        let ties = self.ties.get(&other.location);
+        let same = self.is_member(&other.location, other.incarnation);
+        same.then(|| ties.map_or(0, |ties| ties.shared))
+    }
+
+    /// A member has other lists: the nodes in question are asked, and the member itself.
+    pub fn differs(&mut self, with: &Member, members: &[Member]) {
+        if self.is_member(&with.location, with.incarnation) {
+            self.learn(members);
+            self.ask(with.location.clone());
+        }
+    }
+
+    /// Both have the same of all ranges that they share, which are those.
+    pub fn synced(&mut self, with: &Location, shared: u64) {
+        if let Some(peer) = self.peers.get_mut(with) {
+            peer.synced = shared;
+            self.note_safety();
+        }
+    }
+
+    /// A member has said "done": it and this node have the same of what both should have, nothing was refused.
+    /// Counts only if it names no member that this node lacks; otherwise those are asked, and it is to be
+    /// compared with again.
+    pub fn done(&mut self, by: &Member, shared: u64, names: Option<&[Member]>) {
+        let same = self.is_member(&by.location, by.incarnation);
+        let complete = same && names.is_none_or(|names| self.learn(names));
+        let ties = self.ties.get(&by.location).map_or(0, |ties| ties.shared);
+        if complete
+            && ties == shared
+            && let Some(peer) = self.peers.get_mut(&by.location)
+        {
+            peer.synced = shared;
+            let full = peer.done == Some(true) || by.state.holds_all();
+            peer.done = Some(full);
+            self.progress();
+            self.note_safety();
+        }
+    }
+
+    /// Whether nobody is here who stays: all other members are leaving.
+    pub fn is_left_alone(&self) -> bool {
+        let mut others = self.view.members().iter();
+        others.all(|member| member.location == self.location || member.state == State::Leaving)
+    }
+
+    /// Every other replica has what this node should have, as far as it knows, by answers not older than a
+    /// lease.
+    pub fn is_settled(&self, now: Duration) -> bool {
+        // Noted: should others be lost now, that they were lost together is known.
+        if self.state() == State::Full && self.safe.digest() != self.view.digest() {
+            return false;
+        }
+        let limit = self.ticks(LEASE_TICKS);
+        let mut ties = self.ties.iter().filter(|(_, ties)| ties.shared != 0);
+        ties.all(|(location, ties)| {
+            self.peers.get(location).is_some_and(|peer| {
+                let fresh = |at| now.saturating_sub(at) < limit;
+                peer.synced == ties.shared && peer.answered.is_some_and(fresh)
+            })
+        })
+    }
+}
