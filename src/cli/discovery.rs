@@ -1,9 +1,9 @@
 //! Finding nodes on a machine: the ports from 9900 up, asked side by side.
 //!
-//! A port that refuses is done with at once, and so is a node: they are asked one after the other,
-//! without any thread. A stranger that listens and says nothing gets one, and further threads go on
-//! behind it. The lowest port that answers as wanted wins; those below it that are silent are waited
-//! for a moment only. Everything ends at the caller's deadline.
+//! A port that refuses is done with at once, and so is a node: one thread asks them one after the
+//! other. A stranger that listens and says nothing keeps it, and further threads go on behind. The
+//! lowest port that answers as wanted wins; those below it that are silent are waited for a moment
+//! only. Everything ends at the caller's deadline.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -93,24 +93,16 @@ pub(super) fn search<T: Send + 'static>(
     let locations = ports.filter_map(|port| Location::new(address, port).ok());
     let locations: Vec<_> = locations.collect();
     let mut offers: Vec<Option<Offer<T>>> = locations.iter().map(|_| None).collect();
-    for (location, place) in locations.iter().zip(&mut offers) {
-        match ask(location, PATIENCE) {
-            Offer::Silence => break,
-            Offer::Wanted(wanted) => return (Some(wanted), Vec::new()),
-            offer => *place = Some(offer),
-        }
-    }
-    let queue = Arc::new(Queue::default());
-    let places = 0..offers.len();
-    queue.set(places.filter(|&place| offers[place].is_none()));
+    let queue: Arc<Queue> = Arc::new(Mutex::new((0..locations.len()).collect()));
     let (answer, answered) = mpsc::channel();
     let asking = queue.clone();
     let walk = Arc::new(move || {
-        while let Some(place) = asking.next() {
+        let next = || places(&asking).pop_front();
+        while let Some(place) = next() {
             let left = until.deadline.saturating_duration_since(Instant::now());
             let offer = ask(&locations[place], left);
             if matches!(offer, Offer::Wanted(_)) {
-                asking.set([]);
+                places(&asking).clear();
             }
             // Nobody may be waiting any more.
             let _ = answer.send((place, offer));
@@ -133,13 +125,12 @@ pub(super) fn search<T: Send + 'static>(
         if settled || now >= deadline {
             break;
         }
-        if again && queue.is_empty() && now >= asked + AGAIN_INTERVAL {
-            let places = 0..offers.len();
-            queue.set(places.filter(|&place| nothing(&offers[place])));
+        if again && places(&queue).is_empty() && now >= asked + AGAIN_INTERVAL {
+            places(&queue).extend((0..offers.len()).filter(|&place| nothing(&offers[place])));
             asked = now;
             stuck = true;
         }
-        if stuck && !queue.is_empty() {
+        if stuck && !places(&queue).is_empty() {
             let thread = thread::Builder::new()
                 .name("discovery".to_owned())
                 .stack_size(STACK_BYTES);
@@ -157,7 +148,7 @@ pub(super) fn search<T: Send + 'static>(
         }
         offers[place] = Some(offer);
     }
-    queue.set([]);
+    places(&queue).clear();
     let mut perhaps = Vec::new();
     for offer in offers.into_iter().flatten() {
         match offer {
@@ -169,27 +160,12 @@ pub(super) fn search<T: Send + 'static>(
     (None, perhaps)
 }
 
-/// The ports that are to be asked, from the lowest up.
-#[derive(Default)]
-struct Queue(Mutex<VecDeque<usize>>);
+/// The places of the ports that are to be asked, from the lowest up.
+type Queue = Mutex<VecDeque<usize>>;
 
-impl Queue {
-    fn set(&self, places: impl IntoIterator<Item = usize>) {
-        *self.places() = places.into_iter().collect();
-    }
-
-    fn next(&self) -> Option<usize> {
-        self.places().pop_front()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.places().is_empty()
-    }
-
-    /// Nothing that is done under the lock can leave it half done: poison is passed over.
-    fn places(&self) -> MutexGuard<'_, VecDeque<usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Nothing that is done under the lock can leave it half done: poison is passed over.
+fn places(queue: &Queue) -> MutexGuard<'_, VecDeque<usize>> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -252,6 +228,17 @@ mod tests {
         };
         // On a busy machine a little may be too late: then another time.
         assert!((0..20).any(|_| once().0 == Some(9900)));
+    }
+
+    /// A name, say, that takes longer to look up than a port that is close takes to refuse: what
+    /// can't be looked up in time has nothing to offer.
+    #[test]
+    fn regression_must_give_each_port_all_the_time_that_there_is() {
+        let ask = |location: &Location, limit| match limit > LONG / 2 {
+            true => wanted(location),
+            false => Offer::Nothing,
+        };
+        assert_eq!(search("h", until(), ask), (Some(9900), vec![]));
     }
 
     /// Says nothing, for so long or until the search is over.
