@@ -260,7 +260,9 @@ mod tests {
         });
         assert_eq!(found, (Some(9905), vec![]));
         let elapsed = started.elapsed();
-        assert!(LOWER_LIMIT <= elapsed && elapsed < LONG, "{elapsed:?}");
+        // On a busy machine, too.
+        let most = Duration::from_secs(2);
+        assert!(LOWER_LIMIT <= elapsed && elapsed < most, "{elapsed:?}");
         drop(end);
     }
 

@@ -17,6 +17,12 @@ fn strangers(address: &str) -> Vec<TcpListener> {
 /// Less than the fault took, and far more than is needed.
 const SOON: Duration = Duration::from_secs(10);
 
+/// When nobody answers, looking ends after 3 s: that, and what a program takes on a busy machine.
+const NOBODY: Duration = Duration::from_secs(5);
+
+/// When a higher port has answered, lower ones are waited for 200 ms: that, and the same.
+const LOWER: Duration = Duration::from_secs(2);
+
 #[test]
 fn must_find_a_node_behind_strangers_that_are_silent() {
     let address = own_address();
@@ -33,7 +39,7 @@ fn must_find_a_node_behind_strangers_that_are_silent() {
     let started = Instant::now();
     let status = run(LOCATION, &["--status", "-a", &address], LONG);
     assert!(status.status.success());
-    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    assert!(started.elapsed() < LOWER, "{:?}", started.elapsed());
 }
 
 /// Clients look on 127.0.0.1: its ports 9900 to 9905 have to be free.
@@ -45,14 +51,14 @@ fn must_find_a_store_behind_strangers_on_this_machine() {
     assert_eq!(got.status.code(), Some(2));
     let errors = String::from_utf8(got.stderr).unwrap();
     assert!(errors.contains("No peer autodiscovered"), "{errors}");
-    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    assert!(started.elapsed() < NOBODY, "{:?}", started.elapsed());
     let node = Node::store("127.0.0.1", &[]);
     assert_eq!(node.location.port(), 9905);
     settle(&[&node]);
     let started = Instant::now();
     let put = run(STOREPUT, &["a", "apple"], LONG);
     assert!(put.status.success(), "{put:?}");
-    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    assert!(started.elapsed() < LOWER, "{:?}", started.elapsed());
     let got = run(STOREGET, &["a"], LONG);
     assert_eq!(got.stdout, b"apple\n");
 }
