@@ -244,16 +244,24 @@ pub fn run_node<P: Participant>(
     watch_signals(program.clone(), signals, end).map_err(|error| Trouble::new(&location, error))?;
     let service = types.last().expect("BUG: a node without a service type");
     let joined = match &options.peer {
-        Some(peer) => join_peer(&mut node, peer),
-        None if options.new => node.join(None),
+        Some(peer) => join_peer(&mut node, peer, &ended),
+        None if options.new => node.join(None).map(|()| true),
         None => {
             let look = || look_around(network.clone(), &location, service);
-            join_found(&mut node, &location, look)
+            join_found(&mut node, &location, look, &ended)
         }
     };
-    if let Err(error) = joined {
-        node.stop();
-        return Err(Trouble::new(location, error));
+    match joined {
+        Ok(true) => {}
+        // It has been told to end before it had anything to hand over.
+        Ok(false) => {
+            node.stop();
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => {
+            node.stop();
+            return Err(Trouble::new(location, error));
+        }
     }
     // It fails only if nobody can tell any more: then there is nothing to wait for.
     let _ = ended.recv();
@@ -281,16 +289,23 @@ pub fn run_node<P: Participant>(
     }
 }
 
-/// Joins the network of the peer, which may not be there yet.
-fn join_peer<P: Participant>(node: &mut Node<P>, peer: &Location) -> Result<(), StartError> {
+/// Joins the network of the peer, which may not be there yet. False: the node has been told to end
+/// meanwhile.
+fn join_peer<P: Participant>(
+    node: &mut Node<P>,
+    peer: &Location,
+    ended: &mpsc::Receiver<()>,
+) -> Result<bool, StartError> {
     let began = Instant::now();
     loop {
-        let joined = node.join(Some(peer));
+        let joined = node.join(Some(peer)).map(|()| true);
         match joined {
             // There has been waiting enough for the one, and the other won't change soon.
             Err(StartError::Unreachable(_, CallError::Silent | CallError::Local(_))) => {}
             Err(StartError::Unreachable(..)) if began.elapsed() < PEER_LIMIT => {
-                thread::sleep(FIND_INTERVAL);
+                if ended.recv_timeout(FIND_INTERVAL).is_ok() {
+                    return Ok(false);
+                }
                 continue;
             }
             _ => {}
@@ -300,12 +315,14 @@ fn join_peer<P: Participant>(node: &mut Node<P>, peer: &Location) -> Result<(), 
 }
 
 /// Joins the network that is found, or starts one if there is none. A node that has gone since it
-/// was found is no trouble: another one is looked for.
+/// was found is no trouble: another one is looked for. False: the node has been told to end
+/// meanwhile.
 fn join_found<P: Participant>(
     node: &mut Node<P>,
     location: &Location,
     look: impl Fn() -> (Option<Location>, Vec<Location>),
-) -> Result<(), StartError> {
+    ended: &mpsc::Receiver<()>,
+) -> Result<bool, StartError> {
     let began = Instant::now();
     loop {
         let (found, starting) = look();
@@ -315,7 +332,7 @@ fn join_found<P: Participant>(
         };
         let late = began.elapsed() > FIND_LIMIT;
         match joined {
-            Ok(true) => return Ok(()),
+            Ok(true) => return Ok(true),
             Ok(false) if late => {
                 let first = starting.into_iter().next();
                 let first = first.unwrap_or_else(|| location.clone());
@@ -324,7 +341,11 @@ fn join_found<P: Participant>(
             Err(error) if late || !matches!(error, StartError::Unreachable(..)) => {
                 return Err(error);
             }
-            Ok(false) | Err(_) => thread::sleep(FIND_INTERVAL),
+            Ok(false) | Err(_) => {
+                if ended.recv_timeout(FIND_INTERVAL).is_ok() {
+                    return Ok(false);
+                }
+            }
         }
     }
 }
