@@ -320,9 +320,13 @@ impl Shared {
                     (self.options.log)(&format!("can't accept a connection: {error}"));
                     reported = Some(Instant::now());
                 }
-                let relieved = lacks_descriptors(&error) && (self.options.relieve)();
+                let lacks_descriptors = lacks_descriptors(&error);
+                if lacks_descriptors && (self.options.relieve)() {
+                    // Or somebody else takes what has been got back.
+                    continue;
+                }
                 let table = self.table();
-                if lacks_descriptors(&error) && !relieved {
+                if lacks_descriptors {
                     hang_up_longest_idle(&table);
                 }
                 wait(&self.changed, table, BACK_OFF);

@@ -1,14 +1,13 @@
 //! What clients can't make a server do, however slow, many or silent they are.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Command, Stdio};
+use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use thrifty_p2p::thrift::{Exception, Limits, MessageKind, begin_message, end_frame};
 
-use crate::house::{LONG, house, message, visit, write_arguments};
+use crate::house::{LONG, house, message, write_arguments};
 
 #[test]
 fn must_close_the_longest_idle_connection_at_the_limit() {
@@ -174,47 +173,6 @@ fn must_say_once_a_second_that_it_has_closed_connections_and_always_if_verbose()
         }
         assert!(lines[0].ends_with("bytes in a method's name, above the limit of 1024"));
     }
-}
-
-/// Not a test of its own: the server of the next one, in a process with few descriptors.
-#[test]
-fn few_descriptors_child() {
-    if std::env::var_os("FEW_DESCRIPTORS").is_some() {
-        let house = house(|options| options.connections_max = 1000);
-        println!("\nserving {}", house.address);
-        house.service.wait_for("leave", 1);
-    }
-}
-
-#[test]
-fn must_outlive_a_lack_of_descriptors() {
-    let mut child = Command::new("sh")
-        .args([
-            "-c",
-            "ulimit -n 30; exec \"$0\" --exact limits::few_descriptors_child --nocapture",
-        ])
-        .arg(std::env::current_exe().unwrap())
-        .env("FEW_DESCRIPTORS", "1")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let address = lines.find_map(|line| Some(line.unwrap().strip_prefix("serving ")?.to_owned()));
-    let address = address.unwrap().parse().unwrap();
-    let mut clients: Vec<_> = (0..60).map(|_| visit(address)).collect();
-    let complaint = |line: &String| line.contains("can't accept a connection");
-    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut errors = errors.by_ref().map(Result::unwrap);
-    assert!(errors.any(|line| complaint(&line)));
-    // Those that have been idle longest have made room for those that came last.
-    clients[0].must_be_closed();
-    clients[59].call("ping", &[]);
-    let mut last = visit(address);
-    last.call("ping", &[]);
-    last.send(&message(MessageKind::Oneway, "leave", 0, &[]));
-    assert_eq!(errors.filter(complaint).count(), 0, "said once");
-    assert!(child.wait().unwrap().success());
 }
 
 /// The write limit went on for the request behind an answer that had been written early.

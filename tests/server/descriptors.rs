@@ -1,0 +1,128 @@
+//! A server that has no descriptor left, in a process of its own.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Lines};
+use std::net::SocketAddr;
+use std::process::{ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use thrifty_p2p::server::Options;
+use thrifty_p2p::thrift::MessageKind;
+
+use crate::house::{house, message, visit};
+
+/// A server in a process of its own, with few descriptors: this program once more, where one of its
+/// "tests" serves. It ends when somebody calls `leave`.
+struct Child {
+    process: std::process::Child,
+    address: SocketAddr,
+    /// Kept open: it says on it how its tests went.
+    out: Lines<BufReader<ChildStdout>>,
+    errors: Lines<BufReader<ChildStderr>>,
+}
+
+const CHILD: &str = "FEW_DESCRIPTORS";
+
+impl Child {
+    fn start(test: &str, descriptors: u32) -> Child {
+        let script = format!("ulimit -n {descriptors}; exec \"$0\" --exact {test} --nocapture");
+        let mut process = Command::new("sh")
+            .args(["-c", &script])
+            .arg(std::env::current_exe().unwrap())
+            .env(CHILD, "1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(process.stdout.take().unwrap()).lines();
+        let address = out.find_map(|line| Some(line.unwrap().strip_prefix("serving ")?.to_owned()));
+        let errors = BufReader::new(process.stderr.take().unwrap()).lines();
+        Child {
+            process,
+            address: address.unwrap().parse().unwrap(),
+            out,
+            errors,
+        }
+    }
+
+    fn serve(change: impl FnOnce(&mut Options)) {
+        if std::env::var_os(CHILD).is_some() {
+            let house = house(|options| {
+                options.connections_max = 1000;
+                change(options);
+            });
+            println!("\nserving {}", house.address);
+            house.service.wait_for("leave", 1);
+        }
+    }
+
+    fn must_have_complained(&mut self) {
+        assert!(self.errors.any(|line| is_complaint(&line.unwrap())));
+    }
+
+    /// It has complained no more.
+    fn must_end_well(mut self) {
+        visit(self.address).send(&message(MessageKind::Oneway, "leave", 0, &[]));
+        let mut errors = self.errors.map(Result::unwrap);
+        assert!(!errors.any(|line| is_complaint(&line)), "said once");
+        assert!(self.out.all(|line| line.is_ok()));
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+fn is_complaint(line: &str) -> bool {
+    line.contains("can't accept a connection")
+}
+
+#[test]
+fn child() {
+    Child::serve(|_| {});
+}
+
+#[test]
+fn must_outlive_a_lack_of_descriptors() {
+    let mut child = Child::start("descriptors::child", 30);
+    let mut clients: Vec<_> = (0..60).map(|_| visit(child.address)).collect();
+    child.must_have_complained();
+    // Those that have been idle longest have made room for those that came last.
+    clients[0].must_be_closed();
+    clients[59].call("ping", &[]);
+    visit(child.address).call("ping", &[]);
+    child.must_end_well();
+}
+
+/// What is given up doesn't stay free for long.
+#[test]
+fn relieved_child() {
+    let open = || File::open("/dev/null");
+    let spare: Vec<_> = (0..20).map(|_| open().unwrap()).collect();
+    let spare = Mutex::new(spare);
+    let relieve = move || {
+        let given_up = spare.lock().unwrap().pop().is_some();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(5));
+            open().map(std::mem::forget)
+        });
+        given_up
+    };
+    Child::serve(|options| options.relieve = Arc::new(relieve));
+}
+
+#[test]
+fn must_take_what_it_is_relieved_of_at_once() {
+    let mut child = Child::start("descriptors::relieved_child", 40);
+    let clients = (0..30).map(|_| {
+        let mut client = visit(child.address);
+        client.call("ping", &[]);
+        client
+    });
+    let mut clients: Vec<_> = clients.collect();
+    child.must_have_complained();
+    // None had to go.
+    for client in &mut clients {
+        client.call("ping", &[]);
+    }
+    child.must_end_well();
+}
