@@ -6,6 +6,8 @@
 //! * A line is put into a bounded queue, which never blocks; a thread for each of the two writes.
 //! * Lines of one of the two keep their order. What doesn't fit, or can't be written, is counted, and
 //!   one line says later how many are missing, where they are missing.
+//! * What has been said on stdout stands before a later complaint, if both go to one place, unless
+//!   stdout is stuck.
 //! * [`flush`] waits for a bounded time: a program ends whether its lines are written or not.
 //!
 //! What panics is said by the standard library, past this.
@@ -23,6 +25,10 @@ const QUEUE_BYTES_MAX: usize = 256 << 10;
 /// How long [`flush`] waits for both together.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
+/// How long a complaint waits for what was said before on stdout. Less than [`FLUSH_LIMIT`], so that it
+/// is written in time where stdout is stuck.
+const ORDER_LIMIT: Duration = Duration::from_millis(250);
+
 /// How often an output that was set not to block, and takes nothing more, is tried.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -32,7 +38,7 @@ static ERRORS: OnceLock<Option<Log>> = OnceLock::new();
 
 /// A line for stdout.
 pub fn say(line: &str) {
-    match OUT.get_or_init(|| Log::start(unbuffered_stdout())) {
+    match OUT.get_or_init(|| Log::start(unbuffered_stdout(), || {})) {
         Some(log) => log.push(line),
         None => write_directly(io::stdout(), line),
     }
@@ -40,9 +46,15 @@ pub fn say(line: &str) {
 
 /// A line for stderr.
 pub fn complain(line: &str) {
-    match ERRORS.get_or_init(|| Log::start(Box::new(io::stderr()))) {
+    match ERRORS.get_or_init(|| Log::start(Box::new(io::stderr()), let_stdout_go_first)) {
         Some(log) => log.push(line),
         None => write_directly(io::stderr(), line),
+    }
+}
+
+fn let_stdout_go_first() {
+    if let Some(Some(out)) = OUT.get() {
+        out.flush(Instant::now() + ORDER_LIMIT);
     }
 }
 
@@ -92,11 +104,12 @@ struct Queue {
 }
 
 impl Log {
-    fn start(out: Box<dyn Write + Send>) -> Option<Log> {
+    /// `before` is called whenever there is something to write.
+    fn start(out: Box<dyn Write + Send>, before: impl Fn() + Send + 'static) -> Option<Log> {
         let shared: Arc<Shared> = Arc::default();
         let lines = Arc::clone(&shared);
         let thread = thread::Builder::new().name("log".to_owned());
-        let started = thread.spawn(move || lines.write_on(Writer { out, torn: false }));
+        let started = thread.spawn(move || lines.write_on(Writer { out, torn: false }, before));
         started.ok().map(|_| Log { shared })
     }
 
@@ -129,10 +142,11 @@ impl Log {
 
 impl Shared {
     /// The thread: writes for as long as the process runs.
-    fn write_on(&self, mut writer: Writer) {
+    fn write_on(&self, mut writer: Writer, before: impl Fn()) {
         let mut failed = 0;
         loop {
             let (lines, left_out) = self.take();
+            before();
             if failed > 0 && writer.write(missing(failed).as_bytes()) == 0 {
                 failed = 0;
             }
@@ -217,6 +231,7 @@ impl Writer {
 mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, pipe};
+    use std::sync::mpsc;
 
     const LONG: Duration = Duration::from_secs(20);
 
@@ -261,7 +276,7 @@ mod tests {
     #[test]
     fn must_write_all_in_order() {
         let disk = Disk::default();
-        let log = Log::start(Box::new(disk.clone())).unwrap();
+        let log = Log::start(Box::new(disk.clone()), || {}).unwrap();
         let mut expected = String::new();
         for number in 0..1000 {
             log.push(&format!("line {number}"));
@@ -271,10 +286,42 @@ mod tests {
         assert_eq!(disk.text(), expected);
     }
 
+    /// Writes to the disk once the other end of the channel has been dropped.
+    struct Late(mpsc::Receiver<()>, Disk);
+
+    impl Write for Late {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // It fails in any case: nothing is ever sent.
+            let _ = self.0.recv();
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn must_write_a_complaint_behind_what_was_said_before() {
+        let disk = Disk::default();
+        let (go_on, wait) = mpsc::channel();
+        let out = Log::start(Box::new(Late(wait, disk.clone())), || {}).unwrap();
+        let out = Arc::new(out);
+        let first = Arc::clone(&out);
+        let before = move || first.flush(later(LONG));
+        let errors = Log::start(Box::new(disk.clone()), before).unwrap();
+        out.push("said");
+        errors.push("complaint");
+        errors.flush(later(Duration::from_millis(50)));
+        drop(go_on);
+        errors.flush(later(LONG));
+        assert_eq!(disk.text(), "said\ncomplaint\n");
+    }
+
     #[test]
     fn must_not_wait_for_a_reader_and_say_where_how_many_lines_are_missing() {
         let (reader, writer) = pipe().unwrap();
-        let log = Log::start(Box::new(writer)).unwrap();
+        let log = Log::start(Box::new(writer), || {}).unwrap();
         // More than the pipe and the queue have room for.
         let pushed = 100_000;
         for number in 0..pushed {
@@ -303,7 +350,7 @@ mod tests {
     #[test]
     fn must_go_on_when_a_full_disk_has_room_again() {
         let disk = Disk::default();
-        let log = Log::start(Box::new(disk.clone())).unwrap();
+        let log = Log::start(Box::new(disk.clone()), || {}).unwrap();
         let push = |line: &str| {
             log.push(line);
             log.flush(later(LONG));
@@ -330,7 +377,7 @@ mod tests {
     #[test]
     fn must_outlive_a_reader_that_has_gone() {
         let (reader, writer) = pipe().unwrap();
-        let log = Log::start(Box::new(writer)).unwrap();
+        let log = Log::start(Box::new(writer), || {}).unwrap();
         drop(reader);
         for _ in 0..3 {
             log.push("nobody reads this");
@@ -341,7 +388,7 @@ mod tests {
     #[test]
     fn must_leave_out_a_line_that_no_queue_holds() {
         let disk = Disk::default();
-        let log = Log::start(Box::new(disk.clone())).unwrap();
+        let log = Log::start(Box::new(disk.clone()), || {}).unwrap();
         log.push(&"x".repeat(QUEUE_BYTES_MAX));
         log.flush(later(LONG));
         assert_eq!(disk.text(), "1 line not written\n");

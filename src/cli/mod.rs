@@ -96,8 +96,6 @@ pub fn print(line: &[u8]) -> Result<(), Trouble> {
 /// Prints a line on stderr: one line, whatever the options or a peer had in them.
 pub fn complain(program: &str, cause: &dyn fmt::Display) {
     let line = one_line(&cause.to_string());
-    // What was said before stands before it, if both go to one place.
-    log::flush();
     log::complain(&format!("{program}: {line}"));
 }
 
