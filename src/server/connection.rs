@@ -147,6 +147,8 @@ pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
             }
         }
     }
+    // What has come may be large, and to take leave may take long.
+    drop(incoming);
     if !matches!(end, End::Gone) && conversation.flush().is_ok() {
         conversation.take_leave(rest_bytes_max);
     }
@@ -331,7 +333,8 @@ impl Conversation<'_> {
 
     /// Ends the connection so that the answers given so far arrive: reads on for a while, at most as
     /// long as a message may take.
-    fn take_leave(&self, rest_bytes_max: usize) {
+    fn take_leave(&mut self, rest_bytes_max: usize) {
+        self.answers = Vec::new();
         let mut stream = &self.connection.stream;
         self.connection.enter(Phase::Receiving, self.shared.now());
         let prepared = stream

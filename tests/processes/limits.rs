@@ -1,9 +1,13 @@
 //! Keys and values that are too large: the answer names the limit and the size.
 
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use thrifty_p2p::cli::{Client, ClientOptions, Parsed};
 use thrifty_p2p::locator::{LIMITS, request, write_key};
 use thrifty_p2p::net::{CallError, Network};
-use thrifty_p2p::thrift::{Exception, wire};
+use thrifty_p2p::thrift::{Exception, MessageKind, Write as _, begin_message, wire};
 
 use crate::running::{
     CALL_LIMIT, LOCATION, LONG, Node, SECONDS, STOREGET, STOREPUT, STORESERVER, get, network,
@@ -55,6 +59,34 @@ fn must_name_limit_and_size_of_a_message_and_say_that_the_connection_was_closed(
         line.is_some_and(|line| line.ends_with("above the limit of 33554432"))
     });
     put(&network, &node.location, b"key", b"value").unwrap();
+}
+
+/// Who sends too much may go on for as long as a message may take, and is listened to.
+#[test]
+fn must_let_go_of_what_is_too_large_while_the_rest_comes() {
+    let node = Node::store(&own_address(), &[]);
+    settle(&[&node]);
+    let before = resident_bytes(&node);
+    let mut large = Vec::new();
+    begin_message(&mut large, MessageKind::Call, b"put", 1, false);
+    while large.len() <= LIMITS.message_bytes_max {
+        large.write_bytes_field(1, &[b'x'; 1 << 20]);
+    }
+    let mut client = TcpStream::connect(&**node.location.name()).unwrap();
+    client.write_all(&large).unwrap();
+    client.read_exact(&mut [0]).expect("it is answered");
+    wait_until(SECONDS, "the memory is free again", || {
+        client.write_all(b"x").expect("it is listened to");
+        resident_bytes(&node) < before + LARGEST
+    });
+}
+
+fn resident_bytes(node: &Node) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.process.id()));
+    let status = status.expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next());
+    kilobytes.unwrap().parse::<usize>().unwrap() << 10
 }
 
 /// An argument has 128 KiB at most on Linux, so no shell gets there; a program that puts a file does.
