@@ -15,10 +15,6 @@ pub(super) const NAME_BYTES: &str = "bytes in a method's name";
 /// The first half of the first word of a strict header.
 pub(super) const VERSION: u32 = 0x8001_0000;
 
-/// A first word from here on is the length of no frame, not even of one that is too long and could be
-/// answered: it is text.
-const NO_FRAME: u32 = 0x2000_0000;
-
 /// What stands before a message's struct. Places are counted from the message's first byte.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
@@ -56,8 +52,8 @@ pub(super) fn too_large_frame(end: usize, limits: &Limits) -> Error {
 pub(super) fn read_header(buffer: &[u8], limits: &Limits) -> Result<Option<Header>, Error> {
     let end = match (word(buffer, 0), buffer.get(4)) {
         (Some(0x8000_0000..), _) => return plain_header(buffer, 0, None),
-        (Some(length @ 1..NO_FRAME), Some(0x80 | 0x00)) => 4 + length as usize,
-        (Some(0..NO_FRAME), Some(_)) => return plain_header(buffer, 0, None),
+        (Some(length @ 1..), Some(0x80 | 0x00)) => 4 + length as usize,
+        (Some(_), Some(_)) => return plain_header(buffer, 0, None),
         _ => return may_begin(buffer).map(|()| None),
     };
     // What is not surely a strict header is not waited for.
@@ -70,25 +66,16 @@ pub(super) fn read_header(buffer: &[u8], limits: &Limits) -> Result<Option<Heade
     }
 }
 
-/// Whether a message may begin with what has come of the first word.
+/// Whether a message may begin so, of which fewer than five bytes have come. If the first word is not
+/// negative it may: it may be the length of a frame, or of a name, and the fifth byte tells.
 fn may_begin(buffer: &[u8]) -> Result<(), Error> {
-    let mut first = [0; 4];
-    let count = buffer.len().min(4);
-    first[..count].copy_from_slice(&buffer[..count]);
-    let least = u32::from_be_bytes(first);
-    if first[0] & 0x80 != 0 {
-        let known = count.min(2);
-        if first[..known] != VERSION.to_be_bytes()[..known] {
-            return Err(Error::UnknownVersion(least));
-        }
-    } else if least >= NO_FRAME {
-        return Err(Error::TooLarge {
-            what: NAME_BYTES,
-            size: least as usize,
-            limit: NAME_BYTES_MAX,
-        });
+    let known = buffer.len().min(2);
+    if buffer[..known] == VERSION.to_be_bytes()[..known] || buffer[0] & 0x80 == 0 {
+        return Ok(());
     }
-    Ok(())
+    let mut first = [0; 4];
+    first[..buffer.len()].copy_from_slice(buffer);
+    Err(Error::UnknownVersion(u32::from_be_bytes(first)))
 }
 
 /// A strict or old header at `start`.

@@ -133,6 +133,15 @@ fn must_answer_what_is_too_large_though_it_is_sent_to_its_end_first() {
         assert_eq!(exception, expected);
         client.must_be_closed();
     }
+    // As large as a frame can be; nobody waits for its end.
+    let mut client = house.visit();
+    let mut largest = put_of(0, true);
+    largest[..4].copy_from_slice(&i32::MAX.to_be_bytes());
+    client.send(&largest);
+    let exception = client.answer().unwrap().exception();
+    let said = "2147483651 bytes in a message, above the limit of 1048576";
+    assert_eq!(exception, Exception::new(Exception::PROTOCOL_ERROR, said));
+    client.must_be_closed();
     // One-way, there is nothing to answer.
     let mut client = house.visit();
     let mut oneway = put_of(50 << 20, false);
