@@ -65,8 +65,7 @@ impl ClientOptions {
         );
         if let Some(first) = names.first() {
             brief += &format!(
-                "\nOptions come before {first}, and -- before a {first} that begins with a dash.\n\n\
-                 A key and a value have at most 32 MiB each."
+                "\nOptions come before {first}, and -- before a {first} that begins with a dash."
             );
         }
         let parsed = parse(&options, program, &brief, arguments).map_err(mixed_up)?;

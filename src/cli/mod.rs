@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use getopts::Options;
 
 use crate::location::{Location, host_and_port};
-use crate::locator::one_line;
+use crate::locator::{LIMITS, one_line};
 use crate::log;
 use crate::signal::output_was_closed;
 
@@ -130,7 +130,12 @@ fn parse(
 ) -> Result<Parsed<getopts::Matches>, Trouble> {
     let matches = options.parse(arguments).map_err(Trouble::usage)?;
     if matches.opt_present("help") {
-        let usage = options.usage(&format!("Usage: {program} {brief}"));
+        let [item, message] =
+            [LIMITS.string_bytes_max, LIMITS.message_bytes_max].map(|bytes| bytes >> 20);
+        let usage = options.usage(&format!(
+            "Usage: {program} {brief}\n\n\
+             A key and a value have at most {item} MiB each, a message {message} MiB."
+        ));
         let lines: Vec<_> = usage.lines().map(str::trim_end).collect();
         return Ok(Parsed::Tell(lines.join("\n")));
     }

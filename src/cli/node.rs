@@ -47,9 +47,7 @@ const BRIEF: &str = "[OPTIONS] [[PEER] PORT]
 
 Starts a node, and with it a network, or joins one. Without PEER it joins the
 first node of its kind found on its own address from port 9900 up, if any.
-PEER is HOST:PORT, or HOST for port 9900; an option beats a position.
-
-A key and a value have at most 32 MiB each, a message 68 MiB.";
+PEER is HOST:PORT, or HOST for port 9900; an option beats a position.";
 
 /// The options of a node.
 pub struct NodeOptions {
@@ -76,12 +74,8 @@ impl NodeOptions {
         options.optflag("s", "status", text);
         options.optopt("h", "host", "join the network of this node", "PEER");
         options.optflag("", "new", "start a network, whatever is found");
-        options.optopt(
-            "p",
-            "port",
-            "serve at this port (first free one from 9900 up)",
-            "PORT",
-        );
+        let text = "serve at this port (first free one from 9900 up); with --status, the port of the one to ask";
+        options.optopt("p", "port", text, "PORT");
         options.optopt(
             "a",
             "address",

@@ -10,8 +10,8 @@ use thrifty_p2p::net::{CallError, Network};
 use thrifty_p2p::thrift::{Exception, MessageKind, Write as _, begin_message, wire};
 
 use crate::running::{
-    CALL_LIMIT, LOCATION, LONG, Node, SECONDS, STOREGET, STOREPUT, STORESERVER, get, network,
-    own_address, put, run, settle, wait_until,
+    CALL_LIMIT, LOCATION, LONG, Node, SECONDS, STOREGET, STOREPRIMER, STOREPUT, STORESERVER,
+    STORETEST, get, network, own_address, put, run, settle, wait_until,
 };
 
 const LARGEST: usize = LIMITS.string_bytes_max;
@@ -110,11 +110,18 @@ fn must_complain_of_what_is_too_large_in_one_line() {
 
 #[test]
 fn must_state_the_limits() {
-    for program in [STORESERVER, LOCATION, STOREPUT, STOREGET] {
+    let programs = [
+        STORESERVER,
+        LOCATION,
+        STOREPUT,
+        STOREGET,
+        STOREPRIMER,
+        STORETEST,
+    ];
+    let helps = programs.map(|program| {
         let help = run(program, &["--help"], SECONDS);
-        let help = String::from_utf8(help.stdout).unwrap();
-        assert!(help.contains("32 MiB"), "{program}: {help}");
-    }
+        String::from_utf8(help.stdout).unwrap()
+    });
     let texts = [
         include_str!("../../README.md"),
         include_str!("../../idl/diststore.thrift"),
@@ -122,7 +129,7 @@ fn must_state_the_limits() {
     ];
     let key = format!("{} MiB", LARGEST >> 20);
     let message = format!("{} MiB", LIMITS.message_bytes_max >> 20);
-    for text in texts {
-        assert!(text.contains(&key) && text.contains(&message));
+    for text in helps.iter().map(String::as_str).chain(texts) {
+        assert!(text.contains(&key) && text.contains(&message), "{text}");
     }
 }
