@@ -124,6 +124,16 @@ fn must_name_an_address_that_can_not_be_used() {
     for everything in ["0.0.0.0", "::", "0:0:0:0:0:0:0:0", "::ffff:0.0.0.0", "0"] {
         complains(STORESERVER, &["-a", everything], &[everything]);
     }
+    // Nobody has that one, written in each way.
+    for peer in ["fd00::1", "[fd00::1]", "[fd00::1]:9900"] {
+        complains(STOREGET, &["-h", peer, "a"], &["[fd00::1]:9900"]);
+        complains(LOCATION, &["--status", "-h", peer], &["[fd00::1]:9900"]);
+        complains(
+            STORESERVER,
+            &["-a", &own_address(), "-h", peer],
+            &["peer [fd00::1]:9900"],
+        );
+    }
     // Somebody else's: kept for documentation (RFC 5737).
     complains(STORESERVER, &["-a", "192.0.2.1"], &["192.0.2.1", "assign"]);
     complains(STORESERVER, &["-a", "two words"], &["two words"]);

@@ -86,8 +86,13 @@ fn must_start_a_network_whatever_is_found_if_told_so() {
     settle(&[&second]);
     settle(&[&first]);
     assert!(second.process.has_said("Initiating the network..."));
-    for with in [["--new", "-h", &address], ["--new", &address, "9950"]] {
-        let refused = run(STORESERVER, &with, LONG);
+    let with: [&[&str]; 3] = [
+        &["--new", "-h", &address],
+        &["--new", &address, "9950"],
+        &["--new", "--status"],
+    ];
+    for with in with {
+        let refused = run(STORESERVER, with, LONG);
         assert_eq!(refused.status.code(), Some(2));
         let errors = String::from_utf8(refused.stderr).unwrap();
         assert!(errors.contains("--new"), "{errors}");
