@@ -216,7 +216,8 @@ fn must_stay_when_the_terminal_has_gone_under_nohup() {
     node.leave("TERM");
 }
 
-/// `timeout` signals its child, and then the group that the child is part of.
+/// `timeout` signals its child, and then the group that the child is part of; so it does when it is
+/// told to end before the time is out.
 #[test]
 fn must_hand_over_when_its_time_is_out() {
     let address = own_address();
@@ -225,7 +226,7 @@ fn must_hand_over_when_its_time_is_out() {
     settle(&others.each_ref());
     let mut leavers = [(); 5].map(|()| {
         let mut limited = Command::new("timeout");
-        limited.args(["--preserve-status", "4", STORESERVER, "-a", &address]);
+        limited.args(["--preserve-status", "600", STORESERVER, "-a", &address]);
         Node::start(limited.args(options))
     });
     settle(&others.iter().chain(&leavers).collect::<Vec<_>>());
@@ -234,6 +235,9 @@ fn must_hand_over_when_its_time_is_out() {
     for key in &keys {
         put(&network, &others[0].location, key.as_bytes(), b"value").unwrap();
     }
+    leavers
+        .iter()
+        .for_each(|leaver| leaver.process.signal("TERM"));
     leavers.iter_mut().for_each(Node::left);
     for key in &keys {
         let value = get(&network, &others[1].location, key.as_bytes()).unwrap();
