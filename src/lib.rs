@@ -14,7 +14,8 @@
 //! | [`server`], [`net`] | calls that come in and calls that go out, over TCP |
 //! | [`service`], [`net::Network`] | the seam: a service answers named calls, a network carries them |
 //! | [`ring`], [`location`] | who owns a key; `host:port` |
-//! | [`thrift`], [`log`], [`digest`] | bytes to values to messages; lines that nobody waits for; a hash |
+//! | [`thrift`], [`digest`] | bytes to values to messages; a hash |
+//! | [`log`] | lines that nobody waits for |
 //!
 //! Read first: [`service`] and [`net`], the seam that everything rests on; then
 //! [`locator::View::holders`], the one rule of who holds what; then [`guide`], which tells how it
@@ -46,4 +47,4 @@ pub mod service;
 #[cfg(unix)]
 pub mod signal;
 pub mod thrift;
-pub mod words;
+pub(crate) mod words;

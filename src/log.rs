@@ -19,6 +19,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::words::counted;
+
 /// Bytes of lines that wait. Up: a slower reader misses nothing; down: less memory when nobody reads.
 const QUEUE_BYTES_MAX: usize = 256 << 10;
 
@@ -184,8 +186,7 @@ impl Queue {
 }
 
 fn missing(count: usize) -> String {
-    let lines = if count == 1 { "line" } else { "lines" };
-    format!("{count} {lines} not written\n")
+    format!("{} not written\n", counted(count, "line", "lines"))
 }
 
 /// What takes the lines.

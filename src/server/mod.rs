@@ -76,9 +76,9 @@ const WAKE_LIMIT: Duration = Duration::from_secs(1);
 /// How a server behaves.
 #[derive(Clone)]
 pub struct Options {
-    /// Connections at a time, at least 1 and at most [`connections_max`]. At the limit the one that has been idle longest is
-    /// closed for a new one; if none is idle, the new one waits. Each takes a descriptor, a
-    /// thread and some 16 KiB.
+    /// Connections at a time, at least 1 and at most [`connections_max`]. At the limit the one that
+    /// has been idle longest is closed for a new one; if none is idle, the new one waits. Each takes
+    /// a descriptor, a thread and some 16 KiB.
     pub connections_max: usize,
     /// A connection without a request for so long is closed. Up: callers need fewer new
     /// connections; down: fewer idle threads.

@@ -25,7 +25,6 @@ NEGATIVE = struct.pack(">i", -1)
 STRING_1, LIST_2, MAP_3, STRUCT_1 = b"\x0b\0\1", b"\x0f\0\2", b"\x0d\0\3", b"\x0c\0\1"
 
 
-
 def ping(protocol_of, framed):
     """`ping()` in another protocol, as Apache Thrift's library says it."""
     sent = TMemoryBuffer()
