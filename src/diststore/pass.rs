@@ -141,7 +141,8 @@ impl Store {
             let alone = self.locator.is_left_alone();
             if alone || self.now() >= end {
                 // Who took everything may have gone too by now.
-                let nothing_new = confirmed == Some(self.changes.load(Ordering::Relaxed));
+                let nothing_new = confirmed == Some(self.changes.load(Ordering::Relaxed))
+                    && !self.originals_alone_own_some();
                 return if nothing_new || !self.locator.has_counted() {
                     Ok(0)
                 } else if alone {
@@ -152,6 +153,16 @@ impl Store {
             }
             self.pause(self.locator.ticks(1) / 10);
         }
+    }
+
+    /// Whether there are keys that nobody but an original is to have when this node has gone. It takes them
+    /// after the goodbye, so nobody has confirmed them before.
+    fn originals_alone_own_some(&self) -> bool {
+        let view = self.locator.view();
+        let ours =
+            |member: &Member| member.is_ours() && member.location != *self.locator.location();
+        let copies = self.locator.replicas() > 1 && view.members().iter().any(ours);
+        view.members().iter().any(|member| !member.is_ours()) && !copies
     }
 
     /// Repeats the pass until all is with those who stay; the answer is the number of changes that this

@@ -5,6 +5,7 @@ Values are put and read as programs of 2009 do. After a change of the ring there
 right and every key reads right; from then on every read must be right.
 """
 
+import signal
 import threading
 import time
 
@@ -127,6 +128,21 @@ def test_two_originals_and_two_of_ours(network, load, options):
     for node in [oldest, ours, original]:
         node.interrupt()
         load.await_settled()
+
+
+def test_what_somebody_there_does_not_take_is_trouble(network):
+    """An original that hangs is still there: the keys that would be its own now are not taken, which is said."""
+    ours = network.ours(options=["--replicas", "1"])
+    original = network.original(ours)
+    network.await_agreement()
+    for key in KEYS[:8]:
+        put_2009(ours.name, key, b"value")
+    ping_2009(ours.name)
+    original.process.send_signal(signal.SIGSTOP)
+    ours.process.send_signal(signal.SIGINT)
+    assert ours.process.wait(90) == 2, ours.output()
+    last = ours.output().splitlines()[-1]
+    assert last.startswith(f"storeserver: {ours.name}: ") and last.endswith(" not taken by others"), last
 
 
 def test_killed_original_is_dropped_by_all_of_ours(network, load):
