@@ -358,3 +358,35 @@ fn must_look_up_without_an_allocation() {
     let (walked, usage) = measure(|| ring.walk(0).count());
     assert_eq!((walked, usage.allocations), (1000, 1));
 }
+
+/// From any point, all ranges are met once, and each by the node that owns it; every key lies in one of them.
+#[test]
+fn must_divide_all_keys_into_ranges() {
+    for names in sets().into_values() {
+        let ring = Ring::new(names.iter().cloned());
+        let starts: BTreeMap<u32, Vec<usize>> = ring
+            .ranges()
+            .map(|hash| (hash, ring.walk(hash).collect()))
+            .collect();
+        assert_eq!(starts.len(), ring.ranges().count(), "a range twice");
+        for hash in (0..1000).map(|number: u32| number.wrapping_mul(0x9e37_79b9)) {
+            // A range begins with its least hash; the one past the last point with its greatest.
+            let before = starts.range(..=hash).next_back();
+            let (_, walk) = before.or(starts.last_key_value()).expect("no ranges");
+            assert!(
+                ring.walk(hash).eq(walk.iter().copied()),
+                "{names:?}: {hash}"
+            );
+        }
+        for place in 0..names.len() {
+            let mut met = BTreeMap::new();
+            ring.ranges_before(place, |start, owner| {
+                let Some(start) = start else { return true };
+                assert_eq!(starts[&start][0], owner);
+                assert_eq!(met.insert(start, owner), None, "met twice");
+                true
+            });
+            assert_eq!(met.len(), starts.len());
+        }
+    }
+}

@@ -1,7 +1,8 @@
 //! Who is in the network, as one node knows it: a state machine without a lock, a call or a clock.
 //!
-//! Events come in with the time at which they happen, actions go out, and somebody else carries them out
-//! (see [`crate::locator`]). It knows no keys and no sockets.
+//! Events come in with the time at which they happen, actions go out, and somebody else carries them out.
+//! It knows no keys and no sockets. The nodes don't run on it yet: [`crate::locator`] has a list of members of its
+//! own, which this is to replace. The model in `tests/model.rs` does.
 //!
 //! Invariants:
 //!
