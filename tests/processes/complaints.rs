@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::thread;
 
 use crate::running::{
-    LOCATION, Node, SECONDS, STOREGET, STOREPRIMER, STOREPUT, STORESERVER, STORETEST, own_address,
-    run, settle,
+    LOCATION, Node, PROGRAMS, SECONDS, STOREGET, STOREPRIMER, STOREPUT, STORESERVER, STORETEST,
+    own_address, run, settle,
 };
 use std::process::Command;
 
@@ -245,14 +245,7 @@ fn must_name_what_lets_a_key_begin_with_a_dash() {
 
 #[test]
 fn must_tell_about_themselves() {
-    for program in [
-        STORESERVER,
-        LOCATION,
-        STOREPUT,
-        STOREGET,
-        STOREPRIMER,
-        STORETEST,
-    ] {
+    for program in PROGRAMS {
         for option in ["--help", "--version"] {
             let output = run(program, &[option], SECONDS);
             assert!(output.status.success() && output.stderr.is_empty());

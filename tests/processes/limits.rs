@@ -10,8 +10,8 @@ use thrifty_p2p::net::{CallError, Network};
 use thrifty_p2p::thrift::{Exception, MessageKind, Write as _, begin_message, wire};
 
 use crate::running::{
-    CALL_LIMIT, LOCATION, LONG, Node, SECONDS, STOREGET, STOREPRIMER, STOREPUT, STORESERVER,
-    STORETEST, get, network, own_address, put, run, settle, wait_until,
+    CALL_LIMIT, LONG, Node, PROGRAMS, SECONDS, get, network, own_address, put, run, settle,
+    wait_until,
 };
 
 const LARGEST: usize = LIMITS.string_bytes_max;
@@ -110,15 +110,7 @@ fn must_complain_of_what_is_too_large_in_one_line() {
 
 #[test]
 fn must_state_the_limits() {
-    let programs = [
-        STORESERVER,
-        LOCATION,
-        STOREPUT,
-        STOREGET,
-        STOREPRIMER,
-        STORETEST,
-    ];
-    let helps = programs.map(|program| {
+    let helps = PROGRAMS.map(|program| {
         let help = run(program, &["--help"], SECONDS);
         String::from_utf8(help.stdout).unwrap()
     });

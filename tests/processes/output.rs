@@ -3,8 +3,8 @@
 use std::process::{Command, Output, Stdio};
 
 use crate::running::{
-    LOCATION, LONG, Node, STOREGET, STOREPRIMER, STOREPUT, STORESERVER, STORETEST, own_address,
-    run, settle,
+    LOCATION, LONG, Node, PROGRAMS, STOREGET, STOREPRIMER, STOREPUT, STORESERVER, STORETEST,
+    own_address, run, settle,
 };
 
 /// The program as a shell runs it, with its stdout elsewhere.
@@ -26,15 +26,6 @@ fn loses_its_output(redirection: &str, program: &str, arguments: &[&str], cause:
         "{what}"
     );
 }
-
-const PROGRAMS: [&str; 6] = [
-    STORESERVER,
-    LOCATION,
-    STOREPUT,
-    STOREGET,
-    STOREPRIMER,
-    STORETEST,
-];
 
 #[test]
 fn must_say_that_its_output_was_lost() {

@@ -1,20 +1,13 @@
 //! What the programs print is English, and has no blanks at the ends of its lines.
 
 use crate::running::{
-    LOCATION, LONG, Node, SECONDS, STOREGET, STOREPRIMER, STOREPUT, STORESERVER, STORETEST,
-    own_address, run, settle,
+    LOCATION, LONG, Node, PROGRAMS, SECONDS, STOREGET, STOREPUT, STORESERVER, own_address, run,
+    settle,
 };
 
 #[test]
 fn must_have_no_blanks_at_the_ends_of_help() {
-    for program in [
-        STORESERVER,
-        LOCATION,
-        STOREPUT,
-        STOREGET,
-        STOREPRIMER,
-        STORETEST,
-    ] {
+    for program in PROGRAMS {
         let help = run(program, &["--help"], SECONDS);
         assert!(help.status.success());
         let out = String::from_utf8(help.stdout).unwrap();

@@ -42,6 +42,15 @@ pub const STOREGET: &str = env!("CARGO_BIN_EXE_storeget");
 pub const STOREPRIMER: &str = env!("CARGO_BIN_EXE_storeprimer");
 pub const STORETEST: &str = env!("CARGO_BIN_EXE_storetest");
 
+pub const PROGRAMS: [&str; 6] = [
+    STORESERVER,
+    LOCATION,
+    STOREPUT,
+    STOREGET,
+    STOREPRIMER,
+    STORETEST,
+];
+
 /// Since the first look at the clock: one clock for all that is printed.
 pub fn now() -> Duration {
     static SINCE: LazyLock<Instant> = LazyLock::new(Instant::now);
