@@ -174,8 +174,11 @@ mod tests {
     /// One test, as whether a signal is ignored is a matter of the whole process.
     #[test]
     fn must_keep_the_signals_for_the_one_who_waits() {
-        // SAFETY: a valid disposition.
-        unsafe { signal(SIGINT, SIG_IGN) };
+        // SAFETY: valid dispositions. The tests may have been started with `nohup`.
+        unsafe {
+            signal(SIGINT, SIG_IGN);
+            signal(SIGHUP, SIG_DFL);
+        }
         assert!(is_ignored(SIGINT));
         let signals = Signals::block();
         assert!(!is_ignored(SIGINT) && !is_ignored(SIGHUP));
