@@ -126,7 +126,10 @@ fn start(peer: Option<&Location>) -> Result<(Node<Factor>, Location), Box<dyn Er
     };
     let locator = Locator::new(location.clone(), options, environment);
     let mut node = Node::start(listener, Arc::new(Factor { locator }), Default::default())?;
-    node.join(peer)?;
+    match peer {
+        Some(peer) => node.join(peer)?,
+        None => node.begin(&[])?,
+    }
     Ok((node, location))
 }
 

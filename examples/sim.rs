@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{Locator, LocatorService, Options, Participant, SERVICE_TYPES, State};
+use thrifty_p2p::locator::{Locator, LocatorService, Options, Participant, SERVICE_TYPES};
+use thrifty_p2p::membership::State;
 use thrifty_p2p::net::{Answer, CallError, Clock, Environment, Network, Random, Request};
 use thrifty_p2p::service::{Call, Service};
 
@@ -74,12 +75,12 @@ impl World {
         Ok(result)
     }
 
-    /// A tick of every node, and the movers' work.
+    /// A tick of every node, and the work of its threads.
     fn tick(&self) {
         self.ticks.fetch_add(1, Ordering::Relaxed);
         for node in self.all() {
             node.locator().tick();
-            node.work();
+            run(&node);
         }
     }
 
@@ -104,6 +105,13 @@ impl World {
         });
         settled.expect("BUG: the nodes don't agree")
     }
+}
+
+/// What a node's threads do once there is something to do.
+fn run(node: &LocatorService) {
+    node.locator().ask(false);
+    node.locator().ask(true);
+    node.work();
 }
 
 /// The world as one node sees it.
@@ -161,11 +169,20 @@ fn join(world: &Arc<World>, number: usize) -> Location {
         .lock()
         .expect("BUG: nobody panics")
         .insert(location.clone(), node.clone());
-    node.locator()
-        .start(peer.as_ref(), &*node)
-        .expect("BUG: the first node answers");
-    node.work();
-    assert_eq!(node.locator().me().state, State::Full);
+    let started = match &peer {
+        Some(peer) => node.locator().join(peer),
+        None => node.locator().start(&[], true),
+    };
+    started.expect("BUG: the first node answers");
+    let is_full = || node.locator().me().state == State::Full;
+    for _ in 0..TICKS_MAX {
+        (0..4).for_each(|_| run(&node));
+        if is_full() {
+            break;
+        }
+        world.tick();
+    }
+    assert!(is_full(), "not let in");
     location
 }
 

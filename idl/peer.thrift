@@ -2,73 +2,102 @@
  * What our own nodes say to each other, beyond the interface of 2009. A node that has these calls lists
  * `thrifty.Peer` in its `service_types`; nodes of the original know none of them.
  *
- * Fields may be added: unknown ones are skipped, so a ring is upgraded node by node.
+ * Fields may be added: unknown ones are skipped.
  */
 include "locator.thrift"
 
 namespace * thrifty
 
-/** The version of this interface; greater when a node of the version before could no longer take part. */
-const i32 VERSION = 1
+/** The version of this interface. A node of another version is refused, with a line on both sides. */
+const i32 VERSION = 2
 
-/** Where a node stands in its life, as others see it. */
+/** How far a node is in one of its lives. Within a life the later state in this order is the later one. */
 enum State {
-  /** In the ring, but not yet in possession of all it should hold. */
-  FILLING = 1
-  /** In the ring and in possession of all it should hold. */
-  FULL = 2
-  /** Handing over; takes nothing new. */
-  LEAVING = 3
-  /** Has said goodbye. */
-  GONE = 4
+  /** In no view: it looks for a network, or asks one to let it in. */
+  OUTSIDE = 1
+  /** A member that has never been full. */
+  JOINING = 2
+  /** A member that was full in an earlier life, and brings what it has. */
+  RETURNING = 3
+  /** Has all that it should hold. */
+  FULL = 4
+  /** Hands over what it has. */
+  LEAVING = 5
+  /** Has said goodbye: in no view. */
+  LEFT = 6
   /** A node of the original: it speaks the interface of 2009 only, and has no states. */
-  ORIGINAL = 5
+  ORIGINAL = 7
 }
 
-/** One line of a node's list of members. */
+/** A node, how far it is, and in which of its lives. */
 struct Member {
   1: locator.Location location
   2: State state
-  /** When `location` came to be in `state`, in microseconds since 1970. Of two lines about a location the greater
-   *  stamp is right. */
-  3: i64 stamp
+  /** The number of the life, drawn at random whenever the node asks a network to let it in; 0 for originals. A life
+   *  that was lost never comes back. */
+  3: i64 incarnation
 }
 
-/** A key as nodes hand it on. */
-struct Item {
-  1: binary key
-  /** Microseconds since 1970, never twice the same for a key from one node; the greater wins. */
-  2: i64 version
-  /** Absent where only the version is spoken of; empty for a key that was removed. */
-  3: optional binary value
-  /** FNV-1a with a final mix, 64 bits, of a value that is not sent along; repair has it, as two nodes
-      may have given the same version. */
-  4: optional i64 digest
+/** What a node is to another one. Absent: unknown. `state` LEFT: it was lost, in that incarnation. */
+struct Standing {
+  1: State state
+  2: i64 incarnation
 }
 
-struct Hello {
+/** What decides which side of a cut comes back to the other. */
+struct Side {
+  /** Members, full or leaving, that answered of late and have the node as a member; itself included. */
+  1: i32 confirmed
+  /** The least name in the view. */
+  2: locator.Location first
+  /** It stood still of late: the others may have gone on without it. */
+  3: bool slept
+}
+
+struct Reply {
   /** The answerer. */
   1: Member me
-  /** Hash of the answerer's list of members; equal lists have equal digests. */
-  2: i64 digest
-  /** What the caller is to the answerer: 0 unknown, 1 lost without a goodbye, 2 a member. */
-  3: i8 known
+  /** What the caller is to it. */
+  2: optional Standing you
+  /** Digest of the ranges for which a lease is granted; 0: none. */
+  3: i64 granted
+  /** Of the answerer's view; equal views have equal digests. */
+  4: i64 digest
+  5: optional Side side
   /** The answerer's members, only when the digests differ. */
-  4: optional list<Member> members
+  6: optional list<Member> members
 }
 
-struct Page {
-  /** The answerer. */
-  1: Member me
-  /** The answerer's members, the caller among them; none if the caller's list is the same. */
+/** The answer to a candidate. */
+struct Entry {
+  /** 1 it is a member, 2 ask the one in `locations`, 3 ask again in a tick, 4 this life is over, 5 the answerer is
+   *  outside, too, and asks those in `locations`, 6 it is not let in. */
+  1: i32 kind
+  /** 1: the view, the candidate included. */
   2: list<Member> members
-  /** Some of the items that the caller should hold. */
-  3: list<Item> items
-  /** What to ask with for the pages behind this one, which can be asked for side by side; none: this was all. */
-  4: list<binary> cursors
-  /** False while the answerer has just started and doesn't know its network yet: it has taken the caller in,
-   *  but its list says nothing. */
-  5: bool joined
+  /** 1: the lives that were lost. */
+  3: list<Member> lost
+  4: list<locator.Location> locations
+  /** 3 and 6: why. */
+  5: string reason
+}
+
+/** Whether a candidate was found at its name. */
+struct Reached {
+  1: bool reached
+  /** Why not; empty if it may be found in a moment. */
+  2: string reason
+}
+
+/** The other side of `compare`. */
+struct Compared {
+  1: Member me
+  /** The answerer's members, if the two views differ. */
+  2: optional list<Member> members
+  /** Absent if the two don't have the same lists. */
+  3: optional list<i64> digests
+  /** The last ones that left in good order. */
+  4: list<Member> left
 }
 
 /** A node's answer to: is every key safe now? */
@@ -77,51 +106,66 @@ struct Status {
   1: Member me
   /** How many copies of a key the answerer keeps up, its own included. */
   2: i32 replicas
-  /** How many nodes are in the answerer's ring, itself included. */
+  /** How many nodes are in the answerer's view, itself included. */
   3: i32 members
-  /** Hash of the answerer's list of members. */
+  /** Of the answerer's view. */
   4: i64 digest
   /** How many keys the answerer holds. */
   5: i64 items
-  /** How many copies of these keys are known to be missing, or not yet checked. */
-  6: i64 unsafe
-  /** True while the answerer moves keys. */
-  7: bool moving
-  /** True when the members that the answerer asked last had the same list. */
-  8: bool agreed
-  /** False while the answerer has just started and doesn't know its network yet. */
-  9: bool joined
-  /** True while it looks for a network by itself: it will start one if there is none. */
-  10: bool looking
+  /** How many of them should lie elsewhere. */
+  6: i64 elsewhere
+  /** Every other replica has what the answerer should have, by answers of late. */
+  7: bool settled
+  /** How many members are full. */
+  8: i32 full
+  /** Members that were lost together: keys may be missing. */
+  9: list<locator.Location> missing
 }
 
 /** What each of our nodes answers, whatever its service. */
 service Peer {
-  /** A sign of life and a comparison of the two lists of members, in one small message. `digest` is that of the
-   *  caller's list; `counted` is true when the caller has the callee in its ring. */
-  Hello hello(1: Member me, 2: i64 digest, 3: bool counted)
+  /** The one question that nodes put to each other: a sign of life, news of states, the comparison of views, the
+   *  lease, and the meeting of two that had lost each other. `lease` is a digest of the ranges for which a lease is
+   *  asked, 0 for none; `digest` is that of the caller's view. */
+  Reply ask(1: Member me, 2: Standing you, 3: i64 lease, 4: i64 digest, 5: Side side)
 
-  /** Admits the caller to the ring, then hands out the items that it should hold, page by page; an empty `cursor`
-   *  asks for the first page, and each page says how to ask for those behind it. `replicas` and `service_type` are the
-   *  caller's: a ring has one of each, so a caller with others is refused with an exception. `digest` is that of the
-   *  caller's list: an equal one is not sent back. `looking` is true while the caller looks for a network and would
-   *  start one. */
-  Page pull(1: Member me, 2: i32 replicas, 3: string service_type, 4: binary cursor, 5: i64 digest, 6: bool looking)
+  /** A candidate asks to be let in. A network has one service, one number of copies and one tick. */
+  Entry enter(1: Member me, 2: string service_type, 3: i32 replicas, 4: i64 tick_millis, 5: i32 version)
 
-  /** The caller got no answer from the nodes at `locations`: the callee asks them once itself, and drops those from
-   *  which it gets none either. */
-  void suspect(1: list<locator.Location> locations)
+  /** The callee asks the candidate at its name. */
+  Reached reach(1: Member candidate)
+
+  /** Digests of what both should hold, as the caller has it, for each range of keys; `shared` is a digest of the
+   *  ranges of the ring that both share, and of their lists. `exchanged`: what differed has been exchanged. `view`: digest
+   *  of the caller's view. */
+  Compared compare(1: Member me, 2: i64 shared, 3: list<i64> digests, 4: bool exchanged, 5: i64 view)
 
   /** For people and scripts. */
   Status status()
+
+  /** What was lost together is given up: `status` says no more of it. */
+  void accept_loss()
 }
 
-/** What the answerer of `store` now has. */
+/** A key as nodes hand it on. */
+struct Item {
+  1: binary key
+  /** Microseconds since 1970, or one more than the version before; the greater wins. At most 2^62. */
+  2: i64 version
+  /** Absent where only the version is spoken of; empty for a key that was removed. */
+  3: optional binary value
+  /** Of a value that is not sent along; see src/digest.rs. */
+  4: optional i64 digest
+  /** Of the list of the key's replicas, as the sender has it. */
+  5: i64 replicas
+}
+
 struct Stored {
-  /** The version of the item, which is held now, or a greater one: what the item has to be above. */
-  1: i64 version
-  /** The nodes that should hold the key, as the answerer's ring has them. */
-  2: list<locator.Location> holders
+  /** For each item, in their order: 0 the lists differ, -1 wanted (it came without its value, which the answerer
+   *  lacks), else the version held now, or what a put has to be above. */
+  1: list<i64> taken
+  /** The answerer's members, if a list differs. */
+  2: optional list<Member> members
 }
 
 struct Found {
@@ -129,38 +173,42 @@ struct Found {
   1: i64 version
   /** Empty for a key that was removed, and where there is none. */
   2: binary value
-  /** True when the answerer is the key's primary and has all that it should hold. */
-  3: bool primary
-  /** The nodes that should hold the key, but for originals, as the answerer's ring has them. */
-  4: list<locator.Location> holders
+  /** The answerer's members, if the lists differ; then nothing is said of the key. */
+  3: optional list<Member> members
 }
 
-/** What the answerer of `forward` would have told a client. */
-struct Answer {
-  /** The value that was read; absent after a put. */
+struct Exchanged {
+  /** What the answerer has later, or the caller has not. */
+  1: list<Item> items
+  /** The places among the caller's items of those that the answerer lacks. */
+  2: list<i32> wanted
+  /** The part was looked through up to this key; absent: all of it. */
+  3: optional binary reached
+  /** The answerer's members, if the lists differ. */
+  4: optional list<Member> members
+}
+
+struct Forwarded {
+  /** Done; the value of a get. */
   1: optional binary value
+  /** The answerer isn't the key's primary; the greatest version in which a put has been tried. */
+  2: optional i64 tried
 }
 
 /** What our store nodes answer besides. None of these calls goes on to a third node, but for `forward`, whose
- *  receiver asks other holders with `store` and `fetch`. */
-service Holder extends Peer {
-  /** Holds `item` unless something newer is held. */
-  Stored store(1: Item item)
+ *  receiver asks the other replicas with `store` and `fetch`. */
+service Replica extends Peer {
+  /** Takes each item in if the two have the same list for its key. `put`: what is greater there has to be
+   *  outdone. */
+  Stored store(1: Member me, 2: bool put, 3: list<Item> items)
 
-  /** `store` for many, one answer an item, in their order: 0 held in this version or a newer one, 1 not mine (the
-   *  answerer is no holder, or is leaving), 2 wanted (the item came without its value, which the answerer lacks),
-   *  3 held, but the answerer's list doesn't name the same nodes as the caller's. `names` is a hash of the names of all
-   *  nodes of ours in the caller's list that are filling or full. */
-  list<i8> offer(1: list<Item> items, 2: i64 names)
+  /** What the answerer itself has of `key`, if the two have the same list for it. */
+  Found fetch(1: i64 replicas, 2: binary key)
 
-  /** What the answerer itself has of `key`. */
-  Found fetch(1: binary key)
+  /** What the caller has of a part of a range, without values: behind `after`, up to `upto`. */
+  Exchanged exchange(1: Member me, 2: i64 shared, 3: i32 range, 4: binary after, 5: binary upto, 6: list<Item> items)
 
   /** A client's request, to be carried out by the answerer: a put where `value` is there, a get where it is
-   *  absent. */
-  Answer forward(1: binary key, 2: binary value)
-
-  /** Digests of the items that both the caller, who is at `location`, and the answerer should hold, one for each range
-   *  of keys; equal digests, equal items. */
-  list<i64> digests(1: locator.Location location)
+   *  absent. `above`: the greatest version in which this put has been tried. */
+  Forwarded forward(1: binary key, 2: binary value, 3: i64 above)
 }

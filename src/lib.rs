@@ -8,9 +8,9 @@
 //! | `src/bin` | one small file a program: options in, exit code out |
 //! | [`cli`] | what the programs share: options, discovery, messages, exit codes |
 //! | [`node`] | a process: a service on a listener, and the threads that look after it |
-//! | [`diststore`] | the Store service: items, requests, the pass |
-//! | [`locator`] | the Locator service: members, views, joining, watching, originals |
-//! | [`membership`] | who is in the network, as one node knows it: pure; to take over from the locator's own |
+//! | [`diststore`] | the Store service: items, requests, exchange |
+//! | [`locator`] | the Locator service: carries out what membership decides; originals |
+//! | [`membership`] | who is in the network, as one node knows it: pure, no lock, no call, no clock |
 //! | [`server`], [`net`] | calls that come in and calls that go out, over TCP |
 //! | [`service`], [`net::Network`] | the seam: a service answers named calls, a network carries them |
 //! | [`ring`], [`location`] | who owns a key; `host:port` |
@@ -18,15 +18,14 @@
 //! | [`log`] | lines that nobody waits for |
 //!
 //! Read first: [`service`] and [`net`], the seam that everything rests on; then
-//! [`locator::View::holders`], the one rule of who holds what; then [`guide`], which tells how it
+//! [`membership::View::list`], the one rule of who holds what; then [`guide`], which tells how it
 //! all works together. A service of one's own is `examples/factor.rs`.
 //!
 //! # Locks
 //!
 //! No lock is held while another node is called; that is what makes nodes that call each other at
-//! the same moment both finish. Two are held at once in one place only: the pass looks at the view
-//! (the lock of [`locator::Locator`]) while it has a shard's lock, to forget an item. The other
-//! order never happens.
+//! the same moment both finish. Two are held at once in one order only: an item is written or forgotten (a
+//! shard's lock) while the view can't change (the lock of [`locator::Locator`]).
 
 // Allowed again in `signal`, and nowhere else.
 #![deny(unsafe_code)]

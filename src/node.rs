@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::location::Location;
-use crate::locator::{Participant, StartError};
+use crate::locator::{Errand, Participant, StartError};
 use crate::server::{self, Server};
 
 /// What a stopping server may take to finish what is at hand.
@@ -31,7 +31,7 @@ pub struct Node<P> {
 impl<P: Participant> Node<P> {
     /// Serves on `listener`, whose port is the node's own already: the port is the lock by which of
     /// two nodes started at once only one gets it. Calls that need to know the network wait until
-    /// [`Node::join`].
+    /// [`Node::join`] or [`Node::begin`].
     ///
     /// # Errors
     /// No thread is to be had.
@@ -49,38 +49,46 @@ impl<P: Participant> Node<P> {
         })
     }
 
-    /// Joins the network of `peer`, or starts one, and looks after it from now on.
+    /// Joins the network of `peer`; see [`Locator::join`](crate::locator::Locator::join).
     ///
     /// # Errors
     /// The peer won't do; the node is to be stopped.
-    pub fn join(&mut self, peer: Option<&Location>) -> Result<(), StartError> {
-        self.participant.locator().start(peer, &*self.participant)?;
+    pub fn join(&mut self, peer: &Location) -> Result<(), StartError> {
+        self.participant.locator().join(peer)?;
         self.look_after();
         Ok(())
     }
 
-    /// Starts a network together with nodes that have just started, too, if it is for this one to do
-    /// that; see [`Locator::start_among`](crate::locator::Locator::start_among). If not, answers
-    /// false, and others are to be looked for again.
+    /// Joins the network that these nodes are in, or starts one; see
+    /// [`Locator::start`](crate::locator::Locator::start).
     ///
     /// # Errors
-    /// They won't have this one; the node is to be stopped.
-    pub fn join_among(&mut self, starting: &[Location]) -> Result<bool, StartError> {
-        let locator = self.participant.locator();
-        let begun = locator.start_among(starting, &*self.participant)?;
-        if begun {
-            self.look_after();
-        }
-        Ok(begun)
+    /// They won't do; the node is to be stopped.
+    pub fn begin(&mut self, found: &[Location]) -> Result<(), StartError> {
+        self.participant.locator().start(found, true)?;
+        self.look_after();
+        Ok(())
     }
 
     fn look_after(&mut self) {
         let interval = self.participant.locator().ticks(1);
-        let tick = |participant: &P| participant.locator().tick();
-        self.repeat("ticker", interval, tick);
+        self.repeat("ticker", interval, |participant| {
+            participant.locator().tick()
+        });
+        let ask = self.repeat("asker", interval, |participant| {
+            participant.locator().ask(false);
+        });
+        let ask_silent = self.repeat("patient asker", interval, |participant| {
+            participant.locator().ask(true);
+        });
         let mover = self.repeat("mover", interval, P::work);
-        let locator = self.participant.locator();
-        locator.wake_on_change(move || mover.unpark());
+        self.participant
+            .locator()
+            .on_errand(move |errand| match errand {
+                Errand::Ask => ask.unpark(),
+                Errand::AskSilent => ask_silent.unpark(),
+                Errand::Work => mover.unpark(),
+            });
     }
 
     /// A thread that does `work` at each interval, and sooner when it is unparked, until the node

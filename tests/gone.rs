@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thrifty_p2p::diststore::{KeyValue, SERVICE_TYPES, Store};
 use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{GONE, LIMITS, Locator, Options, Participant, write_key};
+use thrifty_p2p::locator::{LIMITS, Locator, Options, Participant, write_key};
 use thrifty_p2p::net::{Environment, Random, SystemClock, TcpNetwork};
 use thrifty_p2p::service::{Call, Service};
 use thrifty_p2p::thrift::Exception;
@@ -39,20 +39,29 @@ fn call(store: &Store, method: &str, arguments: &[u8]) -> Result<(), Exception> 
     store.call(&call, &mut Vec::new())
 }
 
+fn items(store: &Store) -> usize {
+    let mut count = 0;
+    store.each_item(|_, _, _| count += 1);
+    count
+}
+
 /// Regression: it took the place of another run under its own name, and acknowledged a put that the
 /// new run never saw.
 #[test]
 fn regression_a_node_that_has_left_must_do_nothing_for_others() {
     let store = store();
-    store.locator().start(None, &store).expect("nobody to join");
+    store.locator().start(&[], true).expect("nobody to join");
     let put = KeyValue::write(b"key", Some(b"value"));
     let get = write_key(b"key");
-    assert_eq!(call(&store, "forward", &put), Ok(()));
-    assert_eq!(call(&store, "forward", &get), Ok(()));
-    assert_eq!(call(&store, "fetch", &get), Ok(()));
-    assert_eq!(store.leave(), Ok(1), "nobody is left to take the key");
-    for (method, arguments) in [("forward", &put), ("forward", &get), ("fetch", &get)] {
-        let kind = call(&store, method, arguments).map_err(|exception| exception.kind);
-        assert_eq!(kind, Err(GONE), "{method}");
+    for (method, arguments) in [("put", &put), ("get", &get), ("forward", &put)] {
+        assert_eq!(call(&store, method, arguments), Ok(()));
     }
+    assert_eq!(store.leave(), Ok(1), "nobody is left to take the key");
+    let other = KeyValue::write(b"other", Some(b"value"));
+    // It is no primary, which is what it says.
+    assert_eq!(call(&store, "forward", &other), Ok(()));
+    for (method, arguments) in [("put", &other), ("get", &get)] {
+        assert!(call(&store, method, arguments).is_err(), "{method}");
+    }
+    assert_eq!(items(&store), 1, "the other key is not there");
 }

@@ -76,12 +76,15 @@ fn ring(world: &Arc<World>, numbers: &[usize]) -> Result<Vec<Location>, String> 
         world.boot(node, Some(&nodes[0]));
     }
     // One that loses its network before it is full gives up.
-    let is_filling = |node: &Location| {
+    let is_coming = |members: &[(Location, bool)]| {
+        members.is_empty() || members.iter().any(|(_, coming)| *coming)
+    };
+    let is_out = |node: &Location| {
         world
             .node(node)
-            .is_none_or(|node| node.members().iter().any(|(_, filling)| *filling))
+            .is_none_or(|node| is_coming(&node.members()))
     };
-    while nodes.iter().any(is_filling) {
+    while nodes.iter().any(is_out) {
         world.scheduler.sleep(TICK / 50);
     }
     await_lists(world, 60 * TICK, &[&nodes])?;
@@ -157,9 +160,9 @@ fn the_dead_must_be_known_within_two_ticks() {
     });
 }
 
-/// Several at once take two ticks more: the first that is found silent is the reason to ask all others.
+/// Eight ticks from the first question that it didn't answer; one that shares no keys with it asks later.
 #[test]
-fn the_silent_must_be_dropped_within_twelve_ticks() {
+fn the_silent_must_be_dropped_within_twenty_ticks() {
     run_many("sim_detection the_silent", 200, |pool, seed| {
         schedule(pool, seed, Arc::new(PlainRing), |world| {
             let nodes = any_ring(world, 3)?;
@@ -174,8 +177,7 @@ fn the_silent_must_be_dropped_within_twelve_ticks() {
                     cut(world, std::slice::from_ref(node), &nodes);
                 }
             }
-            let limit = if gone.len() == 1 { 12 } else { 14 };
-            await_lists(world, limit * TICK, &[&left])?;
+            await_lists(world, 20 * TICK, &[&left])?;
             Ok(())
         })
     });
@@ -231,7 +233,7 @@ fn what_was_cut_must_grow_together() {
             let here = some(world, &nodes, 1 + world.random.below(nodes.len() - 1));
             let there = survivors(&nodes, &here);
             cut(world, &here, &there);
-            await_lists(world, 14 * TICK, &[&here, &there])?;
+            await_lists(world, 24 * TICK, &[&here, &there])?;
             if world.chance(500) {
                 world.scheduler.sleep(world.between(0, 600_000_000));
                 world.wires().lose_held();
@@ -264,34 +266,24 @@ fn networks_that_never_knew_each_other_must_stay_apart() {
     });
 }
 
-/// It knows one more, whom it could not ask yet, when the only one it could ask goes: it must not begin
-/// a network of its own beside that of the other.
+/// All members are to reach a candidate at its name; one that can't be reached ends with that reason, and
+/// brings nobody in meanwhile.
 #[test]
-fn a_newcomer_that_loses_its_network_must_give_up() {
-    run_many("sim_detection a_newcomer", 100, |pool, seed| {
+fn a_candidate_that_a_member_cannot_reach_must_give_up() {
+    run_many("sim_detection a_candidate", 100, |pool, seed| {
         schedule(pool, seed, Arc::new(PlainRing), |world| {
             let nodes = ring(world, &[0, 1])?;
             let [contact, other] = &some(world, &nodes, 2)[..] else {
                 return Err("no two nodes".to_owned());
             };
             let newcomers = [location(2), location(3)];
-            let newcomer = &newcomers[0];
             cut(world, &newcomers, std::slice::from_ref(other));
-            world.boot(newcomer, Some(contact));
-            let knows = |world: &World| {
-                let node = world.node(newcomer);
-                node.is_some_and(|node| node.members().len() == 3)
-            };
-            while !knows(world) {
-                world.scheduler.sleep(TICK / 50);
-            }
-            world.crash(contact);
-            // It must not bring anybody in either.
+            world.boot(&newcomers[0], Some(contact));
             world.scheduler.sleep(world.between(0, 5_000_000));
-            world.boot(&newcomers[1], Some(newcomer));
-            world.scheduler.sleep(36 * TICK);
+            world.boot(&newcomers[1], Some(&newcomers[0]));
+            world.scheduler.sleep(60 * TICK);
             let left = world.locations();
-            if left == [other.clone()] {
+            if left == nodes {
                 Ok(())
             } else {
                 Err(format!("{left:?} go on"))

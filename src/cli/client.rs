@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use getopts::{Options, ParsingStyle};
+use getopts::{Matches, Options, ParsingStyle};
 
 use crate::diststore::{KeyValue, read_string};
 use crate::location::Location;
@@ -43,15 +43,25 @@ impl ClientOptions {
         names: &[&str],
         arguments: &[String],
     ) -> Result<Parsed<Self>, Trouble> {
+        let parsed = Self::parse_all(program, names, arguments);
         let dash = |argument: &String| argument.len() > 1 && argument.starts_with('-');
-        // Data may have been taken for an option, or an option for data.
-        let mixed_up = |trouble| match names.first() {
-            Some(first) if arguments.iter().any(dash) => Trouble(format!(
-                "{trouble}; options come before {first}, and -- before a {first} that begins with \
-                 a dash"
-            )),
-            _ => trouble,
-        };
+        match names.first() {
+            // Data may have been taken for an option, or an option for data.
+            Some(first) if arguments.iter().any(dash) => parsed.map_err(|trouble| {
+                Trouble(format!(
+                    "{trouble}; options come before {first}, and -- before a {first} that begins \
+                     with a dash"
+                ))
+            }),
+            _ => parsed,
+        }
+    }
+
+    fn parse_all(
+        program: &str,
+        names: &[&str],
+        arguments: &[String],
+    ) -> Result<Parsed<Self>, Trouble> {
         let mut options = Options::new();
         // What comes after the first argument is data, dashes or not.
         options.parsing_style(ParsingStyle::StopAtFirstFree);
@@ -68,8 +78,7 @@ impl ClientOptions {
                 "\nOptions come before {first}, and -- before a {first} that begins with a dash."
             );
         }
-        let parsed = parse(&options, program, &brief, arguments).map_err(mixed_up)?;
-        let matches = match parsed {
+        let matches = match parse(&options, program, &brief, arguments)? {
             Parsed::Run(matches) => matches,
             Parsed::Tell(text) => return Ok(Parsed::Tell(text)),
         };
@@ -80,13 +89,10 @@ impl ClientOptions {
                 &words
             };
             let found = counted(matches.free.len(), "argument", "arguments");
-            let trouble = Trouble::usage(format!("{wanted} expected, {found} found"));
-            return Err(mixed_up(trouble));
+            return Err(Trouble::usage(format!("{wanted} expected, {found} found")));
         }
-        let port = matches.opt_str("port").map(|text| port(&text));
-        let port = port.transpose().map_err(mixed_up)?;
         Ok(Parsed::Run(ClientOptions {
-            server: server(matches.opt_str("host"), port)?,
+            server: server(&matches)?,
             arguments: matches
                 .free
                 .iter()
@@ -96,8 +102,12 @@ impl ClientOptions {
     }
 }
 
-fn server(host: Option<String>, port: Option<u16>) -> Result<Option<Location>, Trouble> {
-    match (host, port) {
+fn server(matches: &Matches) -> Result<Option<Location>, Trouble> {
+    let port = matches
+        .opt_str("port")
+        .map(|text| port(&text))
+        .transpose()?;
+    match (matches.opt_str("host"), port) {
         (Some(host), port) => peer(&host, port).map(Some),
         (None, Some(port)) => Location::new("localhost", port)
             .map(Some)

@@ -10,7 +10,7 @@ mod status;
 
 pub use client::{Client, ClientOptions};
 pub use node::{NodeOptions, run_node};
-pub use status::{Report, ask_all, report};
+pub use status::{Report, accept_loss, ask_all, report};
 
 use std::ffi::OsString;
 use std::fmt;

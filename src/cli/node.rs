@@ -13,9 +13,9 @@ use getopts::{Options, ParsingStyle};
 
 use crate::location::{Location, host_and_port};
 use crate::locator::{
-    self, EMPTY, EXTENSION, LIMITS, Locator, Participant, StartError, State, Status, kind, request,
-    service_types,
+    self, EMPTY, EXTENSION, LIMITS, Locator, Participant, Status, kind, request, service_types,
 };
+use crate::membership::State;
 use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork};
 use crate::node::Node;
 use crate::signal::Signals;
@@ -25,20 +25,14 @@ use crate::{log, server};
 use super::discovery::{Offer, Until, first_node, search};
 use super::{DEFAULT_PORT, Parsed, Trouble, help_options, parse, peer, port};
 
-/// The interval between two looks at the neighbours.
-const TICK: Duration = Duration::from_millis(500);
+/// The interval between two looks at the others, in milliseconds; and what it may be.
+const TICK_MILLIS: usize = 500;
+const TICK_MILLIS_RANGE: std::ops::RangeInclusive<usize> = 50..=60_000;
 
 /// Copies of a key: any one node may die at any instant.
 const REPLICAS: usize = 2;
 
 const REPLICAS_MAX: usize = 5;
-
-/// How long nodes that start at once may take to agree on who begins, and how often they look.
-const FIND_LIMIT: Duration = Duration::from_secs(20);
-const FIND_INTERVAL: Duration = Duration::from_millis(10);
-
-/// A peer that was given may be starting, too: it is tried again for so long.
-const PEER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Signals closer together than this are one.
 const IMPATIENCE: Duration = Duration::from_secs(1);
@@ -56,10 +50,12 @@ pub struct NodeOptions {
     port: Option<u16>,
     peer: Option<Location>,
     replicas: usize,
+    tick: Duration,
     connections_max: Option<usize>,
     die_from_anywhere: bool,
     verbose: bool,
     status: bool,
+    accept_loss: bool,
     new: bool,
 }
 
@@ -72,6 +68,8 @@ impl NodeOptions {
         let text =
             "start nothing: print how the network is, and end; 0: every key is safe, 1: not now";
         options.optflag("s", "status", text);
+        let text = "the same, and no more alarm for what was lost";
+        options.optflag("", "accept-loss", text);
         options.optopt("h", "host", "join the network of this node", "PEER");
         options.optflag("", "new", "start a network, whatever is found");
         let text = "serve at this port (first free one from 9900 up); with --status, the port of the one to ask";
@@ -88,6 +86,9 @@ impl NodeOptions {
             "copies of each key, 1 to 5, the same on all nodes (2)",
             "N",
         );
+        let text = "time between two looks at the others in ms, the same on all nodes (500); more than 100 ms of round trip \
+            want more; a hung node is dropped after some 10";
+        options.optopt("", "tick", text, "MS");
         let text =
             "connections at a time, at most three quarters of the descriptor limit, as by default";
         options.optopt("", "connections", text, "N");
@@ -111,7 +112,8 @@ impl NodeOptions {
         let host = matches.opt_str("host").or(free_peer);
         let own_port = matches.opt_str("port").or(free_port);
         let own_port = own_port.map(|text| port(&text)).transpose()?;
-        let status = matches.opt_present("status");
+        let accept_loss = matches.opt_present("accept-loss");
+        let status = matches.opt_present("status") || accept_loss;
         let new = matches.opt_present("new");
         if new && (status || host.is_some()) {
             let with = if status { "--status" } else { "PEER" };
@@ -128,10 +130,14 @@ impl NodeOptions {
             port: own_port,
             peer: host.map(|text| peer(&text, peer_port)).transpose()?,
             replicas: number(&matches, "replicas", 1..=REPLICAS_MAX)?.unwrap_or(REPLICAS),
+            tick: Duration::from_millis(
+                number(&matches, "tick", TICK_MILLIS_RANGE)?.unwrap_or(TICK_MILLIS) as u64,
+            ),
             connections_max: connections(&matches)?,
             die_from_anywhere: matches.opt_present("die-from-anywhere"),
             verbose: matches.opt_present("verbose"),
             status,
+            accept_loss,
             new,
         }))
     }
@@ -207,7 +213,7 @@ pub fn run_node<P: Participant>(
         locator::Options {
             service_types: types,
             replicas: options.replicas,
-            tick: TICK,
+            tick: options.tick,
             die_from_anywhere: options.die_from_anywhere,
             on_die: {
                 let end = end.clone();
@@ -238,31 +244,19 @@ pub fn run_node<P: Participant>(
     watch_signals(program.clone(), signals, end).map_err(|error| Trouble::new(&location, error))?;
     let service = types.last().expect("BUG: a node without a service type");
     let joined = match &options.peer {
-        Some(peer) => join_peer(&mut node, peer, &ended),
-        None if options.new => node.join(None).map(|()| true),
-        None => {
-            let look = || look_around(network.clone(), &location, service);
-            join_found(&mut node, &location, look, &ended)
-        }
+        Some(peer) => node.join(peer),
+        None if options.new => node.begin(&[]),
+        None => node.begin(&look_around(network.clone(), &location, service)),
     };
-    match joined {
-        Ok(true) => {}
-        // It has been told to end before it had anything to hand over.
-        Ok(false) => {
-            node.stop();
-            return Ok(ExitCode::SUCCESS);
-        }
-        Err(error) => {
-            node.stop();
-            return Err(Trouble::new(location, error));
-        }
+    if let Err(error) = joined {
+        node.stop();
+        return Err(Trouble::new(location, error));
     }
     // It fails only if nobody can tell any more: then there is nothing to wait for.
     let _ = ended.recv();
-    if participant.locator().is_lost() {
+    if let Some(reason) = participant.locator().end_reason() {
         node.stop();
-        let cause = "the network has gone while this node was coming in";
-        return Err(Trouble::new(location, cause));
+        return Err(Trouble::new(location, reason));
     }
     log::say("Leaving the network...");
     match node.leave() {
@@ -283,74 +277,9 @@ pub fn run_node<P: Participant>(
     }
 }
 
-/// Joins the network of the peer, which may not be there yet. False: the node has been told to end
-/// meanwhile.
-fn join_peer<P: Participant>(
-    node: &mut Node<P>,
-    peer: &Location,
-    ended: &mpsc::Receiver<()>,
-) -> Result<bool, StartError> {
-    let began = Instant::now();
-    loop {
-        let joined = node.join(Some(peer)).map(|()| true);
-        match joined {
-            // There has been waiting enough for the one, and the other won't change soon.
-            Err(StartError::Unreachable(_, CallError::Silent | CallError::Local(_))) => {}
-            Err(StartError::Unreachable(..)) if began.elapsed() < PEER_LIMIT => {
-                if ended.recv_timeout(FIND_INTERVAL).is_ok() {
-                    return Ok(false);
-                }
-                continue;
-            }
-            _ => {}
-        }
-        return joined;
-    }
-}
-
-/// Joins the network that is found, or starts one if there is none. A node that has gone since it
-/// was found is no trouble: another one is looked for. False: the node has been told to end
-/// meanwhile.
-fn join_found<P: Participant>(
-    node: &mut Node<P>,
-    location: &Location,
-    look: impl Fn() -> (Option<Location>, Vec<Location>),
-    ended: &mpsc::Receiver<()>,
-) -> Result<bool, StartError> {
-    let began = Instant::now();
-    loop {
-        let (found, starting) = look();
-        let joined = match &found {
-            Some(found) => node.join(Some(found)).map(|()| true),
-            None => node.join_among(&starting),
-        };
-        let late = began.elapsed() > FIND_LIMIT;
-        match joined {
-            Ok(true) => return Ok(true),
-            Ok(false) if late => {
-                let first = starting.into_iter().next();
-                let first = first.unwrap_or_else(|| location.clone());
-                return Err(StartError::Unreachable(first, CallError::Silent));
-            }
-            Err(error) if late || !matches!(error, StartError::Unreachable(..)) => {
-                return Err(error);
-            }
-            Ok(false) | Err(_) => {
-                if ended.recv_timeout(FIND_INTERVAL).is_ok() {
-                    return Ok(false);
-                }
-            }
-        }
-    }
-}
-
-/// The first node on this one's address that is of its kind and knows its network; if there is none,
-/// those that look for one, too.
-fn look_around(
-    network: Arc<dyn Network>,
-    me: &Location,
-    service: &'static str,
-) -> (Option<Location>, Vec<Location>) {
+/// The first node on this one's address that is of its kind and in a network; if there is none, those that
+/// look for one, too.
+fn look_around(network: Arc<dyn Network>, me: &Location, service: &'static str) -> Vec<Location> {
     let own = me.clone();
     let ask = move |location: &Location, limit| {
         if *location == own {
@@ -371,17 +300,16 @@ fn look_around(
         let status = network.call(location, &status, limit);
         match status.and_then(|result| Status::read(&result)) {
             // It can't bring anybody in any more.
-            Ok(status) if status.me.state == State::Gone => Offer::Nothing,
-            Ok(status) if status.looking => Offer::Perhaps(location.clone()),
-            // It waits for the node that it was told to join.
-            Ok(status) if !status.joined => Offer::Nothing,
+            Ok(status) if status.me.state == State::Left => Offer::Nothing,
+            Ok(status) if status.me.state == State::Outside => Offer::Perhaps(location.clone()),
             Ok(_) => Offer::Wanted(location.clone()),
             Err(CallError::Silent) => Offer::Silence,
             // It has gone: as if it were not there.
             Err(_) => Offer::Nothing,
         }
     };
-    search(me.address(), Until::once(), ask)
+    let (found, looking) = search(me.address(), Until::once(), ask);
+    found.map_or(looking, |found| vec![found])
 }
 
 /// Asks the peer, or the node at the port, or the first on the address.
@@ -400,7 +328,11 @@ fn status(options: &NodeOptions) -> Result<ExitCode, Trouble> {
         Ok(first) => Trouble::new(format!("{first} and up"), "no node found"),
         Err(trouble) => trouble,
     };
-    super::report(&*network, &asked.ok_or_else(nobody)?)
+    let asked = asked.ok_or_else(nobody)?;
+    if options.accept_loss {
+        super::accept_loss(&*network, &asked)?;
+    }
+    super::report(&*network, &asked)
 }
 
 fn environment(network: Arc<dyn Network>) -> Environment {

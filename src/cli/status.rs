@@ -17,9 +17,29 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub struct Report {
     /// One for each member.
     pub lines: Vec<String>,
-    /// Every key is safe now: all say that they are full, miss no copy, have nothing to move, and have
-    /// the same list of members.
+    /// Every key is safe now: all say that they are full and settled, have nothing to hand over and miss nobody,
+    /// and have the same view; and there are as many as copies.
     pub safe: bool,
+}
+
+fn members(network: &dyn Network, asked: &Location) -> Result<Vec<Location>, Trouble> {
+    let get_all = single_request("get_all", EMPTY.to_vec(), false);
+    let members = network.call(asked, &get_all, LIMIT);
+    let members =
+        members.and_then(|result| read_result(&result, "get_all", wire::LIST, Location::read_list));
+    members.map_err(|cause| Trouble::new(asked, cause))
+}
+
+/// Has all members give up what was lost together.
+///
+/// # Errors
+/// `asked` doesn't answer.
+pub fn accept_loss(network: &dyn Network, asked: &Location) -> Result<(), Trouble> {
+    let accept = |member: Location| (member, request("accept_loss", EMPTY.to_vec()));
+    let calls: Vec<_> = members(network, asked)?.into_iter().map(accept).collect();
+    // One that doesn't answer says so when it is asked how it is.
+    let _ = network.call_all(&calls, LIMIT);
+    Ok(())
 }
 
 /// Asks all members of the network that `asked` is in.
@@ -27,13 +47,8 @@ pub struct Report {
 /// # Errors
 /// `asked` doesn't answer.
 pub fn ask_all(network: &dyn Network, asked: &Location) -> Result<Report, Trouble> {
-    let get_all = single_request("get_all", EMPTY.to_vec(), false);
-    let members = network.call(asked, &get_all, LIMIT);
-    let members =
-        members.and_then(|result| read_result(&result, "get_all", wire::LIST, Location::read_list));
-    let members = members.map_err(|cause| Trouble::new(asked, cause))?;
     let ask = |member: Location| (member, request("status", EMPTY.to_vec()));
-    let calls: Vec<_> = members.into_iter().map(ask).collect();
+    let calls: Vec<_> = members(network, asked)?.into_iter().map(ask).collect();
     let mut report = Report {
         lines: Vec::new(),
         safe: true,
@@ -72,21 +87,25 @@ fn describe(status: &Status) -> String {
     let keys = counted(status.items, "key", "keys");
     let mut line = format!("{state}, {members}, {keys}");
     if status.unconfirmed > 0 {
-        let whose = if status.unconfirmed == 1 {
-            "its"
-        } else {
-            "their"
-        };
+        let keys = counted(status.unconfirmed, "key", "keys");
+        line += &format!(", {keys} not handed over");
+    }
+    if !status.settled {
+        line += ", comparing with others";
+    }
+    if status.full < status.replicas {
         line += &format!(
-            ", {} not known to be with all {whose} holders",
-            status.unconfirmed
+            ", fewer nodes than copies: {} of {}",
+            status.full, status.replicas
         );
     }
-    if status.moving {
-        line += ", moving";
-    }
-    if !status.agreed {
-        line += ", comparing lists";
+    if !status.missing.is_empty() {
+        let members = counted(status.missing.len(), "member", "members");
+        let names: Vec<_> = status.missing.iter().map(ToString::to_string).collect();
+        line += &format!(
+            ", {members} lost together: keys may be missing: {}",
+            names.join(" ")
+        );
     }
     line
 }

@@ -1,16 +1,24 @@
-//! The calls of the Store (idl/diststore.thrift), and those of the extension that move items
-//! (idl/peer.thrift, service Holder): what goes in and what comes out, side by side.
+//! The calls of the Store (idl/diststore.thrift), and those of the extension that carry items
+//! (idl/peer.thrift, service Replica): for each what is written and what is read, side by side.
 
-use crate::location::Location;
-use crate::locator::{Item, LIMITS, of_the_key, read_result};
-use crate::net::CallError;
-use crate::thrift::{Exception, Reader, Write, wire};
+use crate::locator::{
+    LIMITS, of_the_key, read_member, read_members, read_result, request, write_member,
+    write_members,
+};
+use crate::membership::Member;
+use crate::net::{CallError, Request};
+use crate::thrift::{Error, Exception, Reader, Write, wire};
 
-/// The arguments of `put` and of `forward`: `{1: key, 2: value}`; without a value, `forward`
+/// The greatest version of a key. What is above is no version.
+pub const VERSION_MAX: i64 = 1 << 62;
+
+/// The arguments of `put` and of `forward`: `{1: key, 2: value, 3: above}`; without a value, `forward`
 /// means a get.
 pub struct KeyValue<'a> {
     pub key: &'a [u8],
     pub value: Option<&'a [u8]>,
+    /// The greatest version in which this put has been tried.
+    pub above: i64,
 }
 
 impl<'a> KeyValue<'a> {
@@ -24,8 +32,19 @@ impl<'a> KeyValue<'a> {
         out
     }
 
+    /// `forward`.
+    pub fn request(&self) -> Request {
+        let mut out = KeyValue::write(self.key, self.value);
+        if self.above > 0 {
+            out.pop();
+            out.write_i64_field(3, self.above);
+            out.write_stop();
+        }
+        request("forward", out)
+    }
+
     pub fn read(arguments: &'a [u8]) -> Result<Self, Exception> {
-        let (mut key, mut value) = (None, None);
+        let (mut key, mut value, mut above) = (None, None, 0);
         Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
             match (id, kind) {
                 (1, wire::STRING) => key = Some(reader.bytes().map_err(of_the_key)?),
@@ -33,12 +52,13 @@ impl<'a> KeyValue<'a> {
                     let bytes = reader.bytes();
                     value = Some(bytes.map_err(|error| error.of("bytes in the value"))?);
                 }
+                (3, wire::I64) => above = version(reader)?,
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
         let key = key.ok_or_else(|| Exception::missing_argument("key"))?;
-        Ok(KeyValue { key, value })
+        Ok(KeyValue { key, value, above })
     }
 }
 
@@ -58,213 +78,394 @@ pub fn read_string(result: &[u8], method: &str) -> Result<Vec<u8>, CallError> {
     })
 }
 
-/// The answer to `forward`, with the value if it was a get: `{0: {1: value}}`.
-pub fn write_answer(value: Option<&[u8]>, out: &mut Vec<u8>) {
+/// What came of a forwarded request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// With the value, if it was a get.
+    Done(Vec<u8>),
+    /// The answerer isn't the key's primary; the greatest version in which a put has been tried.
+    NotPrimary(i64),
+}
+
+impl Forwarded {
+    /// Appends the result of `forward`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.write_field(wire::STRUCT, 0);
+        match self {
+            Forwarded::Done(value) => out.write_bytes_field(1, value),
+            Forwarded::NotPrimary(above) => out.write_i64_field(2, *above),
+        }
+        out.write_stop();
+        out.write_stop();
+    }
+
+    pub fn read(result: &[u8]) -> Result<Self, CallError> {
+        read_result(result, "forward", wire::STRUCT, |reader| {
+            let mut forwarded = Forwarded::Done(Vec::new());
+            reader.each_field(|id, kind, reader| {
+                match (id, kind) {
+                    (1, wire::STRING) => forwarded = Forwarded::Done(reader.bytes()?.to_vec()),
+                    (2, wire::I64) => forwarded = Forwarded::NotPrimary(version(reader)?),
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
+            Ok(forwarded)
+        })
+    }
+}
+
+/// A key with a version and, unless it is only being asked for, a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item<'a> {
+    pub key: &'a [u8],
+    pub version: i64,
+    pub value: Option<&'a [u8]>,
+    /// Of the value, where that is not sent along: another one may have the same version.
+    pub digest: Option<u64>,
+    /// Of the list of the key's replicas, as the sender has it; 0 where that isn't spoken of.
+    pub list: u64,
+}
+
+impl<'a> Item<'a> {
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.write_bytes_field(1, self.key);
+        out.write_i64_field(2, self.version);
+        if let Some(value) = self.value {
+            out.write_bytes_field(3, value);
+        }
+        if let Some(digest) = self.digest {
+            out.write_i64_field(4, digest.cast_signed());
+        }
+        if self.list != 0 {
+            out.write_i64_field(5, self.list.cast_signed());
+        }
+        out.write_stop();
+    }
+
+    /// A missing key or version reads as "" and 0.
+    pub fn read(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        let mut item = Item {
+            key: b"",
+            version: 0,
+            value: None,
+            digest: None,
+            list: 0,
+        };
+        reader.each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::STRING) => item.key = reader.bytes()?,
+                (2, wire::I64) => item.version = version(reader)?,
+                (3, wire::STRING) => item.value = Some(reader.bytes()?),
+                (4, wire::I64) => item.digest = Some(reader.i64()?.cast_unsigned()),
+                (5, wire::I64) => item.list = reader.i64()?.cast_unsigned(),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(item)
+    }
+
+    pub fn read_list(reader: &mut Reader<'a>) -> Result<Vec<Self>, Error> {
+        let mut items = Vec::new();
+        for _ in 0..reader.list(wire::STRUCT)? {
+            items.push(Item::read(reader)?);
+        }
+        Ok(items)
+    }
+}
+
+/// Versions are from 0, for none, up to [`VERSION_MAX`].
+fn version(reader: &mut Reader<'_>) -> Result<i64, Error> {
+    let version = reader.i64()?;
+    let in_range = (0..=VERSION_MAX).contains(&version);
+    in_range.then_some(version).ok_or(Error::Negative)
+}
+
+/// A list of items in the making, whose length is known at the end.
+#[derive(Debug, Default)]
+pub struct ItemList {
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl ItemList {
+    pub fn push(&mut self, item: &Item<'_>) {
+        item.write(&mut self.bytes);
+        self.length += 1;
+    }
+
+    /// Of all items together.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Appends the list.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.write_list(wire::STRUCT, self.length);
+        out.extend_from_slice(&self.bytes);
+    }
+}
+
+/// `store`: items for a replica.
+pub struct StoreArguments<'a> {
+    pub me: Member,
+    /// A put's: what is greater there has to be outdone. Otherwise it is as good.
+    pub put: bool,
+    pub items: Vec<Item<'a>>,
+}
+
+pub fn store_request(me: &Member, put: bool, items: &ItemList) -> Request {
+    let mut out = Vec::with_capacity(items.bytes() + 64);
+    write_member(&mut out, 1, me);
+    out.write_bool_field(2, put);
+    out.write_field(wire::LIST, 3);
+    items.write(&mut out);
+    out.write_stop();
+    request("store", out)
+}
+
+impl<'a> StoreArguments<'a> {
+    pub fn read(arguments: &'a [u8]) -> Result<Self, Exception> {
+        let (mut me, mut put, mut items) = (None, false, Vec::new());
+        Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::STRUCT) => me = Member::read(reader)?,
+                (2, wire::BOOL) => put = reader.bool()?,
+                (3, wire::LIST) => items = Item::read_list(reader)?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(StoreArguments {
+            me: read_member(me)?,
+            put,
+            items,
+        })
+    }
+}
+
+/// What came of an item that was sent to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// The two have not the same list for the key.
+    Differs,
+    /// The answerer lacks it, and it came without its value.
+    Wanted,
+    /// This version is held now, or what is to be above where something greater is.
+    Held(i64),
+}
+
+/// The answer to `store`, with the answerer's members if a list differs.
+pub fn write_taken(taken: &[Taken], members: Option<&[Member]>, out: &mut Vec<u8>) {
     out.write_field(wire::STRUCT, 0);
-    if let Some(value) = value {
-        out.write_bytes_field(1, value);
+    out.write_field(wire::LIST, 1);
+    out.write_list(wire::I64, taken.len());
+    for taken in taken {
+        let number = match taken {
+            Taken::Wanted => -1,
+            Taken::Differs => 0,
+            Taken::Held(version) => *version,
+        };
+        out.extend(number.to_be_bytes());
+    }
+    if let Some(members) = members {
+        write_members(out, 2, members);
     }
     out.write_stop();
     out.write_stop();
 }
 
-pub fn read_answer(result: &[u8]) -> Result<Vec<u8>, CallError> {
-    read_result(result, "forward", wire::STRUCT, |reader| {
-        let mut value = Vec::new();
+pub fn read_taken(result: &[u8]) -> Result<(Vec<Taken>, Option<Vec<Member>>), CallError> {
+    read_result(result, "store", wire::STRUCT, |reader| {
+        let (mut taken, mut members) = (Vec::new(), None);
         reader.each_field(|id, kind, reader| {
-            let found = (id, kind) == (1, wire::STRING);
-            if found {
-                value = reader.bytes()?.to_vec();
+            match (id, kind) {
+                (1, wire::LIST) => {
+                    for _ in 0..reader.list(wire::I64)? {
+                        taken.push(match reader.i64()? {
+                            0 => Taken::Differs,
+                            version if (1..=VERSION_MAX).contains(&version) => Taken::Held(version),
+                            _ => Taken::Wanted,
+                        });
+                    }
+                }
+                (2, wire::LIST) => members = Some(read_members(reader)?),
+                _ => return Ok(false),
             }
-            Ok(found)
+            Ok(true)
         })?;
-        Ok(value)
+        Ok((taken, members))
     })
 }
 
-/// The arguments of `store`: one item, `{1: item}`.
-pub fn write_item(item: &Item<'_>) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.write_field(wire::STRUCT, 1);
-    item.write(&mut out);
+/// `fetch`: what a replica has of a key.
+pub fn fetch_request(list: u64, key: &[u8]) -> Request {
+    let mut out = Vec::with_capacity(key.len() + 24);
+    out.write_i64_field(1, list.cast_signed());
+    out.write_bytes_field(2, key);
     out.write_stop();
-    out
+    request("fetch", out)
 }
 
-pub fn read_item(arguments: &[u8]) -> Result<Item<'_>, Exception> {
-    let mut item = None;
-    Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
-        let found = (id, kind) == (1, wire::STRUCT);
-        if found {
-            item = Some(Item::read(reader)?);
-        }
-        Ok(found)
-    })?;
-    item.ok_or_else(|| Exception::missing_argument("item"))
-}
-
-/// The answer to `store`.
-pub struct Stored {
-    /// That of the item, which is held now, or a greater one: what the item is to be above.
-    pub version: i64,
-    /// The key's holders, as the answerer's ring has them.
-    pub holders: Vec<Location>,
-}
-
-impl Stored {
-    pub fn write<'a>(
-        version: i64,
-        holders: impl ExactSizeIterator<Item = &'a Location>,
-        out: &mut Vec<u8>,
-    ) {
-        out.write_field(wire::STRUCT, 0);
-        out.write_i64_field(1, version);
-        out.write_field(wire::LIST, 2);
-        Location::write_list(out, holders);
-        out.write_stop();
-        out.write_stop();
-    }
-
-    pub fn read(result: &[u8]) -> Result<Self, CallError> {
-        read_result(result, "store", wire::STRUCT, |reader| {
-            let mut stored = Stored {
-                version: 0,
-                holders: Vec::new(),
-            };
-            reader.each_field(|id, kind, reader| {
-                match (id, kind) {
-                    (1, wire::I64) => stored.version = reader.i64()?,
-                    (2, wire::LIST) => stored.holders = Location::read_list(reader)?,
-                    _ => return Ok(false),
-                }
-                Ok(true)
-            })?;
-            Ok(stored)
-        })
-    }
-}
-
-/// The answer to `fetch`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Found {
-    /// 0: it holds none.
-    pub version: i64,
-    pub value: Vec<u8>,
-    /// The answerer has all that it should hold and is the key's primary: nobody has a later one.
-    pub primary: bool,
-    /// The key's holders, but for originals, as the answerer's ring has them.
-    pub holders: Vec<Location>,
-}
-
-impl Found {
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.write_field(wire::STRUCT, 0);
-        out.write_i64_field(1, self.version);
-        out.write_bytes_field(2, &self.value);
-        out.write_bool_field(3, self.primary);
-        out.write_field(wire::LIST, 4);
-        Location::write_list(out, self.holders.iter());
-        out.write_stop();
-        out.write_stop();
-    }
-
-    pub fn read(result: &[u8]) -> Result<Self, CallError> {
-        read_result(result, "fetch", wire::STRUCT, |reader| {
-            let mut found = Found {
-                version: 0,
-                value: Vec::new(),
-                primary: false,
-                holders: Vec::new(),
-            };
-            reader.each_field(|id, kind, reader| {
-                match (id, kind) {
-                    (1, wire::I64) => found.version = reader.i64()?,
-                    (2, wire::STRING) => found.value = reader.bytes()?.to_vec(),
-                    (3, wire::BOOL) => found.primary = reader.bool()?,
-                    (4, wire::LIST) => found.holders = Location::read_list(reader)?,
-                    _ => return Ok(false),
-                }
-                Ok(true)
-            })?;
-            Ok(found)
-        })
-    }
-}
-
-/// What a node says to one item that it is offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
-    /// It has this version or a greater one, and is a holder.
-    Held = 0,
-    /// It is no holder, or is leaving: it has taken nothing.
-    NotMine = 1,
-    /// It is a holder and lacks that version: send the value.
-    Wanted = 2,
-    /// As `Held`, but its list of members isn't the caller's: one of them may know a node that the
-    /// other one doesn't.
-    Unsure = 3,
-}
-
-/// The arguments of `offer` are a list of items and the digest of the names that the caller knows,
-/// `{1: items, 2: names}`: the list's length and the items' bytes are written by `write_items`.
-pub fn write_offer(names: u64, write_items: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.write_field(wire::LIST, 1);
-    write_items(&mut out);
-    out.write_i64_field(2, names.cast_signed());
-    out.write_stop();
-    out
-}
-
-pub fn read_offer(arguments: &[u8]) -> Result<(Vec<Item<'_>>, u64), Exception> {
-    let (mut items, mut names) = (Vec::new(), 0);
+pub fn read_fetch(arguments: &[u8]) -> Result<(u64, &[u8]), Exception> {
+    let (mut list, mut key) = (0, None);
     Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
         match (id, kind) {
-            (1, wire::LIST) => items = Item::read_list(reader)?,
-            (2, wire::I64) => names = reader.i64()?.cast_unsigned(),
+            (1, wire::I64) => list = reader.i64()?.cast_unsigned(),
+            (2, wire::STRING) => key = Some(reader.bytes()?),
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    Ok((items, names))
+    Ok((list, key.ok_or_else(|| Exception::missing_argument("key"))?))
 }
 
-pub fn write_taken(taken: &[Taken], out: &mut Vec<u8>) {
-    out.write_field(wire::LIST, 0);
-    out.write_list(wire::BYTE, taken.len());
-    out.extend(taken.iter().map(|taken| *taken as u8));
+/// An account of a key: version and value; version 0: there is none.
+pub type Account = (i64, Vec<u8>);
+
+/// The answer to `fetch`: an account, or the members, as the lists differ.
+pub fn write_found(found: Result<&Account, &[Member]>, out: &mut Vec<u8>) {
+    out.write_field(wire::STRUCT, 0);
+    match found {
+        Ok((version, value)) => {
+            out.write_i64_field(1, *version);
+            out.write_bytes_field(2, value);
+        }
+        Err(members) => write_members(out, 3, members),
+    }
+    out.write_stop();
     out.write_stop();
 }
 
-pub fn read_taken(result: &[u8]) -> Result<Vec<Taken>, CallError> {
-    read_result(result, "offer", wire::LIST, |reader| {
-        let mut taken = Vec::new();
-        for _ in 0..reader.list(wire::BYTE)? {
-            taken.push(match reader.byte()? {
-                0 => Taken::Held,
-                2 => Taken::Wanted,
-                3 => Taken::Unsure,
-                _ => Taken::NotMine,
-            });
-        }
-        Ok(taken)
+pub fn read_found(result: &[u8]) -> Result<Result<Account, Vec<Member>>, CallError> {
+    read_result(result, "fetch", wire::STRUCT, |reader| {
+        let (mut account, mut members) = ((0, Vec::new()), None);
+        reader.each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::I64) => account.0 = version(reader)?,
+                (2, wire::STRING) => account.1 = reader.bytes()?.to_vec(),
+                (3, wire::LIST) => members = Some(read_members(reader)?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(members.map_or(Ok(account), Err))
     })
 }
 
-/// The answer to `digests`: a number for each shard.
-pub fn write_digests(digests: &[u64], out: &mut Vec<u8>) {
-    out.write_field(wire::LIST, 0);
-    out.write_list(wire::I64, digests.len());
-    out.extend(digests.iter().flat_map(|digest| digest.to_be_bytes()));
+/// `exchange`: what the caller has of a part of a range, without the values.
+pub struct Part<'a> {
+    pub me: Member,
+    /// Of the ranges of the ring that both share.
+    pub shared: u64,
+    pub range: usize,
+    /// Behind this key; `None`: from the least on.
+    pub after: Option<&'a [u8]>,
+    /// Up to this key; `None`: to the greatest.
+    pub upto: Option<&'a [u8]>,
+}
+
+impl<'a> Part<'a> {
+    pub fn request(&self, items: &ItemList) -> Request {
+        let mut out = Vec::with_capacity(items.bytes() + 64);
+        write_member(&mut out, 1, &self.me);
+        out.write_i64_field(2, self.shared.cast_signed());
+        out.write_i32_field(3, i32::try_from(self.range).unwrap_or(i32::MAX));
+        if let Some(after) = self.after {
+            out.write_bytes_field(4, after);
+        }
+        if let Some(upto) = self.upto {
+            out.write_bytes_field(5, upto);
+        }
+        out.write_field(wire::LIST, 6);
+        items.write(&mut out);
+        out.write_stop();
+        request("exchange", out)
+    }
+
+    pub fn read(arguments: &'a [u8]) -> Result<(Self, Vec<Item<'a>>), Exception> {
+        let (mut me, mut shared, mut range) = (None, 0, 0);
+        let (mut after, mut upto, mut items) = (None, None, Vec::new());
+        Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::STRUCT) => me = Member::read(reader)?,
+                (2, wire::I64) => shared = reader.i64()?.cast_unsigned(),
+                (3, wire::I32) => range = usize::try_from(reader.i32()?).unwrap_or(usize::MAX),
+                (4, wire::STRING) => after = Some(reader.bytes()?),
+                (5, wire::STRING) => upto = Some(reader.bytes()?),
+                (6, wire::LIST) => items = Item::read_list(reader)?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        let part = Part {
+            me: read_member(me)?,
+            shared,
+            range,
+            after,
+            upto,
+        };
+        Ok((part, items))
+    }
+}
+
+/// The answer to `exchange`.
+#[derive(Default)]
+pub struct Exchanged<'a> {
+    /// The lists are not the same: the answerer's members.
+    pub differs: Option<Vec<Member>>,
+    /// What the answerer has later, or the caller has not.
+    pub items: Vec<Item<'a>>,
+    /// The places among the caller's items of those that the answerer lacks.
+    pub wanted: Vec<usize>,
+    /// The part was looked through up to this key; `None`: all of it.
+    pub reached: Option<&'a [u8]>,
+}
+
+pub fn write_exchanged(
+    items: &ItemList,
+    wanted: &[usize],
+    reached: Option<&[u8]>,
+    differs: Option<&[Member]>,
+    out: &mut Vec<u8>,
+) {
+    out.write_field(wire::STRUCT, 0);
+    out.write_field(wire::LIST, 1);
+    items.write(out);
+    out.write_field(wire::LIST, 2);
+    out.write_list(wire::I32, wanted.len());
+    for place in wanted {
+        out.write_i32(i32::try_from(*place).unwrap_or(i32::MAX));
+    }
+    if let Some(reached) = reached {
+        out.write_bytes_field(3, reached);
+    }
+    if let Some(members) = differs {
+        write_members(out, 4, members);
+    }
+    out.write_stop();
     out.write_stop();
 }
 
-pub fn read_digests(result: &[u8]) -> Result<Vec<u64>, CallError> {
-    read_result(result, "digests", wire::LIST, |reader| {
-        let mut digests = Vec::new();
-        for _ in 0..reader.list(wire::I64)? {
-            digests.push(reader.i64()?.cast_unsigned());
-        }
-        Ok(digests)
+pub fn read_exchanged(result: &[u8]) -> Result<Exchanged<'_>, CallError> {
+    read_result(result, "exchange", wire::STRUCT, |reader| {
+        let mut exchanged = Exchanged::default();
+        reader.each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::LIST) => exchanged.items = Item::read_list(reader)?,
+                (2, wire::LIST) => {
+                    for _ in 0..reader.list(wire::I32)? {
+                        let place = usize::try_from(reader.i32()?).unwrap_or(usize::MAX);
+                        exchanged.wanted.push(place);
+                    }
+                }
+                (3, wire::STRING) => exchanged.reached = Some(reader.bytes()?),
+                (4, wire::LIST) => exchanged.differs = Some(read_members(reader)?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(exchanged)
     })
 }

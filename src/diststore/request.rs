@@ -1,426 +1,343 @@
 //! Serving `get` and `put`, for clients and for other nodes.
 //!
-//! A node that gets a request from a client forwards it to the key's primary; a node that gets a
-//! forwarded one carries it out, whatever its own ring says, so that nodes that disagree can't send
-//! it round in circles. What carrying out means:
+//! A node that gets a request from a client forwards it to the key's primary. That one coordinates:
 //!
-//! * A **put** gets a version, is written here first (if here is a holder) and is sent to every
-//!   other holder. Their answers name the holders as they see them; whoever has not been served yet
-//!   is served too, and the own ring is looked at once more, before the put is acknowledged. If
-//!   a holder has a later version, the put gets one above it and goes round again.
+//! * A **put** gets a version, above the one held, and is stored at all other replicas of the list; then,
+//!   in one step with a look at that list and at the lease, here. Where a replica holds something
+//!   greater the put gets a version above that and goes round again; where lists differ, again.
+//! * A **get** is answered from here with a lease. Without one the other replicas are asked, and what is the
+//!   latest is stored at all of them before it is answered.
 //!
-//!   ```text
-//!   client        P (primary, old view)       N (joining)
-//!     put k ------> holders: P
-//!                                      <----- pull: P takes N in
-//!                                       ----> page: k is not in it yet
-//!                   stores k
-//!                   looks again: N, P -------> store k
-//!     <------ ok
-//!   ```
-//!
-//! * A **get** is answered from here by a primary that is not filling. Anybody else asks all
-//!   holders, and those that they name as holders, and answers with the latest account, if all have
-//!   answered or one of them is such a primary: what has been acknowledged is with one of them.
+//! A forwarded request is not forwarded again: nodes that disagree on the ring can't send it round in circles.
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::locator::{
-    EMPTY, GONE, Item, Look, Member, REQUEST_TICKS, State, gone, request, single_request, write_key,
-};
+use crate::locator::{EMPTY, REQUEST_TICKS, Route, single_request, write_key};
+use crate::membership::{Member, State};
 use crate::net::CallError;
 use crate::thrift::{Exception, Write};
 
 use super::Store;
-use super::calls::{self, Found, KeyValue, Stored};
+use super::calls::{self, Forwarded, Item, ItemList, KeyValue, Taken};
 use super::table::Record;
 
-/// How long a request waits before it looks again at what it waits for.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a request waits before it looks again at what it waits for: at first, and twice as long each time, up
+/// to a quarter of a tick.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// How long an original may take to answer: it may be busy with a call of ours that waits for it.
 const ORIGINAL_LIMIT: Duration = Duration::from_secs(2);
 
-/// Rounds that one put may take; each is brought about by another put or a change of the ring.
-const ROUNDS_MAX: usize = 100;
-
-/// A holder that has a put, and the holders that it named.
-struct Served {
-    holder: Location,
-    named: Vec<Location>,
+/// What came of an item that was sent to all other replicas.
+enum Accepted {
+    All,
+    /// Something of that version is held somewhere.
+    Above(i64),
+    No,
 }
 
 impl Store {
     /// Serves a client's `get`: appends the result, "" for a missing key.
     pub(super) fn get(&self, key: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
-        let epoch = self.locator.epoch_if_primary(key);
-        let write = |record: &Record| result.write_bytes_field(0, record.value());
-        match self.own(epoch, key, write) {
-            Some(Some(())) => {}
-            Some(None) => result.write_bytes_field(0, b""),
-            None => {
-                let value = self.get_elsewhere(key, self.deadline())?;
-                result.write_bytes_field(0, &value);
+        if let Some(epoch) = self.locator.epoch_by_itself() {
+            let start = result.len();
+            let write = |record: &Record| result.write_bytes_field(0, record.value());
+            let found = self.items.read(key, write);
+            if self.locator.epoch() == epoch {
+                if found.is_none() {
+                    result.write_bytes_field(0, b"");
+                }
+                result.write_stop();
+                return Ok(());
             }
+            result.truncate(start);
         }
+        let value = self.get_anywhere(key)?;
+        result.write_bytes_field(0, &value);
         result.write_stop();
         Ok(())
     }
 
-    /// What lies here of a key for which this node could answer in that epoch, if it could. `None`: others
-    /// are to be asked; it may have been handed over and forgotten meanwhile.
-    pub(super) fn own<T>(
-        &self,
-        epoch: Option<u64>,
-        key: &[u8],
-        take: impl FnOnce(&Record) -> T,
-    ) -> Option<Option<T>> {
-        let epoch = epoch?;
-        let found = self.items.read(key, take);
-        (found.is_some() || self.locator.epoch() == epoch).then_some(found)
-    }
-
-    fn get_elsewhere(&self, key: &[u8], deadline: Duration) -> Result<Vec<u8>, Exception> {
-        let mut silent = BTreeSet::new();
+    fn get_anywhere(&self, key: &[u8]) -> Result<Vec<u8>, Exception> {
+        let mut patience = self.patience();
         loop {
-            let look = self.wait_until_ready(deadline)?;
-            let holders = look.view.holders(key, self.locator.replicas());
-            let me = self.locator.location();
-            let next = holders
-                .iter()
-                .find(|holder| !silent.contains(&holder.location));
-            let answer = match next {
-                Some(holder) if holder.location == *me => return self.get_here(key, deadline),
-                Some(holder) if !holder.is_ours() => {
-                    self.locator.ask_kind(&holder.location);
-                    self.get_from_original(holder, key)
+            let route = self.locator.route(key);
+            let answer = if let Some(original) = route.original() {
+                if self.is_relayed(key) {
+                    return Ok(self.account(key).1);
                 }
-                Some(holder) => {
-                    let request = request("forward", KeyValue::write(key, None));
-                    let limit = self.locator.ticks(2);
-                    let answer = self.locator.call_member(&holder.location, &request, limit);
-                    answer.and_then(|result| calls::read_answer(&result))
+                self.locator.ask_kind(original);
+                self.get_from_original(original, key)
+            } else if route.is_primary() {
+                let found = self.get_here(key, &route);
+                found.ok_or(CallError::Silent)
+            } else if let Some(primary) = route.primary() {
+                let forward = KeyValue {
+                    key,
+                    value: None,
+                    above: 0,
+                };
+                match self.forward(primary, &forward, self.locator.ticks(2)) {
+                    Ok(Forwarded::Done(value)) => Ok(value),
+                    Ok(Forwarded::NotPrimary(_)) => Err(CallError::Silent),
+                    Err(cause) => Err(cause),
                 }
-                // All are silent: from the first again, until the time is up or they are dropped.
-                None if !holders.is_empty() => {
-                    silent.clear();
-                    self.pause_until(deadline)?;
-                    continue;
-                }
-                None => return self.get_here(key, deadline),
+            } else {
+                Err(CallError::Silent)
             };
             match answer {
                 Ok(value) => return Ok(value),
-                // It says so on a connection from before: another run may be there by now.
-                Err(CallError::Exception(exception)) if exception.kind == GONE => {}
                 Err(CallError::Exception(exception)) => return Err(exception),
-                // A silent original is busy: the copies beside it may be older than what it has.
-                Err(CallError::Silent) => {
-                    let ours = next.filter(|holder| holder.is_ours());
-                    silent.extend(ours.map(|holder| holder.location.clone()));
-                }
+                Err(_) => self.wait(&mut patience)?,
+            }
+        }
+    }
+
+    /// Has a request carried out by another node.
+    fn forward(
+        &self,
+        to: &Member,
+        forward: &KeyValue<'_>,
+        limit: Duration,
+    ) -> Result<Forwarded, CallError> {
+        let calls = [(to.clone(), forward.request())];
+        let mut answers = self.locator.call_members(&calls, limit);
+        let answer = answers.pop().expect("BUG: an answer for each call");
+        answer.and_then(|result| Forwarded::read(&result))
+    }
+
+    /// Answers a get as the primary. `None`: not now.
+    fn get_here(&self, key: &[u8], route: &Route) -> Option<Vec<u8>> {
+        let own = self.account(key);
+        let (hash, digest) = (route.hash, route.digest);
+        let leased = self
+            .locator
+            .with(|membership, now| membership.may_decide(now, hash, digest, None));
+        if leased {
+            return Some(own.1);
+        }
+        let others: Vec<_> = route.others().cloned().collect();
+        if others.is_empty() {
+            return None;
+        }
+        let fetch = calls::fetch_request(digest, key);
+        let calls: Vec<_> = others.iter().map(|m| (m.clone(), fetch.clone())).collect();
+        let answers = self.locator.call_members(&calls, self.locator.ticks(1));
+        let mut accounts = vec![self.account(key)];
+        for (member, answer) in others.iter().zip(answers) {
+            match answer.and_then(|result| calls::read_found(&result)) {
+                Ok(Ok(account)) => accounts.push(account),
+                Ok(Err(members)) => self.locator.differs(member, &members),
                 Err(_) => {}
             }
-            self.pause_until(deadline)?;
         }
-    }
-
-    /// Carries a get out.
-    fn get_here(&self, key: &[u8], deadline: Duration) -> Result<Vec<u8>, Exception> {
-        self.wait_until_ready(deadline)?;
-        let value = |record: &Record| record.value().to_vec();
-        let epoch = self.locator.epoch_if_primary(key);
-        if let Some(found) = self.own(epoch, key, value) {
-            return Ok(found.unwrap_or_default());
+        if accounts.len() <= others.len() {
+            return None;
         }
-        if self.is_relayed(key) {
-            return Ok(self.items.read(key, value).unwrap_or_default());
-        }
-        let latest = self.latest(key, deadline)?;
-        Ok(latest.map(|found| found.value).unwrap_or_default())
-    }
-
-    /// The latest account of a key: of all holders, as long as none of them is a primary that
-    /// has everything; in the own ring, and in those of the holders.
-    fn latest(&self, key: &[u8], deadline: Duration) -> Result<Option<Found>, Exception> {
-        let me = self.locator.location();
-        let own = || {
-            self.items.read(key, |record| Found {
-                version: record.version(),
-                value: record.value().to_vec(),
-                primary: false,
-                holders: Vec::new(),
-            })
-        };
-        let mut named = BTreeSet::new();
-        loop {
-            // Before the ring is looked at: should the pass forget it, those whom it has given it to
-            // are asked.
-            let own_before = own();
-            let look = self.wait_until_ready(deadline)?;
-            let holders = look.view.holders(key, self.locator.replicas());
-            if holders.is_empty() {
-                return Err(nobody_known());
+        let latest = accounts.iter().max()?.clone();
+        if accounts.iter().any(|account| *account != latest) {
+            let (version, value) = &latest;
+            match self.store_at_others(route, key, *version, value) {
+                Accepted::All => {}
+                Accepted::Above(_) | Accepted::No => return None,
             }
-            // All in one round, whoever answered in the last one too: what was there may be here by now.
-            named.extend(self.others_of_ours(&holders));
-            named.remove(me);
-            let calls: Vec<_> = named
-                .iter()
-                .map(|location| (location.clone(), request("fetch", write_key(key))))
-                .collect();
-            let limit = self.locator.ticks(1);
-            let answers = self.locator.call_members(&calls, limit);
-            let answers: Vec<_> = answers
-                .into_iter()
-                .map(|answer| answer.and_then(|result| Found::read(&result)))
-                .collect();
-            // With a primary's answer those of the others are not needed.
-            let sure = answers.iter().flatten().any(|found| found.primary);
-            let names = answers.iter().flatten().flat_map(|found| &found.holders);
-            let mut names: BTreeSet<_> = names.cloned().collect();
-            names.remove(me);
-            let all = answers.iter().all(Result::is_ok) && names.is_subset(&named);
-            // And behind the answers: what has come from one of those that were asked, before it was, is
-            // there no more. Where the ring has changed it may have gone on from here, too.
-            if sure || (all && self.locator.epoch() == look.view.epoch()) {
-                let found = answers.into_iter().flatten().chain(own_before).chain(own());
-                return Ok(found.max_by(|one, other| {
-                    (one.version, &one.value).cmp(&(other.version, &other.value))
-                }));
-            }
-            named = names;
-            self.pause_until(deadline)?;
         }
+        let same = self.locator.with(|membership, _| {
+            let same = membership.is_replica(hash, digest);
+            if same && latest.0 > 0 {
+                self.items.merge(key, latest.0, &latest.1);
+            }
+            same
+        });
+        same.then_some(latest.1)
     }
 
     /// Serves a client's `put`: acknowledged, or an exception and then it may still take effect.
     /// `done` is called when later requests of the same client will find its effect.
     pub(super) fn put(&self, key: &[u8], value: &[u8], done: &dyn Fn()) -> Result<(), Exception> {
-        let now = self.now();
-        let alone = self.locator.epoch_if_only_holder(key, now);
-        self.put_from(now, alone, key, value, done)
-    }
-
-    /// The same, where this node was the only holder in that epoch, or wasn't.
-    pub(super) fn put_from(
-        &self,
-        now: Duration,
-        alone: Option<u64>,
-        key: &[u8],
-        value: &[u8],
-        done: &dyn Fn(),
-    ) -> Result<(), Exception> {
-        let alone = alone.filter(|_| !value.is_empty());
-        if alone.is_some_and(|epoch| self.put_alone(now, epoch, key, value)) {
-            return Ok(());
+        if self.locator.epoch_by_itself().is_some() {
+            let wall = self.wall();
+            let put = || self.items.put(key, value, |held| wall.max(held + 1));
+            if self.locator.if_by_itself(put) {
+                return Ok(());
+            }
         }
-        let deadline = self.deadline();
+        let mut patience = self.patience();
+        let mut above = 0;
         loop {
-            let look = self.wait_until_ready(deadline)?;
-            if value.is_empty() && look.view.members().iter().any(|member| !member.is_ours()) {
+            let route = self.locator.route(key);
+            if value.is_empty() && route.has_originals {
                 // Originals push the "" that they stored when somebody asked for a missing key.
                 return Ok(());
             }
-            if self.is_relayed(&put_mark(key, value)) {
-                // An original sends back what it is being sent, as its ring differs: it is kept here.
-                self.items.put(key, value, |held| self.next_version(held));
-                self.mark_untidy();
+            if self.is_relayed(&put_mark(key, value)) || self.is_handed_by_original(&route) {
+                // An original sends back what it is being sent, as its ring differs, or hands over what
+                // is this node's now: it is kept here.
+                let wall = self.wall();
+                self.items.put(key, value, |held| wall.max(held + 1));
+                // It may lie here though it should not.
+                self.strays().epoch = u64::MAX;
+                self.locator.wake_work();
                 return Ok(());
             }
-            let holders = look.view.holders(key, self.locator.replicas());
-            let coordinator = match holders.first() {
-                // Not what lies here now, in a version that another's clock may be behind: the next put
-                // would be overtaken by it.
-                Some(first)
-                    if alone.is_none()
-                        && first.is_ours()
-                        && first.location != *self.locator.location() =>
-                {
-                    first
+            let answer = match route.primary() {
+                _ if route.is_primary() => self.put_here(key, value, &mut above, &mut patience),
+                Some(primary) => {
+                    let limit = patience.deadline.saturating_sub(self.locator.now());
+                    let value = Some(value);
+                    let forward = KeyValue { key, value, above };
+                    self.forward(primary, &forward, limit)
                 }
-                // What an original owns any of ours may put there.
-                _ => return self.put_here(key, value, deadline, done),
+                // It is an original's, and nobody keeps a copy.
+                None if route.original().is_some() => Ok(Forwarded::Done(Vec::new())),
+                None => Ok(Forwarded::NotPrimary(above)),
             };
-            let request = request("forward", KeyValue::write(key, Some(value)));
-            let limit = deadline.saturating_sub(self.now());
-            match self
-                .locator
-                .call_member(&coordinator.location, &request, limit)
-            {
-                Ok(_) if self.locator.epoch() == look.view.epoch() => return Ok(()),
-                // What has come in meanwhile, out of another part of the network, may be older and have
-                // a greater version: the put goes above that, as it would have had it come before.
-                Ok(_) => {
-                    if self.get_elsewhere(key, deadline)? == value {
-                        return Ok(());
+            let answer = match (answer, route.original()) {
+                (Ok(Forwarded::Done(_)), Some(original)) => {
+                    self.locator.ask_kind(original);
+                    let put = self.put_at_original(original, key, value, done);
+                    // If it has left meanwhile, it has handed over what it had before, or lost it.
+                    let same = self.locator.route(key).original() == Some(original);
+                    match same {
+                        true => put.map(|()| Forwarded::Done(Vec::new())),
+                        false => Ok(Forwarded::NotPrimary(above)),
                     }
                 }
-                // It says so on a connection from before: another run may be there by now.
-                Err(CallError::Exception(exception)) if exception.kind == GONE => {}
+                (answer, _) => answer,
+            };
+            match answer {
+                Ok(Forwarded::Done(_)) => return Ok(()),
+                Ok(Forwarded::NotPrimary(tried)) => above = above.max(tried),
                 Err(CallError::Exception(exception)) => return Err(exception),
                 // It may be carrying the put out, or its messages are still on their way: elsewhere
                 // the same put could be overtaken by another one, and then come back over it.
                 Err(CallError::Silent | CallError::Broken(_)) => return Err(not_acknowledged()),
-                Err(CallError::Refused | CallError::Local(_)) => {}
+                Err(_) => {}
             }
-            self.pause_until(deadline)?;
+            self.wait(&mut patience)?;
         }
     }
 
-    /// Carries a put out where this node was the only holder, `now` and in that epoch: the whole of a
-    /// network of one, and most of one without copies. True: it may be acknowledged. False: the ring has
-    /// changed meanwhile, and this node is to carry the put out once more, in a later version.
-    fn put_alone(&self, now: Duration, epoch: u64, key: &[u8], value: &[u8]) -> bool {
-        let wall = self.locator.wall_at(now);
-        self.items
-            .put(key, value, |held| self.version_above(held, wall));
-        let same = self.locator.epoch() == epoch;
-        if !same {
-            self.mark_untidy();
-        }
-        same
-    }
-
-    /// The version that a put has to be above. A holder that has everything knows it; anybody else
-    /// asks: what it has given or seen itself may be below what was acknowledged elsewhere, as clocks
-    /// differ.
-    fn latest_version(&self, key: &[u8], deadline: Duration) -> Result<i64, Exception> {
-        let look = self.wait_until_ready(deadline)?;
-        let holders = look.view.holders(key, self.locator.replicas());
-        let me = self.locator.location();
-        if look.state == State::Full && holders.iter().any(|holder| holder.location == *me) {
-            return Ok(self.items.version(key));
-        }
-        let latest = self.latest(key, deadline)?;
-        Ok(latest.map_or(0, |found| found.version))
-    }
-
-    /// Carries a put out.
+    /// Carries a put out as the primary.
     fn put_here(
         &self,
         key: &[u8],
         value: &[u8],
-        deadline: Duration,
-        done: &dyn Fn(),
-    ) -> Result<(), Exception> {
-        let me = self.locator.location();
-        let replicas = self.locator.replicas();
-        let told = Cell::new(false);
-        let done = || {
-            told.set(true);
-            done();
-        };
-        let mut epoch = self.locator.epoch();
-        let mut version = self.next_version(self.latest_version(key, deadline)?);
-        let mut served: Vec<Served> = Vec::new();
-        for _ in 0..ROUNDS_MAX {
-            let look = self.wait_until_ready(deadline)?;
-            let holders = look.view.holders(key, replicas);
-            if holders.is_empty() {
-                return Err(nobody_known());
+        above: &mut i64,
+        patience: &mut Patience,
+    ) -> Result<Forwarded, CallError> {
+        loop {
+            let route = self.locator.route(key);
+            if !route.is_primary() {
+                return Ok(Forwarded::NotPrimary(*above));
             }
-            let missing = missing(&holders, &served);
-            if missing.is_empty() {
-                // As in `put`: what has come in since may be older. Unless the client has been told to go
-                // on: then it may be its next put.
-                let later = self.items.read(key, |record| {
-                    let held = (record.version(), record.value());
-                    (held > (version, value)).then_some(held.0)
-                });
-                match later.flatten() {
-                    Some(later) if look.view.epoch() != epoch && !told.get() => {
-                        epoch = look.view.epoch();
-                        version = self.next_version(later);
-                        served.clear();
-                        continue;
+            // Not below what a try before may have left somewhere: it would come back over a later put.
+            let version = self.wall().max(self.items.version(key) + 1).max(*above + 1);
+            *above = version;
+            let asked = self.locator.with(|_, now| now);
+            match self.store_at_others(&route, key, version, value) {
+                Accepted::All => {
+                    if self.put_own(&route, key, version, value, asked, patience)? {
+                        return Ok(Forwarded::Done(Vec::new()));
                     }
-                    _ => return Ok(()),
-                }
-            }
-            if missing.contains(me) {
-                let merged = self.items.merge(key, version, value);
-                self.changes
-                    .fetch_add(u64::from(merged.changed), Ordering::Relaxed);
-                if !holders.iter().any(|holder| holder.location == *me) {
-                    self.mark_untidy();
-                }
-                if merged.later {
-                    version = self.next_version(merged.version);
-                    served.clear();
                     continue;
                 }
-                served.push(Served {
-                    holder: me.clone(),
-                    named: Vec::new(),
-                });
+                Accepted::Above(version) => *above = (*above).max(version),
+                Accepted::No => {}
             }
-            let is_original = |location: &Location| {
-                look.view
-                    .get(location)
-                    .is_some_and(|member| !member.is_ours())
-            };
-            let (originals, ours): (Vec<_>, Vec<_>) = missing
-                .into_iter()
-                .filter(|location| location != me)
-                .partition(is_original);
-            let item = calls::write_item(&Item {
-                key,
-                version,
-                value: Some(value),
-                digest: None,
+            self.wait(patience).map_err(CallError::Exception)?;
+        }
+    }
+
+    /// Writes the own copy, once this node may decide. False: the list has changed meanwhile, or a later
+    /// put has come first.
+    fn put_own(
+        &self,
+        route: &Route,
+        key: &[u8],
+        version: i64,
+        value: &[u8],
+        asked: Duration,
+        patience: &mut Patience,
+    ) -> Result<bool, CallError> {
+        loop {
+            let Route { hash, digest, .. } = *route;
+            let written = self.locator.with(|membership, now| {
+                if membership.may_decide(now, hash, digest, Some(asked)) {
+                    let merged = self.items.merge(key, version, value);
+                    return Some(!merged.later);
+                }
+                let same = membership.is_replica(hash, digest);
+                (!same).then_some(false)
             });
-            let store = request("store", item);
-            let calls: Vec<_> = ours
-                .into_iter()
-                .map(|location| (location, store.clone()))
-                .collect();
-            let mut waiting = false;
-            let mut later = version;
-            let answers = self.locator.call_members(&calls, self.locator.ticks(1));
-            for ((location, _), answer) in calls.iter().zip(answers) {
-                match answer.and_then(|result| Stored::read(&result)) {
-                    Ok(stored) => {
-                        later = later.max(stored.version);
-                        let holder = location.clone();
-                        served.push(Served {
-                            holder,
-                            named: stored.holders,
-                        });
-                    }
-                    Err(cause) => {
-                        // A holder that only others named may have been dropped there as well by
-                        // now: they are asked again.
-                        if look.view.get(location).is_none() {
-                            served.retain(|served| !served.named.contains(location));
-                        }
-                        waiting |= !matches!(cause, CallError::Refused);
-                    }
-                }
-            }
-            for original in originals {
-                match self.put_at_original(&original, key, value, &done) {
-                    Ok(()) => served.push(Served {
-                        holder: original,
-                        named: Vec::new(),
-                    }),
-                    Err(_) => waiting = true,
-                }
-            }
-            if later > version {
-                version = self.next_version(later);
-                served.clear();
-            }
-            if waiting {
-                self.pause_until(deadline)?;
+            match written {
+                Some(written) => return Ok(written),
+                // The lease is on its way.
+                None => self.wait(patience).map_err(CallError::Exception)?,
             }
         }
-        Err(not_acknowledged())
+    }
+
+    /// Sends a put to all other replicas of ours.
+    fn store_at_others(&self, route: &Route, key: &[u8], version: i64, value: &[u8]) -> Accepted {
+        let others: Vec<_> = route.others().cloned().collect();
+        if others.is_empty() {
+            return Accepted::All;
+        }
+        let mut items = ItemList::default();
+        items.push(&Item {
+            key,
+            version,
+            value: Some(value),
+            digest: None,
+            list: route.digest,
+        });
+        let mut all = Accepted::All;
+        let sent = self.send(&route.me, &others, &items, true);
+        for taken in sent {
+            all = match (all, taken.first()) {
+                (Accepted::No, _) | (_, None | Some(Taken::Differs | Taken::Wanted)) => {
+                    Accepted::No
+                }
+                (all, Some(Taken::Held(held))) if *held == version => all,
+                (Accepted::Above(above), Some(Taken::Held(held))) => {
+                    Accepted::Above(above.max(*held))
+                }
+                (Accepted::All, Some(Taken::Held(held))) => Accepted::Above(*held),
+            };
+        }
+        all
+    }
+
+    /// Sends items to members, all at once. The answers: what each says to each item, nothing if it
+    /// doesn't answer.
+    pub(super) fn send(
+        &self,
+        me: &Member,
+        to: &[Member],
+        items: &ItemList,
+        put: bool,
+    ) -> Vec<Vec<Taken>> {
+        let store = calls::store_request(me, put, items);
+        let calls: Vec<_> = to.iter().map(|m| (m.clone(), store.clone())).collect();
+        let answers = self.locator.call_members(&calls, self.locator.ticks(2));
+        let read = |(member, answer): (&Member, Result<Vec<u8>, CallError>)| match answer
+            .and_then(|result| calls::read_taken(&result))
+        {
+            Ok((taken, members)) => {
+                if let Some(members) = members {
+                    self.locator.differs(member, &members);
+                }
+                let held = taken.iter().filter(|taken| matches!(taken, Taken::Held(_)));
+                self.confirmed.fetch_add(held.count(), Ordering::Relaxed);
+                taken
+            }
+            Err(_) => Vec::new(),
+        };
+        to.iter().zip(answers).map(read).collect()
     }
 
     /// Serves a request that another node has forwarded.
@@ -429,43 +346,50 @@ impl Store {
         forwarded: &KeyValue<'_>,
         result: &mut Vec<u8>,
     ) -> Result<(), Exception> {
-        if self.locator.look().state == State::Gone {
-            return Err(gone());
-        }
-        let deadline = self.deadline();
-        match forwarded.value {
+        let KeyValue { key, value, above } = *forwarded;
+        let mut patience = self.patience();
+        let answer = match value {
             Some(value) => {
-                self.put_here(forwarded.key, value, deadline, &|| ())?;
-                calls::write_answer(None, result);
+                let mut above = above;
+                self.put_here(key, value, &mut above, &mut patience)
+                    .map_err(|cause| match cause {
+                        CallError::Exception(exception) => exception,
+                        _ => not_acknowledged(),
+                    })?
             }
-            None => {
-                let value = self.get_here(forwarded.key, deadline)?;
-                calls::write_answer(Some(&value), result);
-            }
-        }
+            None => loop {
+                let route = self.locator.route(key);
+                if !route.is_primary() {
+                    break Forwarded::NotPrimary(0);
+                }
+                if let Some(value) = self.get_here(key, &route) {
+                    break Forwarded::Done(value);
+                }
+                self.wait(&mut patience)?;
+            },
+        };
+        answer.write(result);
         Ok(())
     }
 
-    fn others_of_ours(&self, holders: &[&Member]) -> Vec<Location> {
-        let me = self.locator.location();
-        let others = holders
-            .iter()
-            .filter(|holder| holder.is_ours() && holder.location != *me);
-        others.map(|holder| holder.location.clone()).collect()
+    // Originals.
+
+    /// An original that makes room for this node, which is coming into a network with originals alone, hands
+    /// over by putting.
+    fn is_handed_by_original(&self, route: &Route) -> bool {
+        route.has_originals && route.me.state == State::Joining && route.primary().is_none()
     }
 
     /// An original's own `get`. What it sends back to us meanwhile, as its ring differs, is
     /// answered from what is here.
     pub(super) fn get_from_original(
         &self,
-        original: &Member,
+        original: &Location,
         key: &[u8],
     ) -> Result<Vec<u8>, CallError> {
         let _relayed = Relayed::new(self, key.to_vec());
         let request = single_request("get", write_key(key), false);
-        let answer = self
-            .locator
-            .call_member(&original.location, &request, ORIGINAL_LIMIT);
+        let answer = self.locator.call_member(original, &request, ORIGINAL_LIMIT);
         calls::read_string(&answer?, "get")
     }
 
@@ -478,8 +402,7 @@ impl Store {
         value: &[u8],
         done: &dyn Fn(),
     ) -> Result<(), CallError> {
-        let _relayed = Relayed::new(self, key.to_vec());
-        let _bounced = Relayed::new(self, put_mark(key, value));
+        let _relayed = Relayed::new(self, put_mark(key, value));
         let put = single_request("put", KeyValue::write(key, Some(value)), true);
         self.locator.call_member(original, &put, ORIGINAL_LIMIT)?;
         done();
@@ -488,7 +411,7 @@ impl Store {
         Ok(())
     }
 
-    fn relayed(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, usize>> {
+    fn relayed(&self) -> MutexGuard<'_, std::collections::BTreeMap<Vec<u8>, usize>> {
         self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -496,61 +419,41 @@ impl Store {
         self.relayed().contains_key(key)
     }
 
-    fn deadline(&self) -> Duration {
-        self.now() + self.locator.ticks(REQUEST_TICKS)
+    // Time.
+
+    fn wall(&self) -> i64 {
+        self.locator.environment().clock.wall()
     }
 
-    /// Waits until this node knows its network, and has caught up if it was stopped.
-    fn wait_until_ready(&self, deadline: Duration) -> Result<Look, Exception> {
-        let mut look = self.locator.look();
-        while !look.ready || look.lapsed {
-            self.pause_until(deadline)?;
-            look = self.locator.look();
+    fn patience(&self) -> Patience {
+        Patience {
+            deadline: self.locator.now() + self.locator.ticks(REQUEST_TICKS),
+            pause: LOOK_AGAIN,
         }
-        Ok(look)
     }
 
     /// Waits a little.
     ///
     /// # Errors
     /// The deadline has passed.
-    fn pause_until(&self, deadline: Duration) -> Result<(), Exception> {
-        if self.now() >= deadline {
+    fn wait(&self, patience: &mut Patience) -> Result<(), Exception> {
+        if self.locator.now() >= patience.deadline {
             return Err(not_acknowledged());
         }
-        self.pause(LOOK_AGAIN);
+        self.locator.environment().clock.pause(patience.pause);
+        patience.pause = (2 * patience.pause).min(self.locator.ticks(1) / 4);
         Ok(())
     }
 }
 
-/// What still lies here may be older than what those have who took it over.
-fn nobody_known() -> Exception {
-    Exception::internal("this node has left, and no other is known")
+/// How long a request waits.
+pub(super) struct Patience {
+    deadline: Duration,
+    pause: Duration,
 }
 
 fn not_acknowledged() -> Exception {
     Exception::internal("no answer from all that hold the key: a put may or may not take effect")
-}
-
-/// The holders, in the own ring or as others named them, that don't have the put yet. What a node
-/// named counts only as long as it is a holder itself.
-fn missing(holders: &[&Member], served: &[Served]) -> Vec<Location> {
-    let holds = |location: &Location| holders.iter().any(|holder| holder.location == *location);
-    let named = served
-        .iter()
-        .filter(|served| holds(&served.holder))
-        .flat_map(|s| &s.named);
-    let wanted: BTreeSet<_> = holders
-        .iter()
-        .map(|holder| &holder.location)
-        .chain(named)
-        .collect();
-    let has = |location: &Location| served.iter().any(|served| served.holder == *location);
-    wanted
-        .into_iter()
-        .filter(|location| !has(location))
-        .cloned()
-        .collect()
 }
 
 /// What stands for a put among the keys that are being relayed; no key is likely to look so, and one

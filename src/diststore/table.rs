@@ -1,16 +1,18 @@
 //! A shard's items: keys, with version and value, in a table with open addressing.
 //!
 //! Linear probing (Knuth, The Art of Computer Programming, volume 3, section 6.4: algorithms L and
-//! R). An item is one allocation and 24 bytes of table. These hold its hash, by which the table
-//! grows without a look at the items; and its place on the ring, once somebody has asked for it: most
-//! walks over all items ask for nothing else, and an md5 costs more than all the rest of them.
+//! R). An item is one allocation and 32 bytes of table. These hold its hash, by which the table
+//! grows without a look at the items; and its place on the ring and its value's digest, once somebody has
+//! asked for them: walks over all items ask for nothing else.
 //!
 //! Invariant: from the slot that a record's hash points to up to the record's own none is free.
 
 use std::cell::Cell;
 
-use crate::locator::Item;
+use crate::digest::{digest, mix};
 use crate::ring;
+
+use super::calls::Item;
 
 const VERSION_BYTES: usize = 8;
 const HEAD_BYTES: usize = VERSION_BYTES + 4;
@@ -20,6 +22,8 @@ pub struct Record {
     hash: u32,
     /// Its key's place on the ring; 0: not worked out yet.
     ring_hash: Cell<u32>,
+    /// Of the value; 0: not worked out yet.
+    value_digest: Cell<u64>,
     /// Version, length of the key, key, value.
     bytes: Box<[u8]>,
 }
@@ -35,6 +39,7 @@ impl Record {
         Record {
             hash,
             ring_hash: Cell::new(0),
+            value_digest: Cell::new(0),
             bytes: bytes.into_boxed_slice(),
         }
     }
@@ -63,11 +68,6 @@ impl Record {
         self.bytes[0] ^ self.bytes[self.bytes.len() - 1]
     }
 
-    /// What it takes, in bytes, but for its slot.
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// The item, to be moved.
     pub fn item(&self) -> Item<'_> {
         Item {
@@ -75,25 +75,37 @@ impl Record {
             version: self.version(),
             value: Some(self.value()),
             digest: None,
+            list: 0,
         }
+    }
+
+    /// Of the value.
+    pub fn value_digest(&self) -> u64 {
+        if self.value_digest.get() == 0 {
+            self.value_digest.set(digest(self.value()).max(1));
+        }
+        self.value_digest.get()
+    }
+
+    /// A number whose wrapping sum over many items tells whether they are the same: of key, version and
+    /// value.
+    pub fn digest(&self) -> u64 {
+        let version = mix(self.version().cast_unsigned());
+        mix(digest(self.key()) ^ version ^ self.value_digest().rotate_left(1))
     }
 
     /// The key's place on the ring.
     pub fn ring_hash(&self) -> u32 {
-        if !self.is_placed() {
+        if self.ring_hash.get() == 0 {
             self.ring_hash.set(ring::hash(self.key()));
         }
         self.ring_hash.get()
     }
 
-    /// Whether that has been worked out.
-    pub fn is_placed(&self) -> bool {
-        self.ring_hash.get() != 0
-    }
-
     /// Another value of the key; one of the same length takes the old one's memory.
     pub fn set(&mut self, version: i64, value: &[u8]) {
         let end = self.key_end();
+        self.value_digest.set(0);
         if self.bytes.len() - end == value.len() {
             self.bytes[..VERSION_BYTES].copy_from_slice(&version.to_ne_bytes());
             self.bytes[end..].copy_from_slice(value);
@@ -254,6 +266,6 @@ mod tests {
 
     #[test]
     fn must_take_no_more_than_it_says() {
-        assert_eq!(size_of::<Option<Record>>(), 24);
+        assert_eq!(size_of::<Option<Record>>(), 32);
     }
 }

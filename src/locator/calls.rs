@@ -1,36 +1,16 @@
-//! The calls of the Locator (idl/locator.thrift) and of the extension that our own nodes speak
-//! among themselves (idl/peer.thrift), as far as the locator is concerned: what goes into a
-//! request and comes out of it, side by side.
+//! The calls of the Locator (idl/locator.thrift) and of the extension that our own nodes speak among
+//! themselves (idl/peer.thrift), as far as the locator is concerned: for each what is written and what is
+//! read, side by side.
 
 use std::sync::Arc;
 
 use crate::location::Location;
+use crate::membership::{Entry, Member, Question, Reply, Side, Standing, State};
 use crate::net::{CallError, Connection, Request};
 use crate::thrift::{Error, Exception, Limits, Reader, Write, wire};
 
-use super::member::{Member, State};
-
 /// The limits for what nodes read: the same for all, as batches and rings are ours to bound.
 pub const LIMITS: Limits = Limits::DEFAULT;
-
-/// The kind of the exception by which a node says that it has left: nothing was done. Above those
-/// that Thrift uses.
-pub const GONE: i32 = 1001;
-
-/// What a node that has said goodbye answers to other nodes: it hears nothing of the network any
-/// more, least of all of another run under its own name, whose place it must not take.
-///
-/// ```text
-/// P                         L (gone, its last connections still open)    L' (new, same name)
-///   takes L' in  <---------------------------------------------------------- pull
-///   forward put k --------> holders, as L knows them: P and others
-///                   store k <-+
-///   "holders: L', P" -------->  L' is my own name: stores k here, acknowledges
-///                                                                        get k: the old value
-/// ```
-pub fn gone() -> Exception {
-    Exception::new(GONE, "this node has left")
-}
 
 /// A struct without fields: no arguments, or the result of a void method.
 pub const EMPTY: &[u8] = &[wire::STOP];
@@ -146,278 +126,24 @@ impl News {
     }
 }
 
-/// `hello`: who asks, the digest of its list, and whether the one asked is in it.
-pub struct HelloArguments {
-    pub me: Member,
-    pub digest: u64,
-    pub counted: bool,
+/// Appends a member as field `id`.
+pub fn write_member(out: &mut Vec<u8>, id: i16, member: &Member) {
+    out.write_field(wire::STRUCT, id);
+    member.write(out);
 }
 
-impl HelloArguments {
-    pub fn write(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.write_field(wire::STRUCT, 1);
-        self.me.write(&mut out);
-        out.write_i64_field(2, self.digest.cast_signed());
-        out.write_bool_field(3, self.counted);
-        out.write_stop();
-        out
-    }
-
-    pub fn read(arguments: &[u8]) -> Result<Self, Exception> {
-        let (mut me, mut digest, mut counted) = (None, 0, false);
-        Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
-            match (id, kind) {
-                (1, wire::STRUCT) => me = Member::read(reader)?,
-                (2, wire::I64) => digest = reader.i64()?.cast_unsigned(),
-                (3, wire::BOOL) => counted = reader.bool()?,
-                _ => return Ok(false),
-            }
-            Ok(true)
-        })?;
-        let me = me.ok_or_else(|| Exception::missing_argument("me"))?;
-        Ok(HelloArguments {
-            me,
-            digest,
-            counted,
-        })
-    }
+/// A member that has to be there.
+pub fn read_member(member: Option<Member>) -> Result<Member, Exception> {
+    member.ok_or_else(|| Exception::missing_argument("me"))
 }
 
-/// What the one who was asked knows of the one who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
-    No = 0,
-    /// It was a member and went without goodbye.
-    Lost = 1,
-    Member = 2,
-}
-
-/// The answer to `hello`.
-pub struct Hello {
-    pub me: Member,
-    pub digest: u64,
-    pub known: Known,
-    /// The list, if the digests differ.
-    pub members: Option<Vec<Member>>,
-}
-
-impl Hello {
-    /// Appends a result. `members` are written from the view, not from a copy of it.
-    pub fn write(&self, members: Option<&[Member]>, out: &mut Vec<u8>) {
-        out.write_field(wire::STRUCT, 0);
-        out.write_field(wire::STRUCT, 1);
-        self.me.write(out);
-        out.write_i64_field(2, self.digest.cast_signed());
-        out.write_byte_field(3, self.known as u8);
-        if let Some(members) = members {
-            out.write_field(wire::LIST, 4);
-            write_members(members, out);
-        }
-        out.write_stop();
-        out.write_stop();
-    }
-
-    pub fn read(result: &[u8]) -> Result<Self, CallError> {
-        read_result(result, "hello", wire::STRUCT, |reader| {
-            let (mut me, mut digest, mut known) = (None, 0, Known::No);
-            let mut members = None;
-            reader.each_field(|id, kind, reader| {
-                match (id, kind) {
-                    (1, wire::STRUCT) => me = Member::read(reader)?,
-                    (2, wire::I64) => digest = reader.i64()?.cast_unsigned(),
-                    (3, wire::BYTE) => {
-                        known = match reader.byte()? {
-                            1 => Known::Lost,
-                            2 => Known::Member,
-                            _ => Known::No,
-                        }
-                    }
-                    (4, wire::LIST) => members = Some(read_members(reader)?),
-                    _ => return Ok(false),
-                }
-                Ok(true)
-            })?;
-            Ok(me.map(|me| Hello {
-                me,
-                digest,
-                known,
-                members,
-            }))
-        })?
-        .ok_or_else(|| CallError::Broken("hello: an answer without a sender".into()))
-    }
-}
-
-/// The arguments of calls that take a location alone: `{1: location}`.
-pub fn write_location(location: &Location) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.write_field(wire::STRUCT, 1);
-    location.write(&mut out);
-    out.write_stop();
-    out
-}
-
-/// Reads field 1, a location; other fields are stepped over.
-pub fn read_location(arguments: &[u8]) -> Result<Location, Exception> {
-    News::read(arguments).map(|news| news.location)
-}
-
-/// The arguments of `suspect`: `{1: locations}`.
-pub fn write_locations(locations: &[Location]) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.write_field(wire::LIST, 1);
-    Location::write_list(&mut out, locations.iter());
-    out.write_stop();
-    out
-}
-
-/// Reads field 1, a list of locations; other fields are stepped over.
-pub fn read_locations(arguments: &[u8]) -> Result<Vec<Location>, Exception> {
-    let mut locations = None;
-    Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
-        if (id, kind) != (1, wire::LIST) {
-            return Ok(false);
-        }
-        locations = Some(Location::read_list(reader)?);
-        Ok(true)
-    })?;
-    locations.ok_or_else(|| Exception::missing_argument("locations"))
-}
-
-/// `pull`: take me in, and give me the next of the items that I should hold.
-pub struct PullArguments<'a> {
-    pub me: Member,
-    pub replicas: usize,
-    pub service: &'a [u8],
-    /// Of the caller's list: an equal one needs no answer.
-    pub digest: u64,
-    /// Empty for the first page, then what the page before gave.
-    pub cursor: &'a [u8],
-    /// The caller looks for a network, and would start one.
-    pub looking: bool,
-}
-
-impl<'a> PullArguments<'a> {
-    pub fn write(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.write_field(wire::STRUCT, 1);
-        self.me.write(&mut out);
-        out.write_i32_field(2, i32::try_from(self.replicas).unwrap_or(i32::MAX));
-        out.write_bytes_field(3, self.service);
-        out.write_bytes_field(4, self.cursor);
-        out.write_i64_field(5, self.digest.cast_signed());
-        out.write_bool_field(6, self.looking);
-        out.write_stop();
-        out
-    }
-
-    pub fn read(arguments: &'a [u8]) -> Result<Self, Exception> {
-        let (mut me, mut replicas, mut digest) = (None, 0, 0);
-        let mut looking = false;
-        let (mut service, mut cursor) = (&b""[..], &b""[..]);
-        Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
-            match (id, kind) {
-                (1, wire::STRUCT) => me = Member::read(reader)?,
-                (2, wire::I32) => replicas = usize::try_from(reader.i32()?).unwrap_or(0),
-                (3, wire::STRING) => service = reader.bytes()?,
-                (4, wire::STRING) => cursor = reader.bytes()?,
-                (5, wire::I64) => digest = reader.i64()?.cast_unsigned(),
-                (6, wire::BOOL) => looking = reader.bool()?,
-                _ => return Ok(false),
-            }
-            Ok(true)
-        })?;
-        let me = me.ok_or_else(|| Exception::missing_argument("me"))?;
-        Ok(PullArguments {
-            me,
-            replicas,
-            service,
-            digest,
-            cursor,
-            looking,
-        })
-    }
-}
-
-/// The answer to `pull`.
-pub struct Page<'a> {
-    pub me: Member,
-    /// Empty if the caller's digest was the same.
-    pub members: Vec<Member>,
-    pub items: Vec<Item<'a>>,
-    /// What to ask with for the pages behind this one.
-    pub cursors: Vec<&'a [u8]>,
-    /// The answerer knows the network that it is part of.
-    pub joined: bool,
-}
-
-impl<'a> Page<'a> {
-    /// Appends a result, with the items that `write_items` puts into the list; its answer are the
-    /// cursors of the pages behind.
-    pub fn write(
-        me: &Member,
-        joined: bool,
-        members: &[Member],
-        out: &mut Vec<u8>,
-        write_items: impl FnOnce(&mut ItemList) -> Vec<Vec<u8>>,
-    ) {
-        out.write_field(wire::STRUCT, 0);
-        out.write_field(wire::STRUCT, 1);
-        me.write(out);
-        out.write_field(wire::LIST, 2);
-        write_members(members, out);
-        out.write_field(wire::LIST, 3);
-        let mut items = ItemList::default();
-        let cursors = write_items(&mut items);
-        items.write(out);
-        out.write_field(wire::LIST, 4);
-        out.write_list(wire::STRING, cursors.len());
-        cursors.iter().for_each(|cursor| out.write_bytes(cursor));
-        out.write_bool_field(5, joined);
-        out.write_stop();
-        out.write_stop();
-    }
-
-    pub fn read(result: &'a [u8]) -> Result<Self, CallError> {
-        read_result(result, "pull", wire::STRUCT, |reader| {
-            let (mut me, mut members, mut items) = (None, Vec::new(), Vec::new());
-            let (mut cursors, mut joined) = (Vec::new(), true);
-            reader.each_field(|id, kind, reader| {
-                match (id, kind) {
-                    (1, wire::STRUCT) => me = Member::read(reader)?,
-                    (2, wire::LIST) => members = read_members(reader)?,
-                    (3, wire::LIST) => items = Item::read_list(reader)?,
-                    (4, wire::LIST) => {
-                        for _ in 0..reader.list(wire::STRING)? {
-                            cursors.push(reader.bytes()?);
-                        }
-                    }
-                    (5, wire::BOOL) => joined = reader.bool()?,
-                    _ => return Ok(false),
-                }
-                Ok(true)
-            })?;
-            Ok(me.map(|me| Page {
-                me,
-                members,
-                items,
-                cursors,
-                joined,
-            }))
-        })?
-        .ok_or_else(|| CallError::Broken("pull: an answer without a sender".into()))
-    }
-}
-
-fn write_members(members: &[Member], out: &mut Vec<u8>) {
+pub fn write_members(out: &mut Vec<u8>, id: i16, members: &[Member]) {
+    out.write_field(wire::LIST, id);
     out.write_list(wire::STRUCT, members.len());
-    for member in members {
-        member.write(out);
-    }
+    members.iter().for_each(|member| member.write(out));
 }
 
-fn read_members(reader: &mut Reader<'_>) -> Result<Vec<Member>, Error> {
+pub fn read_members(reader: &mut Reader<'_>) -> Result<Vec<Member>, Error> {
     let mut members = Vec::new();
     for _ in 0..reader.list(wire::STRUCT)? {
         members.extend(Member::read(reader)?);
@@ -425,169 +151,412 @@ fn read_members(reader: &mut Reader<'_>) -> Result<Vec<Member>, Error> {
     Ok(members)
 }
 
-/// A key with a version and, unless it is only being asked for, a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Item<'a> {
-    pub key: &'a [u8],
-    pub version: i64,
-    pub value: Option<&'a [u8]>,
-    /// Of a value that is not sent along: another one may have the same version.
-    pub digest: Option<u64>,
+/// The struct `Standing`.
+fn write_standing(out: &mut Vec<u8>, id: i16, standing: Standing) {
+    let (state, incarnation) = match standing {
+        Standing::Unknown => return,
+        Standing::Lost(incarnation) => (State::Left, incarnation),
+        Standing::Member(state, incarnation) => (state, incarnation),
+    };
+    out.write_field(wire::STRUCT, id);
+    out.write_i32_field(1, state as i32);
+    out.write_i64_field(2, incarnation);
+    out.write_stop();
 }
 
-impl<'a> Item<'a> {
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.write_bytes_field(1, self.key);
-        out.write_i64_field(2, self.version);
-        if let Some(value) = self.value {
-            out.write_bytes_field(3, value);
+fn read_standing(reader: &mut Reader<'_>) -> Result<Standing, Error> {
+    let (mut state, mut incarnation) = (None, 0);
+    reader.each_field(|id, kind, reader| {
+        match (id, kind) {
+            (1, wire::I32) => state = State::from_number(reader.i32()?),
+            (2, wire::I64) => incarnation = reader.i64()?,
+            _ => return Ok(false),
         }
-        if let Some(digest) = self.digest {
-            out.write_i64_field(4, digest.cast_signed());
-        }
-        out.write_stop();
-    }
+        Ok(true)
+    })?;
+    Ok(match state {
+        None => Standing::Unknown,
+        Some(State::Left) => Standing::Lost(incarnation),
+        Some(state) => Standing::Member(state, incarnation),
+    })
+}
 
-    /// A missing key or version reads as "" and 0.
-    pub fn read(reader: &mut Reader<'a>) -> Result<Self, Error> {
-        let mut item = Item {
-            key: b"",
-            version: 0,
-            value: None,
-            digest: None,
-        };
+fn write_side(out: &mut Vec<u8>, id: i16, side: Option<&Side>) {
+    let Some(side) = side else { return };
+    out.write_field(wire::STRUCT, id);
+    out.write_i32_field(1, side.confirmed);
+    out.write_field(wire::STRUCT, 2);
+    side.first.write(out);
+    out.write_bool_field(3, side.slept);
+    out.write_stop();
+}
+
+fn read_side(reader: &mut Reader<'_>) -> Result<Option<Side>, Error> {
+    let (mut confirmed, mut first, mut slept) = (0, None, false);
+    reader.each_field(|id, kind, reader| {
+        match (id, kind) {
+            (1, wire::I32) => confirmed = reader.i32()?,
+            (2, wire::STRUCT) => first = Location::read(reader)?,
+            (3, wire::BOOL) => slept = reader.bool()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok(first.map(|first| Side {
+        confirmed,
+        first,
+        slept,
+    }))
+}
+
+/// `ask`: the question that nodes put to each other.
+pub fn ask_request(question: &Question) -> Request {
+    let mut out = Vec::new();
+    write_member(&mut out, 1, &question.me);
+    write_standing(&mut out, 2, question.you);
+    out.write_i64_field(3, question.lease.cast_signed());
+    out.write_i64_field(4, question.digest.cast_signed());
+    write_side(&mut out, 5, question.side.as_ref());
+    out.write_stop();
+    request("ask", out)
+}
+
+pub fn read_question(arguments: &[u8]) -> Result<Question, Exception> {
+    let (mut me, mut you) = (None, Standing::Unknown);
+    let (mut lease, mut digest, mut side) = (0, 0, None);
+    Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
+        match (id, kind) {
+            (1, wire::STRUCT) => me = Member::read(reader)?,
+            (2, wire::STRUCT) => you = read_standing(reader)?,
+            (3, wire::I64) => lease = reader.i64()?.cast_unsigned(),
+            (4, wire::I64) => digest = reader.i64()?.cast_unsigned(),
+            (5, wire::STRUCT) => side = read_side(reader)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok(Question {
+        me: read_member(me)?,
+        you,
+        lease,
+        digest,
+        side,
+    })
+}
+
+/// Appends the result of `ask`, with the members if the views differ.
+pub fn write_reply(reply: &Reply, members: Option<&[Member]>, out: &mut Vec<u8>) {
+    out.write_field(wire::STRUCT, 0);
+    write_member(out, 1, &reply.me);
+    write_standing(out, 2, reply.you);
+    out.write_i64_field(3, reply.granted.cast_signed());
+    out.write_i64_field(4, reply.digest.cast_signed());
+    write_side(out, 5, reply.side.as_ref());
+    if let Some(members) = members {
+        write_members(out, 6, members);
+    }
+    out.write_stop();
+    out.write_stop();
+}
+
+pub fn read_reply(result: &[u8]) -> Result<(Reply, Option<Vec<Member>>), CallError> {
+    read_result(result, "ask", wire::STRUCT, |reader| {
+        let (mut me, mut you, mut members) = (None, Standing::Unknown, None);
+        let (mut granted, mut digest, mut side) = (0, 0, None);
         reader.each_field(|id, kind, reader| {
             match (id, kind) {
-                (1, wire::STRING) => item.key = reader.bytes()?,
-                (2, wire::I64) => item.version = reader.i64()?,
-                (3, wire::STRING) => item.value = Some(reader.bytes()?),
-                (4, wire::I64) => item.digest = Some(reader.i64()?.cast_unsigned()),
+                (1, wire::STRUCT) => me = Member::read(reader)?,
+                (2, wire::STRUCT) => you = read_standing(reader)?,
+                (3, wire::I64) => granted = reader.i64()?.cast_unsigned(),
+                (4, wire::I64) => digest = reader.i64()?.cast_unsigned(),
+                (5, wire::STRUCT) => side = read_side(reader)?,
+                (6, wire::LIST) => members = Some(read_members(reader)?),
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
-        Ok(item)
-    }
-
-    pub fn read_list(reader: &mut Reader<'a>) -> Result<Vec<Self>, Error> {
-        let mut items = Vec::new();
-        for _ in 0..reader.list(wire::STRUCT)? {
-            items.push(Item::read(reader)?);
-        }
-        Ok(items)
-    }
+        let reply = me.map(|me| Reply {
+            me,
+            you,
+            granted,
+            digest,
+            side,
+        });
+        Ok(reply.map(|reply| (reply, members)))
+    })?
+    .ok_or_else(|| no_sender("ask"))
 }
 
-/// A list of items in the making, whose length is known at the end.
-#[derive(Debug, Default)]
-pub struct ItemList {
-    bytes: Vec<u8>,
-    length: usize,
+pub(super) fn no_sender(method: &str) -> CallError {
+    CallError::Broken(format!("{method}: an answer without a sender"))
 }
 
-impl ItemList {
-    pub fn push(&mut self, item: &Item<'_>) {
-        item.write(&mut self.bytes);
-        self.length += 1;
-    }
-
-    /// Of all items together.
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Appends the list.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.write_list(wire::STRUCT, self.length);
-        out.extend_from_slice(&self.bytes);
-    }
-}
-
-/// The answer to `status`: is everything where it should be?
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
+/// `enter`: what a candidate says of itself and of its network.
+pub struct Candidate {
     pub me: Member,
-    pub replicas: usize,
-    pub members: usize,
-    pub digest: u64,
-    pub items: usize,
-    /// Items that other holders are not known to have.
-    pub unconfirmed: usize,
-    /// Filling, leaving, or a pass over the items is due or going on.
-    pub moving: bool,
-    /// The members that were asked last had the same list.
-    pub agreed: bool,
-    /// It knows the network that it is part of.
-    pub joined: bool,
-    /// It doesn't, looks for one, and would start one.
-    pub looking: bool,
+    pub service: Vec<u8>,
+    pub replicas: i32,
+    pub tick_millis: i64,
+    pub version: i32,
 }
 
-impl Status {
+impl Candidate {
+    pub fn request(&self) -> Request {
+        let mut out = Vec::new();
+        write_member(&mut out, 1, &self.me);
+        out.write_bytes_field(2, &self.service);
+        out.write_i32_field(3, self.replicas);
+        out.write_i64_field(4, self.tick_millis);
+        out.write_i32_field(5, self.version);
+        out.write_stop();
+        request("enter", out)
+    }
+
+    pub fn read(arguments: &[u8]) -> Result<Self, Exception> {
+        let (mut me, mut service) = (None, Vec::new());
+        let (mut replicas, mut tick_millis, mut version) = (0, 0, 0);
+        Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::STRUCT) => me = Member::read(reader)?,
+                (2, wire::STRING) => service = reader.bytes()?.to_vec(),
+                (3, wire::I32) => replicas = reader.i32()?,
+                (4, wire::I64) => tick_millis = reader.i64()?,
+                (5, wire::I32) => version = reader.i32()?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(Candidate {
+            me: read_member(me)?,
+            service,
+            replicas,
+            tick_millis,
+            version,
+        })
+    }
+}
+
+/// Appends the result of `enter`.
+pub fn write_entry(entry: &Entry, out: &mut Vec<u8>) {
+    out.write_field(wire::STRUCT, 0);
+    let kind = |out: &mut Vec<u8>, kind| out.write_i32_field(1, kind);
+    match entry {
+        Entry::Admitted(members, lost) => {
+            kind(out, 1);
+            write_members(out, 2, members);
+            let lost = lost.iter().map(|(location, incarnation)| Member {
+                location: location.clone(),
+                state: State::Left,
+                incarnation: *incarnation,
+            });
+            write_members(out, 3, &lost.collect::<Vec<_>>());
+        }
+        Entry::Refer(to) => {
+            kind(out, 2);
+            out.write_field(wire::LIST, 4);
+            Location::write_list(out, std::iter::once(to));
+        }
+        Entry::Later(reason) => {
+            kind(out, 3);
+            out.write_bytes_field(5, reason.as_bytes());
+        }
+        Entry::Lost => kind(out, 4),
+        Entry::Outside(names) => {
+            kind(out, 5);
+            out.write_field(wire::LIST, 4);
+            Location::write_list(out, names.iter());
+        }
+        Entry::Refused(reason) => {
+            kind(out, 6);
+            out.write_bytes_field(5, reason.as_bytes());
+        }
+    }
+    out.write_stop();
+    out.write_stop();
+}
+
+pub fn read_entry(result: &[u8]) -> Result<Entry, CallError> {
+    let entry = read_result(result, "enter", wire::STRUCT, |reader| {
+        let (mut kind, mut members, mut lost) = (0, Vec::new(), Vec::new());
+        let (mut names, mut reason) = (Vec::new(), String::new());
+        reader.each_field(|id, wire_kind, reader| {
+            match (id, wire_kind) {
+                (1, wire::I32) => kind = reader.i32()?,
+                (2, wire::LIST) => members = read_members(reader)?,
+                (3, wire::LIST) => lost = read_members(reader)?,
+                (4, wire::LIST) => names = Location::read_list(reader)?,
+                (5, wire::STRING) => {
+                    reason = String::from_utf8_lossy(reader.bytes()?).into_owned();
+                }
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        let lives = |member: Member| (member.location, member.incarnation);
+        Ok(match kind {
+            1 => Some(Entry::Admitted(
+                members,
+                lost.into_iter().map(lives).collect(),
+            )),
+            2 => names.pop().map(Entry::Refer),
+            3 => Some(Entry::Later(reason)),
+            4 => Some(Entry::Lost),
+            5 => Some(Entry::Outside(names)),
+            6 => Some(Entry::Refused(reason)),
+            _ => None,
+        })
+    })?;
+    entry.ok_or_else(|| CallError::Broken("enter: an answer of no known kind".to_owned()))
+}
+
+/// The arguments of calls that take a member alone: `{1: member}`.
+pub fn member_arguments(member: &Member) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_member(&mut out, 1, member);
+    out.write_stop();
+    out
+}
+
+/// Reads field 1, a member; other fields are stepped over.
+pub fn read_member_arguments(arguments: &[u8]) -> Result<Member, Exception> {
+    let mut member = None;
+    Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
+        let found = (id, kind) == (1, wire::STRUCT);
+        if found {
+            member = Member::read(reader)?;
+        }
+        Ok(found)
+    })?;
+    read_member(member)
+}
+
+/// The result of `reach`: whether the answerer has reached the candidate, or why it can't.
+pub fn read_reached(result: &[u8]) -> Result<Result<(), String>, CallError> {
+    read_result(result, "reach", wire::STRUCT, |reader| {
+        let (mut reached, mut reason) = (false, String::new());
+        reader.each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::BOOL) => reached = reader.bool()?,
+                (2, wire::STRING) => {
+                    reason = String::from_utf8_lossy(reader.bytes()?).into_owned();
+                }
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(if reached { Ok(()) } else { Err(reason) })
+    })
+}
+
+/// `compare`: what both should hold, as the caller has it.
+pub struct Comparison {
+    pub me: Member,
+    /// Of the ranges that both share.
+    pub shared: u64,
+    pub digests: Vec<u64>,
+    /// What differed has been exchanged since: both have the same.
+    pub exchanged: bool,
+    /// Digest of the caller's view.
+    pub view: u64,
+}
+
+fn write_digests(out: &mut Vec<u8>, id: i16, digests: &[u64]) {
+    out.write_field(wire::LIST, id);
+    out.write_list(wire::I64, digests.len());
+    out.extend(digests.iter().flat_map(|digest| digest.to_be_bytes()));
+}
+
+fn read_digests(reader: &mut Reader<'_>) -> Result<Vec<u64>, Error> {
+    let mut digests = Vec::new();
+    for _ in 0..reader.list(wire::I64)? {
+        digests.push(reader.i64()?.cast_unsigned());
+    }
+    Ok(digests)
+}
+
+impl Comparison {
+    pub fn request(&self) -> Request {
+        let mut out = Vec::new();
+        write_member(&mut out, 1, &self.me);
+        out.write_i64_field(2, self.shared.cast_signed());
+        write_digests(&mut out, 3, &self.digests);
+        out.write_bool_field(4, self.exchanged);
+        out.write_i64_field(5, self.view.cast_signed());
+        out.write_stop();
+        request("compare", out)
+    }
+
+    pub fn read(arguments: &[u8]) -> Result<Self, Exception> {
+        let (mut me, mut shared, mut digests) = (None, 0, Vec::new());
+        let (mut exchanged, mut view) = (false, 0);
+        Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
+            match (id, kind) {
+                (1, wire::STRUCT) => me = Member::read(reader)?,
+                (2, wire::I64) => shared = reader.i64()?.cast_unsigned(),
+                (3, wire::LIST) => digests = read_digests(reader)?,
+                (4, wire::BOOL) => exchanged = reader.bool()?,
+                (5, wire::I64) => view = reader.i64()?.cast_unsigned(),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(Comparison {
+            me: read_member(me)?,
+            shared,
+            digests,
+            exchanged,
+            view,
+        })
+    }
+}
+
+/// The answer to `compare`.
+pub struct Compared {
+    pub me: Member,
+    /// The answerer's members, if the two views differ.
+    pub members: Option<Vec<Member>>,
+    /// The last ones that left in good order.
+    pub left: Vec<Member>,
+    /// `None`: the two have not the same lists.
+    pub digests: Option<Vec<u64>>,
+}
+
+impl Compared {
     pub fn write(&self, out: &mut Vec<u8>) {
-        let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        let small = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
         out.write_field(wire::STRUCT, 0);
-        out.write_field(wire::STRUCT, 1);
-        self.me.write(out);
-        out.write_i32_field(2, small(self.replicas));
-        out.write_i32_field(3, small(self.members));
-        out.write_i64_field(4, self.digest.cast_signed());
-        out.write_i64_field(5, number(self.items));
-        out.write_i64_field(6, number(self.unconfirmed));
-        out.write_bool_field(7, self.moving);
-        out.write_bool_field(8, self.agreed);
-        out.write_bool_field(9, self.joined);
-        out.write_bool_field(10, self.looking);
+        write_member(out, 1, &self.me);
+        if let Some(members) = &self.members {
+            write_members(out, 2, members);
+        }
+        if let Some(digests) = &self.digests {
+            write_digests(out, 3, digests);
+        }
+        write_members(out, 4, &self.left);
         out.write_stop();
         out.write_stop();
     }
 
     pub fn read(result: &[u8]) -> Result<Self, CallError> {
-        read_result(result, "status", wire::STRUCT, |reader| {
-            let mut me = None;
-            let (mut replicas, mut members, mut digest) = (0, 0, 0);
-            let (mut items, mut unconfirmed) = (0, 0);
-            let (mut moving, mut agreed, mut joined) = (true, false, true);
-            let mut looking = false;
+        read_result(result, "compare", wire::STRUCT, |reader| {
+            let (mut me, mut members, mut digests) = (None, None, None);
+            let mut left = Vec::new();
             reader.each_field(|id, kind, reader| {
                 match (id, kind) {
                     (1, wire::STRUCT) => me = Member::read(reader)?,
-                    (2, wire::I32) => replicas = usize::try_from(reader.i32()?).unwrap_or(0),
-                    (3, wire::I32) => members = usize::try_from(reader.i32()?).unwrap_or(0),
-                    (4, wire::I64) => digest = reader.i64()?.cast_unsigned(),
-                    (5, wire::I64) => items = usize::try_from(reader.i64()?).unwrap_or(0),
-                    (6, wire::I64) => unconfirmed = usize::try_from(reader.i64()?).unwrap_or(0),
-                    (7, wire::BOOL) => moving = reader.bool()?,
-                    (8, wire::BOOL) => agreed = reader.bool()?,
-                    (9, wire::BOOL) => joined = reader.bool()?,
-                    (10, wire::BOOL) => looking = reader.bool()?,
+                    (2, wire::LIST) => members = Some(read_members(reader)?),
+                    (3, wire::LIST) => digests = Some(read_digests(reader)?),
+                    (4, wire::LIST) => left = read_members(reader)?,
                     _ => return Ok(false),
                 }
                 Ok(true)
             })?;
-            Ok(me.map(|me| Status {
+            Ok(me.map(|me| Compared {
                 me,
-                replicas,
                 members,
-                digest,
-                items,
-                unconfirmed,
-                moving,
-                agreed,
-                joined,
-                looking,
+                left,
+                digests,
             }))
         })?
-        .ok_or_else(|| CallError::Broken("status: an answer without a sender".into()))
-    }
-
-    /// As far as this node can tell, every key is with all its holders, and nothing is going on.
-    pub fn is_safe(&self) -> bool {
-        self.me.state == State::Full && self.unconfirmed == 0 && !self.moving && self.agreed
+        .ok_or_else(|| no_sender("compare"))
     }
 }

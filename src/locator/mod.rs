@@ -1,67 +1,64 @@
 //! The Locator service: who is in the network, and who a key belongs to.
 //!
-//! It is not a store: what a service on it keeps is behind the trait [`Application`]. Every node
-//! knows every other. A node comes in by *pulling* from everybody (`join.rs`), is watched by its
-//! neighbour and compared with everybody from time to time (`watch.rs`), and goes by saying
-//! goodbye to all (`news.rs`). Originals of 2009 are told of everything in their own way (`originals.rs`).
+//! It carries out what [`Membership`] decides: puts the questions, lets candidates in, compares with
+//! others what both should hold. It is not a store: what a service on it keeps is behind the trait
+//! [`Application`].
 //!
 //! Invariants:
 //!
-//! * The lock guards its members and is never held while another node is called.
-//! * Nothing is waited for without a limit. Limits are counted in *ticks*, see below.
-//! * A node is dropped when a fresh connection to it is refused, when it has been silent for
-//!   8 ticks, or when it says goodbye; never on somebody else's word alone.
+//! * The lock guards what this node knows of the network, and is never held while another node is called.
+//! * Nothing is waited for without a limit. Limits are counted in *ticks*.
+//! * Questions to a node that was silent when asked last are put by a thread of their own: a node that
+//!   hangs holds up nothing else.
 
 mod calls;
-mod join;
-mod member;
-mod membership;
-mod news;
+mod enter;
 mod originals;
 mod participant;
-mod view;
-mod watch;
+mod serve;
+mod settle;
+mod status;
 
 pub use calls::{
-    EMPTY, GONE, Item, ItemList, Known, LIMITS, Page, Status, gone, of_the_key, read_key,
-    read_location, read_result, request, single_request, write_key, write_location,
+    EMPTY, LIMITS, News, of_the_key, read_key, read_member, read_members, read_result, request,
+    single_request, write_key, write_member, write_members,
 };
-pub use join::StartError;
-pub use member::{Member, State, fnv1a};
+pub use enter::StartError;
 pub use originals::service_types;
-pub use participant::{Application, LocatorService, Participant, SERVICE_TYPES, kind};
-pub use view::View;
+pub use participant::{Application, Held, LocatorService, Participant, SERVICE_TYPES, kind};
+pub use status::Status;
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::net::Environment;
-use crate::service::{Call, Order};
-use crate::thrift::{Exception, Write, wire};
+use crate::membership::{Action, Asked, Member, Membership, Rules, State, View};
+use crate::net::{Answer, CallError, Clock, Environment, Request};
+use crate::ring;
 
-use calls::{HelloArguments, News, PullArguments};
-use membership::Membership;
+use originals::Originals;
 
-/// A node answers a question among nodes within this many ticks, or counts as silent.
+/// A question among nodes is answered within this many ticks, or the one asked is silent.
 const ANSWER_TICKS: u32 = 1;
-/// A page of items, or a batch of them, may take this long.
-const PAGE_TICKS: u32 = 4;
-/// A node whose last answered question is older than this was stopped or cut off, and doesn't
-/// trust what it has. Less than [`SILENCE_TICKS`]: before anybody takes its place it knows.
-const LAPSE_TICKS: u32 = 4;
-/// A node that has been silent for this long is dropped.
-const SILENCE_TICKS: u32 = 8;
-/// A newcomer whose network has been gone for this long gives up.
-const ORPHAN_TICKS: u32 = 8;
+
+/// A candidate waits so long for its answer: all members are to reach it first.
+const ENTER_TICKS: u32 = 4;
+
 /// A put or get is answered within this many ticks, or fails.
 pub const REQUEST_TICKS: u32 = 12;
 
-/// The name of the extension in `service_types`: who lists it answers every CALL, keeps
+/// How many nodes are remembered as silent; of further ones the first question may be waited for.
+const SILENT_MAX: usize = 1000;
+
+/// The name of the extension in `service_types`: a node that lists it answers every CALL, keeps
 /// connections open, and speaks idl/peer.thrift.
 pub const EXTENSION: &str = "thrifty.Peer";
+
+/// The version of idl/peer.thrift.
+pub const VERSION: i32 = 2;
 
 /// The knobs of a node.
 pub struct Options {
@@ -69,27 +66,25 @@ pub struct Options {
     pub service_types: &'static [&'static str],
     /// Copies of each item, 1 to 5. More: more nodes may be killed at once; slower puts.
     pub replicas: usize,
-    /// The interval between two looks at the neighbours. Shorter: the dead are found sooner, with
+    /// The interval between two looks at the others. Shorter: the dead are found sooner, with
     /// more traffic; too short and a busy node counts as dead.
     pub tick: Duration,
     /// `die` is obeyed from any machine, not only this one.
     pub die_from_anywhere: bool,
-    /// Called when the node is told to end, by `die`, or is to give up, see [`Locator::is_lost`].
+    /// Called when the node is told to end, by `die`, or has a [reason](Locator::end_reason) to.
     /// Must not block.
     pub on_die: Box<dyn Fn() + Send + Sync>,
 }
 
-/// What a request is served by; see [`Locator::look`].
-pub struct Look {
-    /// By the monotonic clock.
-    pub at: Duration,
-    pub view: Arc<View>,
-    /// This node's own.
-    pub state: State,
-    /// It knows the network it is part of.
-    pub ready: bool,
-    /// It was stopped or cut off, and has not caught up yet.
-    pub lapsed: bool,
+/// A thread of a node that is woken when there is something for it to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// [`Locator::ask`]: questions to nodes that answered when asked last.
+    Ask,
+    /// The same for those that were silent.
+    AskSilent,
+    /// [`Participant::work`]: what can take long.
+    Work,
 }
 
 /// A node's part in the network. Shared by all its threads.
@@ -97,24 +92,123 @@ pub struct Locator {
     location: Location,
     options: Options,
     environment: Environment,
-    /// By how many microseconds the wall's clock is ahead of the monotonic one.
-    wall_ahead: AtomicI64,
-    membership: Mutex<Membership>,
-    /// Wakes the mover.
-    on_change: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    inner: Mutex<Inner>,
+    /// How many changes led to the present view; twice that, and one if this node is by itself.
+    epoch: AtomicU64,
+    /// Wakes the threads.
+    wake: OnceLock<Box<dyn Fn(Errand) + Send + Sync>>,
+}
+
+/// What the lock guards.
+struct Inner {
+    membership: Membership,
+    age: Age,
+    originals: Originals,
+    /// Questions to be put.
+    to_ask: Vec<Action>,
+    /// Nodes that didn't answer when they were asked last.
+    silent: BTreeSet<Location>,
+    end: Option<String>,
+}
+
+/// Which threads are to be woken.
+#[derive(Default)]
+struct Wake {
+    ask: bool,
+    work: bool,
+}
+
+/// A time that goes on while the process is stopped, and while the machine is suspended: of the two
+/// clocks the one that moved further counts. What a wall clock is set back doesn't.
+struct Age {
+    now: Duration,
+    wall: i64,
+    age: Duration,
+}
+
+impl Age {
+    fn look(&mut self, clock: &dyn Clock) -> Duration {
+        let (now, wall) = (clock.now(), clock.wall());
+        let by_wall = u64::try_from(wall.saturating_sub(self.wall)).unwrap_or(0);
+        let by_wall = Duration::from_micros(by_wall);
+        self.age += now.saturating_sub(self.now).max(by_wall);
+        (self.now, self.wall) = (now, wall);
+        self.age
+    }
+}
+
+/// The replicas of a key by one view.
+pub struct Route {
+    /// Of the view.
+    pub epoch: u64,
+    pub hash: u32,
+    /// In the order of the ring.
+    pub list: Vec<Member>,
+    /// Of the list.
+    pub digest: u64,
+    /// This node.
+    pub me: Member,
+    /// There are nodes of the original in the network.
+    pub has_originals: bool,
+}
+
+impl Route {
+    /// The replica that coordinates: the first that is full or leaving.
+    pub fn primary(&self) -> Option<&Member> {
+        self.list.iter().find(|member| member.state.holds_all())
+    }
+
+    /// The replicas of ours, but this node.
+    pub fn others(&self) -> impl Iterator<Item = &Member> {
+        let others = self.list.iter();
+        others.filter(|member| member.is_ours() && member.location != self.me.location)
+    }
+
+    pub fn has_me(&self) -> bool {
+        let mut list = self.list.iter();
+        list.any(|member| member.location == self.me.location)
+    }
+
+    pub fn is_primary(&self) -> bool {
+        self.primary()
+            .is_some_and(|member| member.location == self.me.location)
+    }
+
+    /// The original that owns the key.
+    pub fn original(&self) -> Option<&Location> {
+        let first = self.list.first().filter(|member| !member.is_ours());
+        first.map(|member| &member.location)
+    }
 }
 
 impl Locator {
-    /// A node that is filling, and alone. [`Locator::start`] brings it in.
+    /// A node outside of any network. [`Locator::start`] brings it in.
     pub fn new(location: Location, options: Options, environment: Environment) -> Self {
-        let (wall, now) = (environment.clock.wall(), environment.clock.now());
+        let (now, wall) = (environment.clock.now(), environment.clock.wall());
+        let rules = Rules {
+            copies: options.replicas,
+            tick: options.tick,
+        };
+        let random = crate::net::Random::new(environment.random.below(usize::MAX) as u64);
+        let inner = Inner {
+            membership: Membership::new(location.clone(), rules, random, Duration::ZERO),
+            age: Age {
+                now,
+                wall,
+                age: Duration::ZERO,
+            },
+            originals: Originals::default(),
+            to_ask: Vec::new(),
+            silent: BTreeSet::new(),
+            end: None,
+        };
         Locator {
-            membership: Mutex::new(Membership::new(location.clone(), wall, now)),
-            wall_ahead: AtomicI64::new(wall - now.as_micros() as i64),
             location,
             options,
             environment,
-            on_change: OnceLock::new(),
+            inner: Mutex::new(inner),
+            epoch: AtomicU64::new(0),
+            wake: OnceLock::new(),
         }
     }
 
@@ -133,103 +227,32 @@ impl Locator {
 
     /// The network as it is known now.
     pub fn view(&self) -> Arc<View> {
-        self.membership().view.clone()
-    }
-
-    /// How many changes led to [`Locator::view`].
-    pub fn epoch(&self) -> u64 {
-        self.membership().view.epoch()
+        self.lock().membership.view().clone()
     }
 
     /// This node as a member.
     pub fn me(&self) -> Member {
-        self.membership().me.clone()
+        self.lock().membership.me()
     }
 
-    /// The view and the state to serve a request by, at this moment: a node that was stopped finds
-    /// out here, before it answers from what it had.
-    pub fn look(&self) -> Look {
-        let now = self.now();
-        let membership = self.membership_at(now);
-        Look {
-            at: now,
-            view: membership.view.clone(),
-            state: membership.me.state,
-            ready: membership.is_ready(),
-            lapsed: membership.lapsed,
-        }
+    /// Another number with each view.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
-    /// The epoch of the view, if this node can answer for `key` from what it has.
-    pub fn epoch_if_primary(&self, key: &[u8]) -> Option<u64> {
-        let epoch = |view: &View| {
-            let owner = view.owner(key);
-            let is_me = owner.is_some_and(|owner| owner.location == self.location);
-            is_me.then(|| view.epoch())
-        };
-        self.if_full(self.now(), epoch)
+    /// The same, if there is nobody but this node, and never was.
+    pub fn epoch_by_itself(&self) -> Option<u64> {
+        Some(self.epoch()).filter(|epoch| epoch % 2 == 1)
     }
 
-    /// The epoch of the view, if this node is the only holder of `key`.
-    pub fn epoch_if_only_holder(&self, key: &[u8], now: Duration) -> Option<u64> {
-        let epoch = |view: &View| {
-            let holder = view.only_holder(key, self.replicas());
-            let is_me = holder.is_some_and(|holder| holder.location == self.location);
-            is_me.then(|| view.epoch())
-        };
-        self.if_full(now, epoch)
+    /// Why this node is to end, if nobody told it to.
+    pub fn end_reason(&self) -> Option<String> {
+        self.lock().end.clone()
     }
 
-    /// What `decide` says of the view, if this node knows its network and has what it should. Not while
-    /// it is leaving: it may own keys that another leaver, which was before it in the ring, has
-    /// handed to those after it.
-    fn if_full<T>(&self, now: Duration, decide: impl FnOnce(&View) -> Option<T>) -> Option<T> {
-        let membership = self.membership_at(now);
-        if membership.me.state != State::Full || !membership.is_ready() {
-            return None;
-        }
-        let view = match membership.view.members() {
-            // Nothing to work out: done sooner than the view is shared.
-            [_] => return decide(&membership.view),
-            _ => membership.view.clone(),
-        };
-        drop(membership);
-        decide(&view)
-    }
-
-    /// What is known, to serve a request by.
-    fn membership_at(&self, now: Duration) -> MutexGuard<'_, Membership> {
-        let membership = self.membership();
-        if !membership.has_lapsed(now, self.ticks(LAPSE_TICKS)) {
-            return membership;
-        }
-        drop(membership);
-        self.lapse();
-        self.membership()
-    }
-
-    /// Whether the network has gone while this node was coming in, and for so long that this node is
-    /// to give up.
-    pub fn is_lost(&self) -> bool {
-        let (now, limit) = (self.now(), self.ticks(ORPHAN_TICKS));
-        let mut membership = self.membership();
-        if !membership.is_orphan() {
-            membership.orphan_since = None;
-            return false;
-        }
-        let since = *membership.orphan_since.get_or_insert(now);
-        now.saturating_sub(since) >= limit
-    }
-
-    /// Whether this node has ever counted among the holders of a key. What one that has not been full
-    /// yet holds, others hold as well.
-    pub fn has_counted(&self) -> bool {
-        self.membership().rooted
-    }
-
-    /// Whether nodes have gone without goodbye: they may still be there, out of reach.
+    /// Whether members have been lost that may still be there, out of reach.
     pub fn has_lost(&self) -> bool {
-        !self.membership().lost.is_empty()
+        self.lock().membership.lost().next().is_some()
     }
 
     /// That many ticks.
@@ -237,10 +260,29 @@ impl Locator {
         self.options.tick * count
     }
 
-    /// Has `wake` called whenever the view changes, or there is something to pull. It must not block.
-    pub fn wake_on_change(&self, wake: impl Fn() + Send + Sync + 'static) {
-        // A second call changes nothing: a node has one mover.
-        let _ = self.on_change.set(Box::new(wake));
+    /// The monotonic clock.
+    pub fn now(&self) -> Duration {
+        self.environment.clock.now()
+    }
+
+    /// Has `wake` called whenever there is something to do. It must not block.
+    pub fn on_errand(&self, wake: impl Fn(Errand) + Send + Sync + 'static) {
+        // A second call changes nothing: a node has its threads once.
+        let _ = self.wake.set(Box::new(wake));
+        self.wake(Errand::Ask);
+        self.wake(Errand::AskSilent);
+        self.wake(Errand::Work);
+    }
+
+    fn wake(&self, errand: Errand) {
+        if let Some(wake) = self.wake.get() {
+            wake(errand);
+        }
+    }
+
+    /// Wakes the thread that does what can take long.
+    pub fn wake_work(&self) {
+        self.wake(Errand::Work);
     }
 
     /// A line on the node's own log, whatever a key or a peer's words have in them.
@@ -250,167 +292,258 @@ impl Locator {
 
     /// A poisoned lock is taken all the same: each change is one call into [`Membership`], which
     /// keeps its invariants.
-    fn membership(&self) -> MutexGuard<'_, Membership> {
-        self.membership
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn changed(&self) {
-        if let Some(wake) = self.on_change.get() {
-            wake();
+    /// Lets something happen under the lock under which the view changes, and has carried out what follows
+    /// from it. The time is that of the clock, monotonic or wall, that moves further. It must call nobody.
+    pub fn with<T>(&self, event: impl FnOnce(&mut Membership, Duration) -> T) -> T {
+        let mut inner = self.lock();
+        let now = inner.age.look(&*self.environment.clock);
+        let result = event(&mut inner.membership, now);
+        let actions = inner.membership.take_actions();
+        if !actions.is_empty() {
+            let wake = self.carry_out(&mut inner, actions);
+            drop(inner);
+            if wake.ask {
+                self.wake(Errand::Ask);
+                self.wake(Errand::AskSilent);
+            }
+            if wake.work {
+                self.wake(Errand::Work);
+            }
         }
+        result
     }
 
-    fn now(&self) -> Duration {
-        self.environment.clock.now()
-    }
-
-    fn wall(&self) -> i64 {
-        self.environment.clock.wall()
-    }
-
-    /// What the wall's clock says, in microseconds, at a moment of the monotonic one, as the two stood to
-    /// each other at the last tick: for those who have looked at one of them already.
-    pub fn wall_at(&self, now: Duration) -> i64 {
-        self.wall_ahead
-            .load(Ordering::Relaxed)
-            .saturating_add(now.as_micros() as i64)
-    }
-
-    /// To be called each tick: the wall's clock may be set.
-    fn compare_clocks(&self) {
-        let ahead = self.wall() - self.now().as_micros() as i64;
-        self.wall_ahead.store(ahead, Ordering::Relaxed);
-    }
-
-    /// How the first calls of connections wait for each other; see [`Order`].
-    pub fn order(&self, method: &[u8]) -> Order {
-        match method {
-            b"add" | b"remove" | b"join" | b"die" => Order::Write,
-            b"hello" | b"pull" | b"suspect" | b"status" => Order::Free,
-            _ => Order::Read,
+    /// Does `act` under the lock under which the view changes, if there is nobody but this node. True: it
+    /// has.
+    pub fn if_by_itself(&self, act: impl FnOnce()) -> bool {
+        let inner = self.lock();
+        let by_itself = inner.membership.is_by_itself();
+        if by_itself {
+            act();
         }
+        by_itself
     }
 
-    /// Serves the calls of the Locator, and those of the extension that are its own.
-    ///
-    /// # Errors
-    /// An unknown method, or arguments that are missing.
-    pub fn call(
-        &self,
-        call: &Call<'_>,
-        result: &mut Vec<u8>,
-        application: &dyn Application,
-    ) -> Result<(), Exception> {
-        match call.method {
-            b"ping" => {}
-            b"service_type" => {
-                result.write_bytes_field(0, self.service_type().as_bytes());
-            }
-            b"service_types" => {
-                let types = self.options.service_types;
-                result.write_field(wire::LIST, 0);
-                result.write_list(wire::STRING, types.len() + 1);
-                for name in types.iter().chain([&EXTENSION]) {
-                    result.write_bytes(name.as_bytes());
+    fn carry_out(&self, inner: &mut Inner, actions: Vec<Action>) -> Wake {
+        let mut wake = Wake::default();
+        for action in actions {
+            match action {
+                Action::Ask(_) | Action::Enter(_) => {
+                    wake.ask = true;
+                    inner.to_ask.push(action);
                 }
-            }
-            b"debug" => self.debug(application),
-            b"die" => {
-                if call.local || self.options.die_from_anywhere {
-                    (self.options.on_die)();
-                } else {
-                    let message = "die is obeyed from the node's own machine only";
-                    return Err(Exception::internal(message));
+                Action::Announce => {
+                    wake.ask = true;
+                    let others = inner.membership.others();
+                    let asks = others.map(|member| Action::Ask(member.location.clone()));
+                    inner.to_ask.extend(asks);
                 }
-            }
-            b"get_all" => {
-                let view = self.view();
-                result.write_field(wire::LIST, 0);
-                let locations = view.members().iter().map(|member| &member.location);
-                Location::write_list(result, locations);
-            }
-            b"get_node" => {
-                let view = self.view();
-                result.write_field(wire::STRUCT, 0);
-                match view.owner(read_key(call.arguments)?) {
-                    Some(owner) => owner.location.write(result),
-                    None => {
-                        // What the original answers for an empty ring.
-                        result.write_bytes_field(1, b"");
-                        result.write_i16_field(2, 0);
-                        result.write_stop();
+                Action::Meet(location) => {
+                    wake.work = true;
+                    inner.originals.name(location);
+                }
+                Action::Added(location) => self.say(&format!("added {location}")),
+                Action::Removed(location, goodbye) => {
+                    self.say(&format!("removed {location}"));
+                    // One that said goodbye still answers what it has been asked.
+                    if !goodbye {
+                        self.environment.network.forget(&location);
                     }
+                    inner.originals.tell_removed(&location);
+                    wake.work = true;
+                }
+                Action::Changed => {
+                    wake.work = true;
+                    let by_itself = u64::from(inner.membership.is_by_itself());
+                    let epoch = (self.epoch() / 2 + 1) * 2 + by_itself;
+                    self.epoch.store(epoch, Ordering::Release);
+                }
+                Action::Began => self.say("Initiating the network..."),
+                Action::CameIn => self.say("Joining the network..."),
+                Action::End(reason) => {
+                    inner.end = Some(reason);
+                    (self.options.on_die)();
                 }
             }
-            b"join" => {
-                let news = News::read(call.arguments)?;
-                self.on_join(&news.location, call.done);
-            }
-            b"add" => self.on_add(News::read(call.arguments)?, call.done),
-            b"remove" => self.on_remove(News::read(call.arguments)?, call.done),
-            b"hello" => {
-                let arguments = HelloArguments::read(call.arguments)?;
-                self.on_hello(&arguments, result);
-                return Ok(());
-            }
-            b"pull" => {
-                let arguments = PullArguments::read(call.arguments)?;
-                return self.on_pull(arguments, result, application);
-            }
-            b"suspect" => self.on_suspect(&calls::read_locations(call.arguments)?),
-            b"status" => {
-                self.status(application).write(result);
-                return Ok(());
-            }
-            _ => return Err(Exception::unknown_method(call.method)),
         }
-        result.write_stop();
-        Ok(())
+        wake
     }
 
-    fn service_type(&self) -> &'static str {
-        self.options
-            .service_types
-            .last()
-            .expect("BUG: a node without a service type")
-    }
-
-    /// Is everything where it should be, as far as this node can tell?
-    pub fn status(&self, application: &dyn Application) -> Status {
-        let mut status = {
-            let membership = self.membership();
-            Status {
-                me: membership.me.clone(),
-                replicas: self.options.replicas,
-                members: membership.view.members().len(),
-                digest: membership.view.digest(),
-                items: 0,
-                unconfirmed: 0,
-                moving: membership.me.state != State::Full,
-                agreed: membership.agreed,
-                joined: membership.is_ready(),
-                looking: membership.is_looking(),
-            }
+    /// The replicas of a key, as the network is known now.
+    pub fn route(&self, key: &[u8]) -> Route {
+        let (view, me, epoch) = {
+            let inner = self.lock();
+            let membership = &inner.membership;
+            (membership.view().clone(), membership.me(), self.epoch())
         };
-        // Asked after the list was looked at: the other way round a change between the two would
-        // show a new list with nothing to move yet.
-        let (items, unconfirmed, due) = application.items();
-        status.items = items;
-        status.unconfirmed = unconfirmed;
-        status.moving |= due;
-        status
+        let hash = ring::hash(key);
+        let places: Vec<_> = view.list(hash, self.options.replicas).collect();
+        let digest = view.list_digest(places.iter().copied());
+        let list = places.iter().map(|place| view.members()[*place].clone());
+        Route {
+            epoch,
+            hash,
+            list: list.collect(),
+            digest,
+            me,
+            has_originals: view.has_originals(),
+        }
     }
 
-    /// What the original's `debug` is for: the node's state, on its own log.
-    fn debug(&self, application: &dyn Application) {
-        let status = self.status(application);
-        let view = self.view();
-        self.say(&format!("{status:?}"));
-        for member in view.members() {
-            self.say(&format!("{} {:?}", member.location, member.state));
+    /// Looks after the others; to be called once a tick. Calls nobody.
+    pub fn tick(&self) {
+        self.with(|membership, now| membership.tick(now));
+        self.wake(Errand::Work);
+    }
+
+    /// Puts the questions that are due: to nodes that were silent when asked last, or to the others.
+    pub fn ask(&self, silent: bool) {
+        let due = {
+            let mut inner = self.lock();
+            let Inner {
+                to_ask,
+                silent: those,
+                ..
+            } = &mut *inner;
+            let is_due = |action: &mut Action| match action {
+                Action::Ask(to) | Action::Enter(to) => those.contains(to) == silent,
+                _ => false,
+            };
+            to_ask.extract_if(.., is_due).collect::<Vec<_>>()
+        };
+        self.put_questions(due);
+    }
+
+    fn put_questions(&self, due: Vec<Action>) {
+        let (mut calls, mut asked) = (Vec::new(), Vec::new());
+        let mut ticks = ANSWER_TICKS;
+        for action in due {
+            let (to, request, question) = match action {
+                Action::Ask(to) => {
+                    let question = self.with(|membership, now| membership.question(now, &to));
+                    (to, calls::ask_request(&question.question), Some(question))
+                }
+                Action::Enter(to) => {
+                    ticks = ENTER_TICKS;
+                    (to, self.enter_request(), None)
+                }
+                _ => continue,
+            };
+            calls.push((to, request));
+            asked.push(question);
         }
+        if calls.is_empty() {
+            return;
+        }
+        let incarnation = self.me().incarnation;
+        let network = &self.environment.network;
+        network.call_each(&calls, self.ticks(ticks), &mut |place, answer| {
+            let to = &calls[place].0;
+            self.note_silence(to, &answer);
+            match &asked[place] {
+                Some(asked) => self.take_reply(asked, answer),
+                None => self.take_entry(to, incarnation, answer),
+            }
+        });
+    }
+
+    fn note_silence(&self, location: &Location, answer: &Answer) {
+        let silent = matches!(answer, Err(CallError::Silent | CallError::Broken(_)));
+        let silent = silent || matches!(answer, Err(CallError::Local(_)));
+        let mut inner = self.lock();
+        if !silent {
+            inner.silent.remove(location);
+        } else if inner.silent.len() < SILENT_MAX {
+            inner.silent.insert(location.clone());
+        }
+    }
+
+    fn take_reply(&self, asked: &Asked, answer: Answer) {
+        match answer.and_then(|result| calls::read_reply(&result)) {
+            Ok((reply, members)) => self.with(|membership, now| {
+                membership.answered(now, asked, &reply, members.as_deref());
+            }),
+            Err(CallError::Refused) => self.with(|membership, _| membership.unasked(asked)),
+            Err(error) => {
+                if let CallError::Local(cause) = &error {
+                    self.say(cause);
+                }
+                self.with(|membership, _| membership.unanswered(asked));
+            }
+        }
+    }
+
+    /// Calls members that stand in this list. What a refusal or silence says of one is noted.
+    pub fn call_members(
+        &self,
+        calls: &[(Member, Request)],
+        limit: Duration,
+    ) -> Vec<Result<Vec<u8>, CallError>> {
+        if calls.is_empty() {
+            return Vec::new();
+        }
+        let made = self.with(|_, now| now);
+        let to = calls.iter();
+        let to: Vec<_> = to
+            .map(|(member, request)| (member.location.clone(), request.clone()))
+            .collect();
+        let answers = self.environment.network.call_all(&to, limit);
+        for ((member, _), answer) in calls.iter().zip(&answers) {
+            self.note_outcome(member, made, answer);
+        }
+        answers
+    }
+
+    /// Calls a member, as it stands in the view.
+    pub fn call_member(&self, to: &Location, request: &Request, limit: Duration) -> Answer {
+        let member = self.view().get(to).cloned();
+        let member = member.unwrap_or_else(|| Member::original(to.clone()));
+        let mut answers = self.call_members(&[(member, request.clone())], limit);
+        answers.pop().expect("BUG: an answer for each call")
+    }
+
+    /// Notes what a refusal or silence says of a member, as it stood in the view when it was called.
+    pub fn note_outcome(&self, member: &Member, made: Duration, answer: &Answer) {
+        match answer {
+            Err(CallError::Refused) if member.is_ours() => self.with(|membership, _| {
+                membership.refused(&member.location, member.incarnation);
+            }),
+            Err(CallError::Refused) => self.original_refuses(&member.location),
+            Err(CallError::Silent) if member.is_ours() => {
+                self.with(|membership, _| membership.silent(&member.location, made));
+            }
+            _ => {}
+        }
+    }
+
+    /// A member has answered that its lists differ, and which members it has.
+    pub fn differs(&self, with: &Member, members: &[Member]) {
+        self.with(|membership, _| membership.differs(with, members));
+    }
+
+    /// Begins to leave. False: this node never held anything of its own, and is out already.
+    #[must_use]
+    pub fn begin_leaving(&self) -> bool {
+        self.with(|membership, _| membership.leave());
+        self.announce();
+        self.me().state != State::Left
+    }
+
+    /// Says goodbye: this node is no member any more, and everybody is told.
+    pub fn say_goodbye(&self) {
+        self.with(|membership, _| membership.go());
+        self.announce();
+        self.say_goodbye_to_originals();
+    }
+
+    /// Puts the questions that tell of this node's state, and waits for the answers.
+    fn announce(&self) {
+        let due = std::mem::take(&mut self.lock().to_ask);
+        self.put_questions(due);
     }
 }
 
@@ -436,6 +569,3 @@ pub fn one_line(text: &str) -> String {
     }
     line
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,20 +1,19 @@
-//! Living beside nodes of the 2009 original, and answering what they say.
+//! Living beside nodes of the 2009 original: how they are called, and what their calls mean here.
 //!
 //! An original serves one connection at a time, has no time limits, answers no one-way call, and
 //! passes news along a chain: it sends `add` or `remove` to the first member, in name order, that
 //! is in its ring and not among the authorities. So ours tell it everything with everybody as
 //! authority, on a connection for each call, closed at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::net::{CallError, Network};
-use crate::thrift::{Exception, wire};
+use crate::net::{CallError, Network, Request};
+use crate::service::Call;
+use crate::thrift::{Exception, Write, wire};
 
 use super::calls::{EMPTY, News, read_result, single_request};
-use super::member::{Member, State};
-use super::membership::{Change, Pulled};
 use super::{ANSWER_TICKS, EXTENSION, Locator};
 
 /// An original that was added less than this ago and refuses connections is starting: it joins
@@ -30,6 +29,36 @@ const VISIT_TICKS: usize = 20;
 /// How long an original may be busy with somebody else before it is silent.
 const BUSY: Duration = Duration::from_secs(15);
 
+/// How many nodes are remembered that are to be asked what they are, or told of.
+const NAMED_MAX: usize = 64;
+
+/// What this node knows of originals, besides that they are members. Times are of the monotonic clock.
+#[derive(Debug, Default)]
+pub(super) struct Originals {
+    /// To be asked what they are.
+    named: BTreeSet<Location>,
+    added: BTreeMap<Location, Duration>,
+    silent_since: BTreeMap<Location, Duration>,
+    /// Those that have said `remove` of themselves, and may still be handing over.
+    leaving: BTreeMap<Location, Duration>,
+    /// Nodes of ours that originals are to hear have gone.
+    removed: BTreeSet<Location>,
+}
+
+impl Originals {
+    pub fn name(&mut self, location: Location) {
+        if self.named.len() < NAMED_MAX {
+            self.named.insert(location);
+        }
+    }
+
+    pub fn tell_removed(&mut self, location: &Location) {
+        if self.removed.len() < NAMED_MAX {
+            self.removed.insert(location.clone());
+        }
+    }
+}
+
 impl Locator {
     pub(super) fn service_types_of(&self, location: &Location) -> Result<Vec<String>, CallError> {
         let network = &*self.environment.network;
@@ -42,61 +71,67 @@ impl Locator {
         read_result(&result, "get_all", wire::LIST, Location::read_list)
     }
 
-    /// Asks a member that came in by an old call what it is, if that isn't known. One of ours is
-    /// then known as such.
+    fn originals(&self) -> Vec<Location> {
+        let view = self.view();
+        let members = view.members().iter().filter(|member| !member.is_ours());
+        members.map(|member| member.location.clone()).collect()
+    }
+
+    /// Asks a node that is said to be an original what it is. One of ours is then known as such.
     pub fn ask_kind(&self, location: &Location) {
-        let asked = self
-            .membership()
-            .tracks
-            .get(location)
-            .is_none_or(|track| track.asked);
-        if asked {
+        let asked = !self.lock().originals.named.contains(location);
+        if asked || location == self.location() {
+            self.lock().originals.named.remove(location);
             return;
         }
-        let view = self.view();
         match self.service_types_of(location) {
             Ok(types) => {
-                if let Some(track) = self.membership().tracks.get_mut(location) {
-                    track.asked = true;
-                }
-                if types.iter().any(|name| name == EXTENSION) {
-                    for hello in self
-                        .hello(std::slice::from_ref(location))
-                        .into_iter()
-                        .flatten()
-                    {
-                        // Another name for a node that has its own: calls for what it would own
-                        // would come back, and be passed on to it again.
-                        if hello.me.location != *location {
-                            self.take_out(location, &view);
-                        }
-                        self.admit(hello.me);
+                self.lock().originals.named.remove(location);
+                let ours = types.iter().any(|name| name == EXTENSION);
+                self.with(|membership, _| {
+                    if ours {
+                        membership.remove_original(location);
+                        membership.hear_of(location);
+                    } else {
+                        membership.add_original(location.clone());
                     }
-                }
+                });
             }
-            Err(CallError::Refused) => self.refused(location, &view),
+            Err(CallError::Refused) => self.original_refuses(location),
             Err(_) => {}
         }
     }
 
-    /// Whether an original has come so recently that it may not listen yet.
-    pub(super) fn is_starting(&self, location: &Location) -> bool {
+    /// A fresh connection to an original was refused.
+    pub(super) fn original_refuses(&self, location: &Location) {
         let now = self.now();
-        let membership = self.membership();
-        let track = membership.tracks.get(location);
-        track.is_some_and(|track| now.saturating_sub(track.added) < STARTING)
+        let starting = {
+            let mut inner = self.lock();
+            let added = inner.originals.added.get(location);
+            let starting = added.is_some_and(|added| now.saturating_sub(*added) < STARTING);
+            if !starting {
+                inner.originals.named.remove(location);
+            }
+            starting
+        };
+        if !starting {
+            self.drop_original(location);
+        }
+    }
+
+    fn drop_original(&self, location: &Location) {
+        {
+            let mut inner = self.lock();
+            inner.originals.added.remove(location);
+            inner.originals.silent_since.remove(location);
+        }
+        self.with(|membership, _| membership.remove_original(location));
     }
 
     /// Makes this node known to an original, and waits until that one has given it the keys that
-    /// are this node's now. True: it has.
-    pub(super) fn enter_original(&self, original: &Location) -> bool {
-        self.ask_kind(original);
+    /// are this node's now.
+    fn enter_original(&self, original: &Location) {
         let view = self.view();
-        match view.get(original) {
-            None => return true,
-            Some(member) if member.is_ours() => return true,
-            Some(_) => {}
-        }
         let everybody = view.members().iter().map(|member| &member.location);
         let add = single_request("add", News::write(&self.location, everybody), true);
         let network = &self.environment.network;
@@ -104,88 +139,69 @@ impl Locator {
         // It serves one connection after the other: when it answers this, it has acted on that.
         match added.and_then(|_| self.members_of_original(original)) {
             Ok(members) => {
-                for location in members {
-                    self.ask_newcomer(&location);
-                }
-                self.membership()
-                    .pulled
-                    .insert(original.clone(), Pulled::All);
-                true
+                self.hear_of_all(members);
+                self.with(|membership, _| membership.met_original(original));
             }
-            Err(CallError::Refused) => {
-                self.refused(original, &view);
-                true
-            }
-            Err(_) => false,
+            Err(CallError::Refused) => self.original_refuses(original),
+            Err(_) => {}
         }
     }
 
-    /// Takes a node in of which an original says that it is a member, once it has answered.
-    pub(super) fn ask_newcomer(&self, location: &Location) {
-        if self.membership().is_member(location) || *location == self.location {
-            return;
-        }
-        match self.service_types_of(location) {
-            Ok(types) if types.iter().any(|name| name == EXTENSION) => {
-                for hello in self
-                    .hello(std::slice::from_ref(location))
-                    .into_iter()
-                    .flatten()
-                {
-                    if hello.me.state != State::Gone {
-                        self.admit(hello.me);
-                    }
-                }
+    /// An original has these members.
+    fn hear_of_all(&self, members: Vec<Location>) {
+        let view = self.view();
+        let mut inner = self.lock();
+        for location in members {
+            if view.get(&location).is_none() && location != self.location {
+                inner.originals.name(location);
             }
-            Ok(_) => {
-                self.admit(Member::original(location.clone()));
-            }
-            Err(_) => {}
         }
     }
 
     /// Looks after the originals: asks newcomers what they are, and now and then asks an original
     /// for its list. Can take long.
     pub fn look_after_originals(&self) {
-        let (unasked, chosen) = {
-            let membership = self.membership();
-            let unasked = membership.tracks.iter().filter(|(_, track)| !track.asked);
-            let unasked: Vec<_> = unasked.map(|(location, _)| location.clone()).collect();
-            let originals: Vec<_> = membership.others().filter(|m| !m.is_ours()).collect();
-            let turn = self
-                .environment
-                .random
-                .below(VISIT_TICKS * originals.len().max(1));
-            let chosen = originals.get(turn).map(|member| member.location.clone());
-            (unasked, chosen)
-        };
-        for location in unasked {
+        let named = self.lock().originals.named.clone();
+        for location in named {
             self.ask_kind(&location);
         }
-        self.watch_leaving_originals();
-        let Some(location) = chosen else { return };
-        let (asked, view) = (self.now(), self.view());
-        match self.members_of_original(&location) {
-            Ok(members) => {
-                if let Some(track) = self.membership().tracks.get_mut(&location) {
-                    track.silent_since = None;
-                }
-                for location in members {
-                    self.ask_newcomer(&location);
-                }
+        let originals = self.originals();
+        let removed = std::mem::take(&mut self.lock().originals.removed);
+        if originals.is_empty() {
+            return;
+        }
+        for location in removed {
+            if self.view().get(&location).is_none() {
+                self.notify(&self.tell_originals("remove", &location));
             }
-            Err(CallError::Refused) => self.refused(&location, &view),
+        }
+        let unmet: Vec<_> =
+            self.with(|membership, _| membership.unmet_originals().cloned().collect());
+        for original in unmet {
+            self.enter_original(&original);
+        }
+        self.watch_leaving_originals();
+        let turn = self.environment.random.below(VISIT_TICKS * originals.len());
+        if let Some(location) = originals.get(turn) {
+            self.visit(location);
+        }
+    }
+
+    fn visit(&self, location: &Location) {
+        let asked = self.now();
+        match self.members_of_original(location) {
+            Ok(members) => {
+                self.lock().originals.silent_since.remove(location);
+                self.hear_of_all(members);
+            }
+            Err(CallError::Refused) => self.original_refuses(location),
             Err(_) => {
-                self.note_silence(&location, asked);
-                let since = {
-                    let membership = self.membership();
-                    membership
-                        .tracks
-                        .get(&location)
-                        .and_then(|track| track.silent_since)
-                };
-                if since.is_some_and(|since| self.now().saturating_sub(since) >= DEAF) {
-                    self.drop_members(&[location], &view);
+                let mut inner = self.lock();
+                let silent = &mut inner.originals.silent_since;
+                let since = *silent.entry(location.clone()).or_insert(asked);
+                drop(inner);
+                if self.now().saturating_sub(since) >= DEAF {
+                    self.drop_original(location);
                 }
             }
         }
@@ -193,120 +209,143 @@ impl Locator {
 
     /// Whether an original that has said `remove` of itself may still be handing its keys over.
     pub fn originals_are_leaving(&self) -> bool {
-        !self.membership().leaving_originals.is_empty()
+        !self.lock().originals.leaving.is_empty()
     }
 
     /// While it hands over, its port accepts connections that it never serves; then it refuses.
     fn watch_leaving_originals(&self) {
-        let leaving = self.membership().leaving_originals.clone();
+        let leaving = self.lock().originals.leaving.clone();
         for (location, since) in leaving {
             let ping = single_request("ping", EMPTY.to_vec(), false);
             let network = &self.environment.network;
             let answer = network.call(&location, &ping, self.ticks(ANSWER_TICKS));
             let long = self.now().saturating_sub(since) > DEAF;
             if long || matches!(answer, Err(CallError::Refused)) {
-                self.membership().leaving_originals.remove(&location);
+                self.lock().originals.leaving.remove(&location);
             }
         }
     }
 
-    /// Waits until every original has acted on what it was sent: each answers a `ping`.
-    pub(super) fn wait_for_originals(&self) {
-        let view = self.view();
-        let originals = view.members().iter().filter(|member| !member.is_ours());
-        let ping = |member: &Member| {
+    /// Tells the originals that this node has gone, and waits until each has acted on it: it answers a
+    /// `ping`.
+    pub(super) fn say_goodbye_to_originals(&self) {
+        self.notify(&self.tell_originals("remove", &self.location));
+        let ping = |location| {
             let request = single_request("ping", EMPTY.to_vec(), false);
-            (member.location.clone(), request)
+            (location, request)
         };
-        let pings: Vec<_> = originals.map(ping).collect();
+        let pings: Vec<_> = self.originals().into_iter().map(ping).collect();
         if !pings.is_empty() {
             // One that doesn't answer is told of nothing more.
             let _ = self.environment.network.call_all(&pings, BUSY);
         }
     }
 
-    /// `join`: only originals, and scripts, say this. The newcomer may not listen yet.
-    pub(super) fn on_join(&self, location: &Location, done: &dyn Fn()) {
-        let new = self.admit_unasked(location);
-        done();
-        if new {
-            let mut notices = self.tell_originals("add", location);
-            notices.extend(self.tell_ours(&self.news("add", location)));
-            self.notify(&notices, ANSWER_TICKS);
+    /// `join`, `add` and `remove`: what originals, and scripts, say.
+    pub(super) fn on_news(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
+        let news = News::read(call.arguments)?;
+        match call.method {
+            b"remove" => self.on_remove(&news.location, &news.authorities),
+            _ => self.on_add(&news.location),
         }
-    }
-
-    /// `add`: from an original's chain, from one of ours that was told by an original, or from a
-    /// script.
-    pub(super) fn on_add(&self, news: News, done: &dyn Fn()) {
-        self.admit_unasked(&news.location);
-        done();
-        self.pass_on("add", news);
-    }
-
-    /// Until it is asked, a node is taken for an original: the mover asks, and serves it.
-    fn admit_unasked(&self, location: &Location) -> bool {
-        if *location == self.location {
-            return false;
-        }
-        let change = {
-            let now = self.now();
-            let mut membership = self.membership();
-            let known = membership.is_member(location);
-            if known {
-                Change::None
-            } else {
-                membership.admit(Member::original(location.clone()), now)
+        (call.done)();
+        match call.method {
+            // The newcomer may not listen yet.
+            b"join" => {
+                let mut notices = self.tell_originals("add", &news.location);
+                let add = self.news("add", &news.location);
+                let ours = self.view();
+                let ours = ours.members().iter().filter(|member| {
+                    member.is_ours()
+                        && member.location != self.location
+                        && member.location != news.location
+                });
+                notices.extend(ours.map(|member| (member.location.clone(), add.clone())));
+                self.notify(&notices);
             }
-        };
-        self.note_admitted(location, change)
-    }
-
-    /// `remove`, from an original or a script. Of one of ours it is not believed: it is asked.
-    pub(super) fn on_remove(&self, news: News, done: &dyn Fn()) {
-        let location = &news.location;
-        if *location == self.location {
-            self.come_back(&news);
-        } else if self.view().get(location).is_some_and(Member::is_ours) {
-            self.on_suspect(std::slice::from_ref(location));
-        } else if self.view().get(location).is_some() {
-            // The other originals first: what they are asked for as soon as this one is out they
-            // would else ask of it, while it waits for them.
-            self.notify(&self.tell_originals("remove", location), ANSWER_TICKS);
-            let now = self.now();
-            self.membership()
-                .leaving_originals
-                .insert(location.clone(), now);
-            self.take_out(location, &self.view());
+            b"add" => self.pass_on("add", &news),
+            _ => self.pass_on("remove", &news),
         }
-        done();
-        self.pass_on("remove", news);
+        result.write_stop();
+        Ok(())
     }
 
-    /// Somebody says that this node has gone. If it was an original, it has to be told again.
-    fn come_back(&self, news: &News) {
-        let view = self.view();
-        if view
-            .get(&self.location)
-            .is_none_or(|me| me.state == State::Leaving)
-        {
+    /// Until it is asked, a node is taken for an original: the mover asks.
+    fn on_add(&self, location: &Location) {
+        if *location == self.location || self.view().get(location).is_some() {
             return;
         }
-        let mut membership = self.membership();
-        for teller in &news.authorities {
-            if view.get(teller).is_some_and(|member| !member.is_ours()) {
-                membership.pulled.remove(teller);
+        let now = self.now();
+        {
+            let mut inner = self.lock();
+            let originals = &mut inner.originals;
+            originals.name(location.clone());
+            if originals.added.len() < NAMED_MAX {
+                originals.added.insert(location.clone(), now);
             }
         }
-        let wall = self.wall();
-        membership.refill(wall);
-        drop(membership);
-        self.changed();
+        self.with(|membership, _| membership.add_original(location.clone()));
+    }
+
+    /// Of one of ours that is not believed: it is asked.
+    fn on_remove(&self, location: &Location, tellers: &[Location]) {
+        let view = self.view();
+        if *location == self.location {
+            // If it was an original that says so, that one has to be told again.
+            self.with(|membership, _| {
+                let tellers = tellers.iter();
+                tellers.for_each(|teller| membership.meet_again(teller));
+            });
+            self.wake_work();
+            return;
+        }
+        match view.get(location) {
+            Some(member) if member.is_ours() => {
+                self.with(|membership, _| membership.suspect(std::slice::from_ref(location)));
+            }
+            Some(_) => {
+                // The other originals first: what they are asked for as soon as this one is out they
+                // would else ask of it, while it waits for them.
+                self.notify(&self.tell_originals("remove", location));
+                let now = self.now();
+                let mut inner = self.lock();
+                if inner.originals.leaving.len() < NAMED_MAX {
+                    inner.originals.leaving.insert(location.clone(), now);
+                }
+                drop(inner);
+                self.drop_original(location);
+            }
+            None => {}
+        }
+    }
+
+    /// `add` or `remove`, with everybody as authority: one that gets it has nobody to pass it on to, so
+    /// no stuck one can end the news.
+    fn news(&self, method: &'static str, about: &Location) -> Request {
+        let view = self.view();
+        let everybody = view.members().iter().map(|member| &member.location);
+        single_request(method, News::write(about, everybody), true)
+    }
+
+    /// That for each original but one.
+    fn tell_originals(&self, method: &'static str, about: &Location) -> Vec<(Location, Request)> {
+        let originals = self.originals().into_iter();
+        let originals = originals.filter(|original| original != about);
+        let news = self.news(method, about);
+        originals.map(|location| (location, news.clone())).collect()
+    }
+
+    /// Sends what wants no answer but that it has arrived.
+    fn notify(&self, notices: &[(Location, Request)]) {
+        if !notices.is_empty() {
+            let limit = self.ticks(ANSWER_TICKS);
+            let _ = self.environment.network.call_all(notices, limit);
+        }
     }
 
     /// Passes a piece of news on as originals expect: to the first member, in name order, that is
     /// no authority yet. Among ours everybody is, so this ends there.
-    fn pass_on(&self, method: &'static str, news: News) {
+    fn pass_on(&self, method: &'static str, news: &News) {
         let told: BTreeSet<_> = news.authorities.iter().collect();
         let view = self.view();
         let others = view.members().iter().map(|member| &member.location);

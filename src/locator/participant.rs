@@ -1,49 +1,47 @@
 //! What a service on the locator has to be, and the least of them: nothing but the locator.
 
-use std::sync::Arc;
-
 use crate::location::Location;
+use crate::membership::{Member, State, View};
 use crate::service::{Call, Order, Service};
 use crate::thrift::Exception;
 
-use super::calls::{Item, ItemList};
-use super::view::View;
 use super::{EXTENSION, Locator};
+
+/// What a service has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// All items.
+    pub items: usize,
+    /// Those of which this node is no replica, or of which it isn't known yet.
+    pub elsewhere: usize,
+    /// How many others have confirmed since the start of this node: by that a leaver sees that it goes on.
+    pub confirmed: usize,
+}
 
 /// What a service on the locator adds to it. All methods may be called from many threads.
 pub trait Application: Send + Sync {
-    /// Puts items that `newcomer` should hold by `view` into `items`, some megabytes at most, from where
-    /// `cursor` says (empty: the beginning). The answer are the cursors of what is behind them, few, and
-    /// none behind a page without items.
-    fn page(
-        &self,
-        view: &View,
-        newcomer: &Location,
-        cursor: &[u8],
-        items: &mut ItemList,
-    ) -> Vec<Vec<u8>> {
-        let _ = (view, newcomer, cursor, items);
-        Vec::new()
+    /// For each of these nodes, digests of what both it and this node should hold by `view`, range by range of
+    /// the service's own; equal digests, equal items.
+    fn digests(&self, view: &View, others: &[Location]) -> Vec<Vec<u64>> {
+        let _ = view;
+        vec![Vec::new(); others.len()]
     }
 
-    /// Takes in an item that another node has.
-    fn accept(&self, item: &Item<'_>) {
-        let _ = item;
-    }
-
-    /// Everything has been pulled: whether this node may count as full. False: it is to be asked again.
-    fn settle(&self) -> bool {
+    /// Gives that node what it lacks in the ranges with these numbers, and takes what it has, while both
+    /// have the lists with the digest `shared`. True: each has what the other had, nothing was refused.
+    fn exchange(&self, with: &Member, shared: u64, ranges: &[usize]) -> bool {
+        let _ = (with, shared, ranges);
         true
     }
 
-    /// This node is full: `view` is the first in which this node is full.
-    fn filled(&self, view: &Arc<View>) {
-        let _ = view;
+    /// Gives what this node need not hold to those that should, and forgets it once they have it. True: nothing
+    /// of that is left.
+    fn give(&self) -> bool {
+        true
     }
 
-    /// Items held, items not known to be with all their holders, and whether a move is due.
-    fn items(&self) -> (usize, usize, bool) {
-        (0, 0, false)
+    fn held(&self) -> Held {
+        Held::default()
     }
 }
 
@@ -51,11 +49,17 @@ pub trait Application: Send + Sync {
 pub trait Participant: Service + Application + Sized + 'static {
     fn locator(&self) -> &Locator;
 
-    /// What can take long, as far as there is any; called by the node's mover after each change of
-    /// the view, and at the interval of the ticks.
+    /// What can take long, as far as there is any; called by one thread of the node, whenever
+    /// something has changed, and at the interval of the ticks.
     fn work(&self) {
-        self.locator().fill(self);
         self.locator().look_after_originals();
+        self.locator().settle(self);
+        // After the goodbye `leave` gives, once the originals have heard it.
+        let view = self.locator().view().digest();
+        if self.locator().me().state != State::Left && self.give() {
+            self.locator()
+                .with(|membership, _| membership.brought(view));
+        }
     }
 
     /// Hands over and says goodbye, while the node still serves. The answer is the number of items that
@@ -64,8 +68,7 @@ pub trait Participant: Service + Application + Sized + 'static {
     /// # Errors
     /// The number of items that were not taken, though there was somebody.
     fn leave(&self) -> Result<usize, usize> {
-        self.locator().say_goodbye();
-        Ok(0)
+        self.locator().leave(self)
     }
 }
 

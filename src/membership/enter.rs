@@ -25,7 +25,7 @@ pub struct Search {
     /// The one to ask at the next tick; otherwise all are.
     preferred: Option<Location>,
     /// The tick at which this node followed a referral: one a tick, as two views may refer to each other.
-    referred: u64,
+    referred: Option<u64>,
     /// Contacts whose answer has not come yet.
     asking: BTreeSet<Location>,
     began: u64,
@@ -285,10 +285,10 @@ impl Membership {
             Entry::Refer(to) if to == self.location => {}
             Entry::Refer(to) => {
                 search.contacts.insert(to.clone(), Contact::Unheard(tick));
-                if search.referred == tick {
+                if search.referred == Some(tick) {
                     search.preferred = Some(to);
                 } else {
-                    search.referred = tick;
+                    search.referred = Some(tick);
                     if search.asking.insert(to.clone()) {
                         self.actions.push(Action::Enter(to));
                     }
@@ -371,12 +371,14 @@ impl Membership {
             return;
         }
         let contacts: Vec<_> = search.contacts.keys().cloned().collect();
-        // What it had lost is there, and gets what it has.
+        // What it had lost is there, and gets what it has; or was lost to those as well, who know what went
+        // with it.
         let holds = |name: &Location| {
             let mut members = members.iter();
             members.any(|m| m.location == *name && m.state.holds_all())
+                || lost.iter().any(|(other, _)| other == name)
         };
-        self.missing.retain(|name| !holds(name));
+        self.missing.retain(|name, _| !holds(name));
         self.life = if search.returning {
             Life::Returning { leaves: false }
         } else {

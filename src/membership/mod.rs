@@ -1,8 +1,7 @@
 //! Who is in the network, as one node knows it: a state machine without a lock, a call or a clock.
 //!
-//! Events come in with the time at which they happen, actions go out, and somebody else carries them out.
-//! It knows no keys and no sockets. The nodes don't run on it yet: [`crate::locator`] has a list of members of its
-//! own, which this is to replace. The model in `tests/model.rs` does.
+//! Events come in with the time at which they happen, actions go out, and [`crate::locator`] carries them
+//! out. It knows no keys and no sockets.
 //!
 //! Invariants:
 //!
@@ -152,7 +151,7 @@ pub struct Membership {
     /// The last view under which this node had nothing left to compare, and the full members that have been
     /// lost since.
     safe: Arc<View>,
-    missing: BTreeSet<Location>,
+    missing: BTreeMap<Location, i64>,
     /// Lives that ended in good order, the last ones: a node that missed a goodbye hears of it.
     left: VecDeque<Member>,
     named: Vec<Named>,
@@ -192,7 +191,7 @@ impl Membership {
             peers: BTreeMap::new(),
             lost: BTreeMap::new(),
             safe: Arc::default(),
-            missing: BTreeSet::new(),
+            missing: BTreeMap::new(),
             left: VecDeque::new(),
             named: Vec::new(),
             brought: 0,
@@ -431,7 +430,7 @@ impl Membership {
         } else {
             let left = self.left.iter().any(|left| left.is_life_of(&member));
             if member.state == State::Full && !left && self.missing.len() < LOST_MAX {
-                self.missing.insert(location.clone());
+                self.missing.insert(location.clone(), member.incarnation);
             }
             self.remember_lost(location.clone(), member.incarnation);
             // The others hear of it; and those behind a cut link are found silent together.

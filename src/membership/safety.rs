@@ -26,14 +26,14 @@ impl Membership {
             return Vec::new();
         }
         let members = self.safe.members();
-        let is_missing = |place: &usize| self.missing.contains(&members[*place].location);
+        let is_missing = |place: &usize| self.missing.contains_key(&members[*place].location);
         let gone = self.safe.lists(copies).any(|list| {
             let mut full = list
                 .iter()
                 .filter(|place| members[**place].state == State::Full);
             full.clone().next().is_some() && full.all(is_missing)
         });
-        let missing = self.missing.iter().filter(|_| gone);
+        let missing = self.missing.keys().filter(|_| gone);
         missing.cloned().collect()
     }
 
@@ -53,7 +53,7 @@ impl Membership {
     /// That life has ended in good order: nothing went with it.
     pub(super) fn note_left(&mut self, member: &Member) {
         if !self.left.iter().any(|left| left.is_life_of(member)) {
-            if self.lost.get(&member.location) == Some(&member.incarnation) {
+            if self.missing.get(&member.location) == Some(&member.incarnation) {
                 self.missing.remove(&member.location);
             }
             if self.left.len() == LEFT_MAX {

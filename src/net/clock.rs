@@ -1,7 +1,5 @@
 //! The machine's clocks.
 
-#[cfg(test)]
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -42,30 +40,6 @@ impl Clock for SystemClock {
 
     fn pause(&self, time: Duration) {
         thread::sleep(time);
-    }
-}
-
-/// The machine's clocks, of which the wall's can be set.
-#[cfg(test)]
-#[derive(Default)]
-pub(crate) struct Settable {
-    machine: SystemClock,
-    /// In microseconds.
-    pub ahead: AtomicI64,
-}
-
-#[cfg(test)]
-impl Clock for Settable {
-    fn now(&self) -> Duration {
-        self.machine.now()
-    }
-
-    fn wall(&self) -> i64 {
-        self.machine.wall() + self.ahead.load(Ordering::Relaxed)
-    }
-
-    fn pause(&self, time: Duration) {
-        self.machine.pause(time);
     }
 }
 

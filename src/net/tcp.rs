@@ -31,6 +31,13 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// More than this may fill the peer's buffers, so its writing may have to wait for the peer.
 const QUICK_BYTES_MAX: usize = 64 << 10;
 
+/// Each byte that moves puts a limit off: silence is no byte for so long, not a slow link. In bytes a second.
+pub const BYTES_BUY: u32 = 64 << 10;
+
+/// What has been written may lie in buffers for so long: 4 MiB, the most that Linux gives a connection
+/// unless told otherwise, at 10 Mbit/s.
+const BUFFERED: Duration = Duration::from_secs(4);
+
 /// Time limits are rounded up to this, so that the next call finds the one that it wants set.
 const LIMIT_STEP: Duration = Duration::from_millis(10);
 
@@ -84,10 +91,13 @@ struct Job<'a> {
 }
 
 /// How long answers are waited for.
+#[derive(Clone, Copy)]
 struct Patience {
     deadline: Instant,
-    /// With each answer that has come it begins anew, and is so long.
-    anew: Option<Duration>,
+    /// So long no byte may move.
+    limit: Duration,
+    /// With each answer that has come it begins anew.
+    anew: bool,
 }
 
 enum Failure {
@@ -116,7 +126,7 @@ impl Network for TcpNetwork {
         take: &mut dyn FnMut(usize, Answer),
     ) {
         let mut patience = Patience::new(limit);
-        patience.anew = Some(limit);
+        patience.anew = true;
         self.exchange_all(calls, &mut patience, take);
     }
 
@@ -173,19 +183,26 @@ impl TcpNetwork {
         patience: &mut Patience,
         take: &mut dyn FnMut(usize, Answer),
     ) -> Vec<&'a Group<'a>> {
-        let deadline = patience.deadline;
-        let send = |job: Job<'a>| (job.group, self.send(job, deadline));
+        let start = *patience;
+        let send = |job: Job<'a>| {
+            let group = job.group;
+            (group, self.send(job, start))
+        };
         let (quick, slow): (Vec<_>, Vec<_>) = jobs.partition(Job::is_quick);
         let mut sent: Vec<_> = quick.into_iter().map(send).collect();
         sent.extend(side_by_side(slow, send));
         let mut stale = Vec::new();
-        for (group, link) in sent {
+        for (_, until) in sent.iter().flat_map(|(_, sent)| sent) {
+            patience.deadline = patience.deadline.max(*until);
+        }
+        for (group, sent) in sent {
             let mut taken = 0;
             let mut count = |place, answer| {
                 taken += 1;
                 take(place, answer);
             };
-            let received = link.and_then(|link| self.receive(group, link, patience, &mut count));
+            let received =
+                sent.and_then(|(link, _)| self.receive(group, link, patience, &mut count));
             match received {
                 Ok(()) => {}
                 Err(Failure::Stale) => stale.push(group),
@@ -199,15 +216,18 @@ impl TcpNetwork {
         stale
     }
 
-    fn send(&self, job: Job<'_>, deadline: Instant) -> Result<Link, Failure> {
+    /// Writes all requests of a group. The answer: the connection, and until when the answers are waited for.
+    fn send(&self, job: Job<'_>, mut patience: Patience) -> Result<(Link, Instant), Failure> {
         let Job { group, link } = job;
         let mut link = match link {
             Some(link) => link,
-            None => self.connect(group, deadline).map_err(Failure::Final)?,
+            None => self
+                .connect(group, patience.deadline)
+                .map_err(Failure::Final)?,
         };
         let bytes = group.encode(link.sequence);
-        match link.write_all(&bytes, deadline) {
-            Ok(()) => Ok(link),
+        match link.write_all(&bytes, &mut patience) {
+            Ok(()) => Ok((link, patience.deadline)),
             Err(error) => Err(self.fail(group, &link, failure_of(&error))),
         }
     }
@@ -225,7 +245,7 @@ impl TcpNetwork {
             let answer = if request.oneway {
                 Ok(vec![0])
             } else {
-                self.read_answer(&mut incoming, &mut link, request.method, patience.deadline)
+                self.read_answer(&mut incoming, &mut link, request.method, patience)
             };
             match answer {
                 Ok(_) | Err(CallError::Exception(_)) => {
@@ -248,7 +268,7 @@ impl TcpNetwork {
         incoming: &mut Incoming,
         link: &mut Link,
         method: &str,
-        deadline: Instant,
+        patience: &mut Patience,
     ) -> Answer {
         let broken = |cause: &str| CallError::Broken(cause.to_owned());
         loop {
@@ -257,9 +277,12 @@ impl TcpNetwork {
                 Ok(None) => {}
                 Err(error) => return Err(CallError::Broken(error.to_string())),
             }
-            match link.read(incoming, deadline) {
+            match link.read(incoming, patience.deadline) {
                 Ok(0) => return Err(broken("closed before the answer")),
-                Ok(_) => link.doubtful = false,
+                Ok(count) => {
+                    link.doubtful = false;
+                    patience.buy(count, Duration::ZERO);
+                }
                 Err(error) => return Err(failure_of(&error)),
             }
         }
@@ -329,14 +352,23 @@ impl Patience {
     fn new(limit: Duration) -> Self {
         Patience {
             deadline: Instant::now() + limit,
-            anew: None,
+            limit,
+            anew: false,
         }
     }
 
     fn renew(&mut self) {
-        if let Some(limit) = self.anew {
-            self.deadline = Instant::now() + limit;
+        if self.anew {
+            self.deadline = Instant::now() + self.limit;
         }
+    }
+
+    /// For bytes that have moved. The next ones may take no longer than one limit, and what those
+    /// that were written and have not arrived take.
+    fn buy(&mut self, bytes: usize, buffered: Duration) {
+        let bought = self.deadline + Duration::from_secs(bytes as u64) / BYTES_BUY;
+        let most = Instant::now() + self.limit + buffered;
+        self.deadline = self.deadline.max(bought.min(most));
     }
 }
 
@@ -367,12 +399,16 @@ impl Pools {
 }
 
 impl Link {
-    fn write_all(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    fn write_all(&mut self, mut bytes: &[u8], patience: &mut Patience) -> io::Result<()> {
         // Not `write_all` of the stream: a peer that reads now and then would get the time anew.
         while !bytes.is_empty() {
-            self.wait_until(deadline)?;
-            match (&*self.stream).write(bytes) {
-                Ok(count) => bytes = &bytes[count..],
+            self.wait_until(patience.deadline)?;
+            // Not all at once: a write that gets stuck says how far it came only at the deadline.
+            match (&*self.stream).write(&bytes[..bytes.len().min(QUICK_BYTES_MAX)]) {
+                Ok(count) => {
+                    bytes = &bytes[count..];
+                    patience.buy(count, BUFFERED);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

@@ -23,7 +23,7 @@ locator, diststore, peer = (
     for name in ["locator", "diststore", "peer"]
 )
 
-PROGRAMS = {"storeserver": ("diststore.Store", [diststore.Store, peer.Holder]),
+PROGRAMS = {"storeserver": ("diststore.Store", [diststore.Store, peer.Replica]),
             "location": ("locator.Locator", [locator.Locator, peer.Peer])}
 METHODS = [(program, service, method)
            for program, (_, services) in PROGRAMS.items()
@@ -35,10 +35,12 @@ def arguments(program, address):
     """A sensible value for each argument name of the IDL. The caller is a location where nobody is."""
     location = locator.Location(address, 9999)
     item = peer.Item(key=b"k", version=int(time.time() * 1e6), value=b"v")
-    return {"location": location, "locations": [location], "authorities": [location], "key": b"k", "value": b"v",
-            "item": item, "items": [item], "looking": False,
-            "me": peer.Member(location, peer.State.FILLING, int(time.time() * 1e6)), "digest": 0, "counted": False,
-            "replicas": 2, "service_type": PROGRAMS[program][0], "cursor": b"", "names": 0}
+    member = peer.Member(location, peer.State.OUTSIDE, 2)
+    return {"location": location, "authorities": [location], "key": b"k", "value": b"v", "items": [item],
+            "me": member, "candidate": member, "you": peer.Standing(), "lease": 0, "digest": 0,
+            "side": peer.Side(0, location, False), "replicas": 2, "service_type": PROGRAMS[program][0], "tick_millis": 500,
+            "version": peer.VERSION, "shared": 0, "digests": [], "exchanged": False, "put": False, "range": 0,
+            "after": b"", "upto": b"", "above": 0, "view": 0}
 
 
 def encode(value):
@@ -111,6 +113,7 @@ def test_status_speaks_of_the_node_itself(network):
         status = decode(peer.Peer.status_result(), answer.bytes[len(message(REPLY, "status", 0, b"")) :]).success
         assert (status.me.location.address, status.me.location.port) == (address.encode(), port)
         assert (status.replicas, status.members, status.items) == (2, 1, 0)
-        assert (status.me.state, status.agreed, status.moving) == (peer.State.FULL, True, False)
+        assert (status.me.state, status.settled, status.elsewhere) == (peer.State.FULL, True, 0)
+        assert (status.full, status.missing) == (1, [])
 
     until("the node is full", check)

@@ -51,7 +51,8 @@ fn must_go_on_listening_when_calls_to_others_have_taken_the_descriptors() {
     let keys = (0..).map(|number| format!("key {number}"));
     let keys: Vec<_> = keys.filter(of_the_other).take(CALLS).collect();
     let before = descriptors(&node);
-    // None of these calls finds a connection that another one has done with.
+    // Few of these calls find a connection that another one, or a question, has done with.
+    const KEPT: usize = 4;
     other.process.signal("STOP");
     thread::scope(|scope| {
         let put = |key: &'_ String| put(&network(), at, key.as_bytes(), b"value").map(drop);
@@ -60,7 +61,7 @@ fn must_go_on_listening_when_calls_to_others_have_taken_the_descriptors() {
             .map(|key| scope.spawn(move || put(key)))
             .collect();
         wait_until(SECONDS, "all calls are on their way", || {
-            descriptors(&node) >= before + 2 * CALLS
+            descriptors(&node) + KEPT >= before + 2 * CALLS
         });
         other.process.signal("CONT");
         puts.into_iter()

@@ -16,7 +16,7 @@ fn must_take_ipv6_addresses_as_people_write_them() {
         println!("not shown: this machine has no ::1: {error}");
         return;
     }
-    let first = Node::start(Command::new(STORESERVER).args(["-a", "[::1]"]));
+    let first = Node::start(Command::new(STORESERVER).args(["-a", "[::1]", "--replicas", "1"]));
     assert!(
         first
             .process
@@ -36,7 +36,14 @@ fn must_take_ipv6_addresses_as_people_write_them() {
         let status = run(LOCATION, &["--status", "-h", peer], LONG);
         let out = String::from_utf8(status.stdout).unwrap();
         assert_eq!(out, "[::1]:9900 full, 1 member, 1 key\n", "{peer}");
-        let node = Node::start(Command::new(STORESERVER).args(["-a", "::1", "-h", peer]));
+        let node = Node::start(Command::new(STORESERVER).args([
+            "-a",
+            "::1",
+            "-h",
+            peer,
+            "--replicas",
+            "1",
+        ]));
         assert!(
             node.process
                 .has_said("Starting the server at [::1]:9901...")
@@ -55,7 +62,8 @@ fn must_take_ipv6_addresses_as_people_write_them() {
     let port = run(STOREGET, &["-h", "::1", "-p", "9900", "key"], LONG);
     assert_eq!(port.stdout, b"value 3\n");
     // Found on its own address.
-    let found = Node::start(Command::new(STORESERVER).args(["-a", "::1", "-p", "9950"]));
+    let found =
+        Node::start(Command::new(STORESERVER).args(["-a", "::1", "-p", "9950", "--replicas", "1"]));
     settle(&[&first, &found]);
     let status = run(LOCATION, &["--status", "-a", "[::1]"], LONG);
     assert!(status.status.success());

@@ -57,7 +57,7 @@ fn must_say_that_its_output_was_lost() {
 /// Python's `DEVNULL`, and what daemons do: a null device that is open for reading, too.
 #[test]
 fn must_take_any_null_device_for_an_open_output() {
-    let node = Node::store(&own_address(), &[]);
+    let node = Node::store(&own_address(), &["--replicas", "1"]);
     settle(&[&node]);
     let at = &**node.location.name();
     for redirection in [">/dev/null", "1<>/dev/null"] {
@@ -68,7 +68,7 @@ fn must_take_any_null_device_for_an_open_output() {
 
 #[test]
 fn must_keep_quiet_when_nobody_reads_any_more() {
-    let node = Node::store(&own_address(), &[]);
+    let node = Node::store(&own_address(), &["--replicas", "1"]);
     settle(&[&node]);
     let at = &**node.location.name();
     let at: &[&str] = &["-h", at];

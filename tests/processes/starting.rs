@@ -1,38 +1,21 @@
 //! Starting: ports, discovery, many at once.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read, Write as _};
+use std::net::TcpListener;
 use std::process::Command;
-use std::thread;
 
-use thrifty_p2p::locator::{EMPTY, single_request, write_location};
+use thrifty_p2p::locator::{News, single_request};
 use thrifty_p2p::net::Network;
 use thrifty_p2p::thrift::{Write, wire};
 
 use crate::running::{
-    CALL_LIMIT, LOCATION, LONG, Node, Process, STORESERVER, get, members, network, own_address,
-    put, settle, wait_until,
+    CALL_LIMIT, LOCATION, Node, Process, STORESERVER, get, members, network, own_address, put,
+    settle,
 };
 
 fn locator(address: &str) -> Node {
     Node::start(Command::new(LOCATION).args(["-a", address]))
-}
-
-/// Answers a call with these, whatever it asks.
-fn answer_types(stream: &mut TcpStream, types: &[&[u8]]) -> io::Result<()> {
-    // The header of a CALL in one piece; that of the REPLY differs in its last byte of four.
-    let mut message = vec![0; 100];
-    let length = stream.read(&mut message)?;
-    message.truncate(length.saturating_sub(1));
-    message[3] = 2;
-    message.write_field(wire::LIST, 0);
-    message.write_list(wire::STRING, types.len());
-    for name in types {
-        message.write_bytes(name);
-    }
-    message.write_stop();
-    stream.write_all(&message)
 }
 
 #[test]
@@ -117,9 +100,18 @@ fn regression_must_look_again_when_the_node_found_has_gone() {
     let listener = TcpListener::bind((&*address, 9900)).unwrap();
     let started = Process::start(Command::new(STORESERVER).args(["-a", &address]));
     let (mut stream, _) = listener.accept().unwrap();
+    // The header of a CALL in one piece; that of the REPLY differs in its last byte of four.
+    let mut message = vec![0; 100];
+    let length = stream.read(&mut message).unwrap();
+    message.truncate(length - 1);
+    message[3] = 2;
+    message.write_field(wire::LIST, 0);
+    message.write_list(wire::STRING, 2);
+    message.write_bytes(b"diststore.Store");
+    message.write_bytes(b"thrifty.Peer");
+    message.write_stop();
     drop(listener);
-    let types: [&[u8]; 2] = [b"diststore.Store", b"thrifty.Peer"];
-    answer_types(&mut stream, &types).unwrap();
+    stream.write_all(&message).unwrap();
     let node = Node::serving(started);
     settle(&[&node]);
     assert!(node.process.has_said("Initiating the network..."));
@@ -153,7 +145,7 @@ fn regression_must_take_another_name_of_its_own_for_no_other_node() {
     let node = Node::store(&own_address(), &["--replicas", "1"]);
     settle(&[&node]);
     let alias = node.location.name().replacen("127.", "0x7f.", 1);
-    let add = write_location(&alias.parse().unwrap());
+    let add = News::write(&alias.parse().unwrap(), [].iter());
     let network = network();
     let add = single_request("add", add, false);
     network.call(&node.location, &add, CALL_LIMIT).unwrap();
@@ -221,39 +213,4 @@ fn must_be_one_network_if_two_are_told_to_join_each_other() {
         };
         settle(&nodes.each_ref());
     }
-}
-
-/// The peer never comes; told to end, a node doesn't wait for it any more.
-#[test]
-fn must_end_when_told_while_it_waits_for_its_peer() {
-    let (own, address) = (own_address(), own_address());
-    let peer = format!("{address}:9900");
-    let start = || Node::store(&own, &["-h", &peer]);
-    // Once it has given up, it complains and ends with 2.
-    for signal in ["TERM", "INT", "HUP"] {
-        start().leave(signal);
-    }
-    let mut node = start();
-    let die = single_request("die", EMPTY.to_vec(), false);
-    network().call(&node.location, &die, CALL_LIMIT).unwrap();
-    node.left();
-}
-
-/// What it finds looks like a store and can't say who its members are.
-#[test]
-fn must_end_when_told_while_it_looks_for_a_network() {
-    let address = own_address();
-    let stranger = TcpListener::bind((&*address, 9900)).unwrap();
-    // It ends with the test program.
-    thread::spawn(move || {
-        for mut stream in stranger.incoming().flatten() {
-            // Whether it is read is the other's business.
-            let _ = answer_types(&mut stream, &[b"diststore.Store"]);
-        }
-    });
-    let node = Node::store(&address, &[]);
-    wait_until(LONG, "it has found it", || {
-        node.process.has_said("Joining the network...")
-    });
-    node.leave("TERM");
 }

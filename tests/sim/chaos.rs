@@ -97,19 +97,22 @@ impl Chaos {
             return false;
         };
         let began = world.history().next_event();
-        let safe = world.subject.says_safe(&world.client(), at);
+        let safe = world.subject.says_safe(&world.client(), at).is_ok();
         world
             .scheduler
             .trace(format_args!("{at} says safe: {safe}"));
         let excused = self.stage.incomplete.load(Ordering::Relaxed);
-        if let Err(why) = world.is_copied(began, self.stage.plan.replicas)
+        let plan = &self.stage.plan;
+        if let Err(why) = world.is_copied(began, plan.replicas, plan.promise())
             && safe
             && !excused
         {
             let failure = format!("{at} says that all is safe, and it is not: {why}");
             world.scheduler.fail(failure);
         }
-        safe
+        // What a node says of its side of a cut says nothing of the other side: who is killed on both may
+        // be more than either knows.
+        safe && (plan.class != Class::Everything || world.agreed().is_ok())
     }
 
     fn up(&self) -> Vec<Location> {

@@ -307,6 +307,7 @@ impl Stage {
     /// What `location --status` says, asked at a node.
     pub fn says_safe(&self, at: usize) -> bool {
         let safe = self.world.subject.says_safe(&*self.net, &location(at));
+        let safe = safe.is_ok();
         let at = location(at);
         self.world
             .scheduler

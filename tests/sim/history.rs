@@ -144,6 +144,12 @@ impl History {
         at_first && later.take_while(|(event, _)| *event < to).count() == 0
     }
 
+    /// Whether a put that was acknowledged counts, should nodes be killed later.
+    pub fn is_promised(&self, put: &Operation, promise: Promise) -> bool {
+        let stable = |end| self.is_stable(put.given, end);
+        promise == Promise::Always || put.end.is_some_and(stable)
+    }
+
     pub fn operations(&self) -> &[Operation] {
         &self.operations
     }

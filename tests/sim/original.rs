@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use thrifty_p2p::diststore::KeyValue;
 use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{
-    EMPTY, LIMITS, read_key, read_result, single_request, write_key, write_location,
-};
+use thrifty_p2p::locator::{EMPTY, LIMITS, News, read_key, read_result, single_request, write_key};
 use thrifty_p2p::net::{CallError, Environment};
 use thrifty_p2p::ring::{self, Ring};
 use thrifty_p2p::service::{Call, Order, Service};
@@ -273,7 +271,7 @@ impl Original {
         let all = self.call(contact, "get_all", EMPTY.to_vec())?;
         let all = read_result(&all, "get_all", wire::LIST, Location::read_list)?;
         self.state().nodes.extend(all);
-        self.call(contact, "join", write_location(&self.me))?;
+        self.call(contact, "join", News::write(&self.me, [].iter()))?;
         Ok(())
     }
 
@@ -341,7 +339,7 @@ impl Original {
                 result.write_bytes_field(0, &value);
             }
             _ => {
-                let KeyValue { key, value } = KeyValue::read(call.arguments)?;
+                let KeyValue { key, value, .. } = KeyValue::read(call.arguments)?;
                 self.put(key, value.unwrap_or_default())?;
             }
         }

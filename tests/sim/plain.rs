@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{self, Application, Locator, Participant, State};
+use thrifty_p2p::locator::{self, Application, Errand, Locator, Participant};
+use thrifty_p2p::membership::State;
 use thrifty_p2p::net::{Environment, Network};
 use thrifty_p2p::service::{Call, Order, Service};
 use thrifty_p2p::thrift::Exception;
@@ -39,11 +40,10 @@ impl SimNode for Node {
     }
 
     fn start(&self, way: &Way) -> bool {
-        let contact = match way {
-            Way::Join(contact) => Some(contact),
-            Way::Begin | Way::Look(_) => None,
-        };
-        self.0.0.start(contact, &*self.0).is_ok()
+        match way {
+            Way::Join(contact) => self.0.0.join(contact).is_ok(),
+            Way::Begin | Way::Look(_) => self.0.0.start(&[], true).is_ok(),
+        }
     }
 
     fn tick(&self) {
@@ -54,8 +54,16 @@ impl SimNode for Node {
         self.0.work();
     }
 
+    fn ask(&self, silent: bool) {
+        self.0.0.ask(silent);
+    }
+
+    fn on_errand(&self, wake: Box<dyn Fn(Errand) + Send + Sync>) {
+        self.0.0.on_errand(wake);
+    }
+
     fn gives_up(&self) -> bool {
-        self.0.0.is_lost()
+        self.0.0.end_reason().is_some()
     }
 
     fn leave(&self) -> bool {

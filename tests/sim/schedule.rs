@@ -257,12 +257,14 @@ impl Stage {
         let net = world.client();
         for at in &nodes {
             let safe = world.subject.says_safe(&net, at);
-            if safe && !enough {
+            if safe.is_ok() && !enough {
                 let (nodes, replicas) = (nodes.len(), self.plan.replicas);
                 return Err(format!("{at} says safe: {nodes} nodes, {replicas} copies"));
             }
-            if enough && !safe {
-                return Err(format!("{at} doesn't say that all is safe"));
+            if let Err(why) = safe
+                && enough
+            {
+                return Err(format!("{at} doesn't say that all is safe: {why}"));
             }
         }
         Ok(())

@@ -8,8 +8,9 @@ use thrifty_p2p::cli;
 use thrifty_p2p::diststore::{KeyValue, SERVICE_TYPES, Store};
 use thrifty_p2p::location::Location;
 use thrifty_p2p::locator::{
-    EMPTY, Locator, Options, Participant, StartError, State, Status, read_result, write_key,
+    EMPTY, Errand, Locator, Options, Participant, Status, read_result, write_key,
 };
+use thrifty_p2p::membership::State;
 use thrifty_p2p::net::{Connection, Environment, Network, Request};
 use thrifty_p2p::ring::{self, Ring};
 use thrifty_p2p::service::Service;
@@ -17,13 +18,8 @@ use thrifty_p2p::thrift::wire;
 
 use super::world::{Item, Placement, SimNode, Subject, TICK, Way};
 
-/// What bytes that move buy a caller: nothing yet at `TcpNetwork`, whose limits are for a whole call. To
-/// become `Some(64 << 10)` together with it.
-pub const BYTES_BUY: Option<u64> = None;
-
-/// How often a node that looks for a network looks again, and for how long.
-const FIND_INTERVAL: Duration = Duration::from_millis(10);
-const FIND_LIMIT: Duration = Duration::from_secs(20);
+/// What bytes that move buy a caller, in bytes a second, as at `TcpNetwork`.
+pub const BYTES_BUY: Option<u64> = Some(64 << 10);
 
 /// A client waits longer than a node does.
 const CLIENT_LIMIT: Duration = Duration::from_secs(20);
@@ -35,41 +31,21 @@ pub struct StoreRing {
 struct Node(Arc<Store>);
 
 impl Node {
-    /// As the program does without `--host`.
-    fn look_for_a_network(&self, places: &[Location]) -> Result<bool, StartError> {
-        let locator = self.0.locator();
-        let clock = &locator.environment().clock;
-        let began = clock.now();
-        loop {
-            let (found, looking) = self.look_around(places);
-            let joined = match &found {
-                Some(found) => locator.start(Some(found), &*self.0).map(|()| true),
-                None => locator.start_among(&looking, &*self.0),
-            };
-            let late = clock.now().saturating_sub(began) > FIND_LIMIT;
-            match joined {
-                Err(StartError::Unreachable(..)) | Ok(false) if !late => clock.pause(FIND_INTERVAL),
-                joined => return joined,
-            }
-        }
-    }
-
-    /// The first node that knows its network; if there is none, those that look for one.
-    fn look_around(&self, places: &[Location]) -> (Option<Location>, Vec<Location>) {
+    /// As the program does without `--host`: the first node that is in a network; if there is none, those
+    /// that look for one.
+    fn look_around(&self, places: &[Location]) -> Vec<Location> {
         let locator = self.0.locator();
         let mut looking = Vec::new();
         for place in places.iter().filter(|place| *place != locator.location()) {
             let network = &locator.environment().network;
             let answer = network.call(place, &request("status", EMPTY.to_vec()), TICK);
             match answer.and_then(|result| Status::read(&result)) {
-                Ok(status) if status.looking => looking.push(place.clone()),
-                Ok(status) if status.joined && status.me.state != State::Gone => {
-                    return (Some(place.clone()), Vec::new());
-                }
+                Ok(status) if status.me.state == State::Outside => looking.push(place.clone()),
+                Ok(status) if status.me.state != State::Left => return vec![place.clone()],
                 Ok(_) | Err(_) => {}
             }
         }
-        (None, looking)
+        looking
     }
 }
 
@@ -81,12 +57,12 @@ impl SimNode for Node {
     fn start(&self, way: &Way) -> bool {
         let locator = self.0.locator();
         let started = match way {
-            Way::Begin => locator.start(None, &*self.0).map(|()| true),
-            Way::Join(contact) => locator.start(Some(contact), &*self.0).map(|()| true),
-            Way::Look(places) => self.look_for_a_network(places),
+            Way::Begin => locator.start(&[], true),
+            Way::Join(contact) => locator.join(contact),
+            Way::Look(places) => locator.start(&self.look_around(places), true),
         };
         match started {
-            Ok(started) => started,
+            Ok(()) => true,
             Err(why) => {
                 locator.say(&why.to_string());
                 false
@@ -102,12 +78,16 @@ impl SimNode for Node {
         self.0.work();
     }
 
-    fn wake_on_change(&self, wake: Box<dyn Fn() + Send + Sync>) {
-        self.0.locator().wake_on_change(wake);
+    fn ask(&self, silent: bool) {
+        self.0.locator().ask(silent);
+    }
+
+    fn on_errand(&self, wake: Box<dyn Fn(Errand) + Send + Sync>) {
+        self.0.locator().on_errand(wake);
     }
 
     fn gives_up(&self) -> bool {
-        self.0.locator().is_lost()
+        self.0.locator().end_reason().is_some()
     }
 
     fn leave(&self) -> bool {
@@ -162,8 +142,9 @@ impl Subject for StoreRing {
         Arc::new(Node(Arc::new(Store::new(locator))))
     }
 
-    fn says_safe(&self, net: &dyn Network, at: &Location) -> bool {
-        cli::ask_all(net, at).is_ok_and(|report| report.safe)
+    fn says_safe(&self, net: &dyn Network, at: &Location) -> Result<(), String> {
+        let report = cli::ask_all(net, at).map_err(|trouble| trouble.to_string())?;
+        report.safe.then_some(()).ok_or(report.lines.join("; "))
     }
 
     fn put(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use thrifty_p2p::location::Location;
+use thrifty_p2p::locator::Errand;
 use thrifty_p2p::net::{Environment, Network};
 use thrifty_p2p::service::Service;
 
@@ -51,8 +52,14 @@ pub trait SimNode: Send + Sync {
     /// One round of the mover.
     fn work(&self);
 
-    /// Has `wake` called whenever the mover is to work at once.
-    fn wake_on_change(&self, wake: Box<dyn Fn() + Send + Sync>) {
+    /// One round of the thread that puts questions to others: to those that were silent, or to those
+    /// that were not.
+    fn ask(&self, silent: bool) {
+        let _ = silent;
+    }
+
+    /// Has `wake` called whenever one of these threads is to do something at once.
+    fn on_errand(&self, wake: Box<dyn Fn(Errand) + Send + Sync>) {
         let _ = wake;
     }
 
@@ -65,7 +72,7 @@ pub trait SimNode: Send + Sync {
     /// were taken.
     fn leave(&self) -> bool;
 
-    /// Itself and the others, and whether each is filling.
+    /// Itself and the others, and whether each is not full.
     fn members(&self) -> Vec<(Location, bool)>;
 
     fn items(&self) -> Vec<Item>;
@@ -78,10 +85,10 @@ pub type Placement = Box<dyn Fn(&[u8]) -> Vec<Location>>;
 pub trait Subject: Send + Sync {
     fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode>;
 
-    /// What `location --status` says, asked at `at`: every key is safe now.
-    fn says_safe(&self, net: &dyn Network, at: &Location) -> bool {
+    /// What `location --status` says, asked at `at`: every key is safe now, or how the members are.
+    fn says_safe(&self, net: &dyn Network, at: &Location) -> Result<(), String> {
         let _ = (net, at);
-        false
+        Err("keeps nothing".to_owned())
     }
 
     /// `Ok`: acknowledged.

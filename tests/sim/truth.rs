@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thrifty_p2p::location::Location;
 
-use super::history::{Outcome, brief};
+use super::history::{Outcome, Promise, brief};
 use super::world::{Item, Phase, World};
 
 impl World {
@@ -77,21 +77,24 @@ impl World {
         self.copies(false)
     }
 
-    /// Every put that had been acknowledged before an event, or something later, lies on that many nodes
+    /// Every put that had been acknowledged before an event and is promised, or something later, lies on that many nodes
     /// that run: so many may be killed but one.
     ///
     /// # Errors
     /// The first key of which this isn't so.
-    pub fn is_copied(&self, event: u64, copies: usize) -> Result<(), String> {
+    pub fn is_copied(&self, event: u64, copies: usize, promise: Promise) -> Result<(), String> {
         let mut acknowledged: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
-        for put in self.history().operations() {
+        let history = self.history();
+        for put in history.operations() {
             if let Outcome::Acknowledged(Some(version)) = put.outcome
                 && put.end.is_some_and(|end| end < event)
+                && history.is_promised(put, promise)
             {
                 let newest = acknowledged.entry(put.key.clone()).or_insert(version);
                 *newest = version.max(*newest);
             }
         }
+        drop(history);
         let processes = self.processes();
         let run = processes.iter().filter(|(_, process)| !process.stopped);
         let items: Vec<_> = run.map(|(_, process)| process.node.items()).collect();

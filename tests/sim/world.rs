@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use thrifty_p2p::location::Location;
+use thrifty_p2p::locator::Errand;
 use thrifty_p2p::net::{Clock, Environment, Random};
 use thrifty_p2p::service::Service;
 
@@ -235,7 +236,7 @@ impl World {
                 world.set_phase(&me, Phase::Up);
                 world.observe();
                 world.tick_after(clock.now(), group, clock, node.clone());
-                world.work_from_now_on(me, group, node);
+                world.work_from_now_on(&me, group, &node);
             } else {
                 world.scheduler.trace(format_args!("{me} gives up"));
                 world.end(&me);
@@ -308,17 +309,31 @@ impl World {
         });
     }
 
-    /// The mover: works at an interval, and as soon as it is woken.
-    fn work_from_now_on(self: &Arc<Self>, me: Location, group: Group, node: Arc<dyn SimNode>) {
-        // It works at once when it begins.
-        let alarm = Arc::new(Mutex::new(Alarm {
-            rung: true,
-            rests: None,
-        }));
-        let (scheduler, rung) = (self.scheduler.clone(), alarm.clone());
-        node.wake_on_change(Box::new(move || {
+    /// The mover, and the two threads that ask: each works at an interval, and as soon as it is woken.
+    fn work_from_now_on(self: &Arc<Self>, me: &Location, group: Group, node: &Arc<dyn SimNode>) {
+        let work = |node: &dyn SimNode| node.work();
+        let ask = |node: &dyn SimNode| node.ask(false);
+        let ask_silent = |node: &dyn SimNode| node.ask(true);
+        let threads: [(Errand, &str, Job); 3] = [
+            (Errand::Work, "mover", work),
+            (Errand::Ask, "asker", ask),
+            (Errand::AskSilent, "patient asker", ask_silent),
+        ];
+        let alarms = threads.map(|(errand, name, job)| {
+            // It works at once when it begins.
+            let alarm = Arc::new(Mutex::new(Alarm {
+                rung: true,
+                rests: None,
+            }));
+            self.repeat(me, group, node, name, alarm.clone(), job);
+            (errand, alarm)
+        });
+        let scheduler = self.scheduler.clone();
+        node.on_errand(Box::new(move |errand| {
+            let alarm = alarms.iter().find(|(of, _)| *of == errand);
+            let (_, alarm) = alarm.expect("BUG: an errand without a thread");
             let rests = {
-                let mut alarm = lock_alarm(&rung);
+                let mut alarm = lock_alarm(alarm);
                 alarm.rung = true;
                 alarm.rests.take()
             };
@@ -326,12 +341,23 @@ impl World {
                 scheduler.wake(ticket);
             }
         }));
-        let world = self.clone();
+    }
+
+    fn repeat(
+        self: &Arc<Self>,
+        me: &Location,
+        group: Group,
+        node: &Arc<dyn SimNode>,
+        name: &'static str,
+        alarm: Arc<Mutex<Alarm>>,
+        job: Job,
+    ) {
+        let (world, me, node) = (self.clone(), me.clone(), node.clone());
         let now = self.scheduler.now();
-        self.scheduler.spawn(group, "mover", now, move || {
+        self.scheduler.spawn(group, name, now, move || {
             loop {
                 world.rest(&alarm);
-                node.work();
+                job(&*node);
                 if node.gives_up() {
                     world.scheduler.trace(format_args!("{me} gives up"));
                     world.end(&me);
@@ -440,7 +466,10 @@ impl World {
     }
 }
 
-/// How a mover is woken.
+/// What a thread of a node does each time.
+type Job = fn(&dyn SimNode);
+
+/// How a thread is woken.
 #[derive(Default)]
 struct Alarm {
     /// It has been, since it began its work.

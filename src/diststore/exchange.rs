@@ -1,0 +1,477 @@
+//! How items move: one node says what it has, the other what it lacks.
+//!
+//! Two replicas compare digests shard by shard of what both should hold, and exchange what differs. A node that
+//! holds what it need not offers that to the replicas, and forgets it once all have it. Both end in `store`,
+//! which takes each item under its own list.
+
+use crate::location::Location;
+use crate::locator::give_way;
+use crate::membership::{Member, State, View};
+use crate::thrift::Exception;
+
+use super::Store;
+use super::calls::{self, Item, ItemList, Part, Taken};
+use super::items::SHARDS;
+use super::table::Record;
+
+/// A batch of items is closed when it has this many bytes; so it has less than twice as many, or one large
+/// item more.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Keys that are compared at a time.
+const KEYS_MAX: usize = 2000;
+
+/// Parts that are under way at once.
+const PARTS_MAX: usize = 16;
+
+/// Items that are taken in under one lock.
+const TAKEN_MAX: usize = 64;
+
+/// A part of a shard that is to be compared.
+struct Open {
+    shard: usize,
+    /// Behind this key.
+    after: Option<Vec<u8>>,
+}
+
+/// What this node says that it has of a part.
+struct Offer {
+    /// The last key, if there are more.
+    upto: Option<Vec<u8>>,
+    keys: Vec<Vec<u8>>,
+    list: ItemList,
+}
+
+/// An item that others are to have before it is forgotten here.
+struct Stray {
+    key: Vec<u8>,
+    version: i64,
+    digest: u64,
+    hash: u32,
+    /// Of the list of its replicas.
+    list: u64,
+    /// Places among the view's members.
+    replicas: Vec<usize>,
+    /// How many of them have it.
+    held: usize,
+    /// It stays here as well: this node keeps the copy of what an original owns.
+    keep: bool,
+}
+
+impl Store {
+    /// Whether both this node and another are replicas of an item.
+    fn shares(&self, view: &View, other: &Location) -> impl Fn(&Record) -> bool {
+        let places = [self.locator.location(), other].map(|location| view.place(location));
+        move |record| {
+            let [Some(me), Some(other)] = places else {
+                return false;
+            };
+            let list = view.list(record.ring_hash(), self.locator.replicas());
+            list.filter(|place| [me, other].contains(place)).count() == 2
+        }
+    }
+
+    /// For each of the others a digest for each shard, of what it and this node should hold.
+    pub(super) fn digests_of_shards(&self, view: &View, others: &[Location]) -> Vec<Vec<u64>> {
+        let mut digests = vec![vec![0_u64; SHARDS]; others.len()];
+        let Some(me) = view.place(self.locator.location()) else {
+            return digests;
+        };
+        let mut number = vec![usize::MAX; view.members().len()];
+        for (index, other) in others.iter().enumerate() {
+            if let Some(place) = view.place(other) {
+                number[place] = index;
+            }
+        }
+        for shard in 0..SHARDS {
+            self.items.each(shard, |record| {
+                let list: Vec<_> = view
+                    .list(record.ring_hash(), self.locator.replicas())
+                    .collect();
+                if !list.contains(&me) {
+                    return;
+                }
+                for place in list {
+                    if let Some(digests) = digests.get_mut(number[place]) {
+                        digests[shard] = digests[shard].wrapping_add(record.digest());
+                    }
+                }
+            });
+            give_way(shard);
+        }
+        digests
+    }
+
+    /// Exchanges what differs in these shards. True: each has what the other had.
+    pub(super) fn exchange_shards(&self, with: &Member, shared: u64, shards: &[usize]) -> bool {
+        let mut open: Vec<_> = shards
+            .iter()
+            .rev()
+            .map(|shard| Open {
+                shard: *shard,
+                after: None,
+            })
+            .collect();
+        while !open.is_empty() {
+            let parts = open.split_off(open.len().saturating_sub(PARTS_MAX));
+            let Some(rest) = self.exchange_parts(with, shared, parts) else {
+                return false;
+            };
+            open.extend(rest);
+        }
+        true
+    }
+
+    /// What is left of the parts; `None`: something went wrong, and it is to be done again.
+    fn exchange_parts(&self, with: &Member, shared: u64, parts: Vec<Open>) -> Option<Vec<Open>> {
+        let (me, view) = self
+            .locator
+            .with(|membership, _| (membership.me(), membership.view().clone()));
+        let offers: Vec<_> = parts
+            .iter()
+            .filter(|part| part.shard < SHARDS)
+            .map(|part| self.offer(&view, &with.location, part))
+            .collect();
+        let calls = parts.iter().zip(&offers).map(|(open, offer)| {
+            let part = Part {
+                me: me.clone(),
+                shared,
+                range: open.shard,
+                after: open.after.as_deref(),
+                upto: offer.upto.as_deref(),
+            };
+            (with.location.clone(), part.request(&offer.list))
+        });
+        let calls: Vec<_> = calls.collect();
+        let made = self.locator.with(|_, now| now);
+        let (mut rest, mut wanted, mut good) = (Vec::new(), Vec::new(), true);
+        let limit = self.locator.ticks(4);
+        let network = &self.locator.environment().network;
+        network.call_each(&calls, limit, &mut |place, answer| {
+            let (open, offer) = (&parts[place], &offers[place]);
+            let result = match answer {
+                Ok(result) => result,
+                Err(cause) => {
+                    good = false;
+                    return self.locator.note_outcome(with, made, &Err(cause));
+                }
+            };
+            let Ok(exchanged) = calls::read_exchanged(&result) else {
+                good = false;
+                return;
+            };
+            if let Some(members) = exchanged.differs {
+                good = false;
+                return self.locator.differs(with, &members);
+            }
+            good &= self.take_in(with, shared, &exchanged.items);
+            let keys = exchanged.wanted.iter();
+            wanted.extend(keys.filter_map(|place| offer.keys.get(*place).cloned()));
+            let reached = exchanged.reached.map(<[u8]>::to_vec);
+            if let Some(after) = reached.or_else(|| offer.upto.clone()) {
+                rest.push(Open {
+                    shard: open.shard,
+                    after: Some(after),
+                });
+            }
+        });
+        good &= good && self.send_values(&me, &view, with, &wanted);
+        good.then_some(rest)
+    }
+
+    /// What lies here of a part that both should hold.
+    fn offer(&self, view: &View, other: &Location, part: &Open) -> Offer {
+        let mut offer = Offer {
+            upto: None,
+            keys: Vec::new(),
+            list: ItemList::default(),
+        };
+        let after = part.after.as_deref();
+        let shares = self.shares(view, other);
+        let wanted =
+            |record: &Record| after.is_none_or(|after| record.key() > after) && shares(record);
+        self.items.each_in_order(part.shard, wanted, |record| {
+            if offer.keys.len() == KEYS_MAX || offer.list.bytes() >= BATCH_BYTES {
+                offer.upto = offer.keys.last().cloned();
+                return false;
+            }
+            offer.list.push(&Item {
+                key: record.key(),
+                version: record.version(),
+                value: None,
+                digest: Some(record.value_digest()),
+                list: 0,
+            });
+            offer.keys.push(record.key().to_vec());
+            true
+        });
+        give_way(0);
+        offer
+    }
+
+    /// Takes items in that a replica gave, as long as both have the same lists.
+    fn take_in(&self, from: &Member, shared: u64, items: &[Item<'_>]) -> bool {
+        for some in items.chunks(TAKEN_MAX) {
+            let mut new = Vec::new();
+            let same = self.locator.with(|membership, _| {
+                let same = membership.shared_with_life(from) == Some(shared);
+                for item in some.iter().filter(|_| same) {
+                    let value = item.value.unwrap_or_default();
+                    if self.items.merge(item.key, item.version, value).new {
+                        new.push(item.key);
+                    }
+                }
+                same
+            });
+            new.iter().for_each(|key| self.note_received(key));
+            if !same {
+                return false;
+            }
+            give_way(0);
+        }
+        true
+    }
+
+    /// Sends the present values of these keys to a replica. True: it has them all.
+    fn send_values(&self, me: &Member, view: &View, to: &Member, keys: &[Vec<u8>]) -> bool {
+        let mut keys = keys.iter().peekable();
+        while keys.peek().is_some() {
+            let (mut items, mut versions) = (ItemList::default(), Vec::new());
+            while items.bytes() < BATCH_BYTES
+                && let Some(key) = keys.next()
+            {
+                self.items.read(key, |record| {
+                    let list = view.list(record.ring_hash(), self.locator.replicas());
+                    items.push(&Item {
+                        key,
+                        version: record.version(),
+                        value: Some(record.value()),
+                        digest: None,
+                        list: view.list_digest(list),
+                    });
+                    versions.push(record.version());
+                });
+            }
+            let taken = self.send(me, std::slice::from_ref(to), &items, false);
+            let held = |(taken, version): (&Taken, &i64)| matches!(taken, Taken::Held(held) if held >= version);
+            let taken = taken.concat();
+            if taken.len() != versions.len() || !taken.iter().zip(&versions).all(held) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// `exchange`: the other side of that.
+    pub(super) fn on_exchange(
+        &self,
+        arguments: &[u8],
+        result: &mut Vec<u8>,
+    ) -> Result<(), Exception> {
+        let (part, theirs) = Part::read(arguments)?;
+        let look = || {
+            self.locator.with(|membership, _| {
+                let same = membership.shared_with(&part.me) == Some(part.shared);
+                (same, membership.view().clone())
+            })
+        };
+        let (mut list, mut wanted, mut reached) = (ItemList::default(), Vec::new(), None);
+        let (same, view) = look();
+        if same && part.range < SHARDS {
+            let shares = self.shares(&view, &part.me.location);
+            let mut theirs = theirs.iter().enumerate().peekable();
+            let in_part = |record: &Record| {
+                part.after.is_none_or(|after| record.key() > after)
+                    && part.upto.is_none_or(|upto| record.key() <= upto)
+                    && shares(record)
+            };
+            self.items.each_in_order(part.range, in_part, |record| {
+                if list.bytes() >= BATCH_BYTES {
+                    return false;
+                }
+                // What the caller has before this one is lacking here.
+                while let Some((place, _)) = theirs.next_if(|(_, item)| item.key < record.key()) {
+                    wanted.push(place);
+                }
+                let met = theirs.next_if(|(_, item)| item.key == record.key());
+                let order = met.map(|(place, item)| {
+                    let same = item.digest == Some(record.value_digest());
+                    (place, item.version.cmp(&record.version()), same)
+                });
+                // Of the same version the values decide, which one of the two has to see.
+                let give =
+                    order.is_none_or(|(_, order, same)| order.is_le() && !(order.is_eq() && same));
+                if let Some((place, order, same)) = order
+                    && order.is_ge()
+                    && !(order.is_eq() && same)
+                {
+                    wanted.push(place);
+                }
+                if give {
+                    list.push(&record.item());
+                }
+                reached = Some(record.key().to_vec());
+                true
+            });
+            if list.bytes() < BATCH_BYTES {
+                wanted.extend(theirs.map(|(place, _)| place));
+                reached = None;
+            }
+        }
+        // Looked at again: what has been forgotten meanwhile was forgotten under another list.
+        let differs = Some(look()).filter(|(same, _)| !same);
+        let differs = differs.as_ref().map(|(_, view)| view.members());
+        calls::write_exchanged(&list, &wanted, reached.as_deref(), differs, result);
+        Ok(())
+    }
+
+    /// Offers what lies here and should not to those that should have it, and forgets what all of them
+    /// have. True: nothing of that is left.
+    pub(super) fn give_strays(&self) -> bool {
+        let (me, view, epoch) = {
+            let epoch = self.locator.epoch();
+            (self.locator.me(), self.locator.view(), epoch)
+        };
+        let looked = {
+            let strays = self.strays();
+            strays.epoch == epoch && strays.count == 0
+        };
+        if looked {
+            return true;
+        }
+        if matches!(me.state, State::Outside | State::Joining) {
+            return false;
+        }
+        let place = view.place(self.locator.location());
+        let members = view.members();
+        let mut left = 0;
+        for shard in 0..SHARDS {
+            let mut strays = Vec::new();
+            self.items.each(shard, |record| {
+                let hash = record.ring_hash();
+                let mut replicas: Vec<_> = view.list(hash, self.locator.replicas()).collect();
+                let list = view.list_digest(replicas.iter().copied());
+                let keep = place.is_some_and(|place| replicas.contains(&place));
+                if keep {
+                    // The primary of ours sees to it that the original has what it owns.
+                    let primary = replicas.iter().find(|at| members[**at].state.holds_all());
+                    if members[replicas[0]].is_ours() || primary.copied() != place {
+                        return;
+                    }
+                }
+                if keep || me.state == State::Left {
+                    // All others of ours have it.
+                    replicas.retain(|place| !members[*place].is_ours());
+                }
+                if !(replicas.is_empty() && me.state == State::Left) {
+                    strays.push(Stray {
+                        key: record.key().to_vec(),
+                        version: record.version(),
+                        digest: record.value_digest(),
+                        hash,
+                        list,
+                        replicas,
+                        held: 0,
+                        keep,
+                    });
+                }
+            });
+            give_way(0);
+            for some in strays.chunks_mut(KEYS_MAX) {
+                left += self.give_some(&me, &view, some);
+            }
+        }
+        let mut strays = self.strays();
+        strays.epoch = epoch;
+        strays.count = left;
+        left == 0
+    }
+
+    /// The answer: how many of them lie here still.
+    fn give_some(&self, me: &Member, view: &View, strays: &mut [Stray]) -> usize {
+        for (place, member) in view.members().iter().enumerate() {
+            let concerned: Vec<_> = (0..strays.len())
+                .filter(|number| strays[*number].replicas.contains(&place))
+                .collect();
+            if concerned.is_empty() {
+                continue;
+            }
+            if !member.is_ours() {
+                for number in concerned {
+                    let held = self.give_to_original(&member.location, &strays[number]);
+                    strays[number].held += usize::from(held);
+                }
+                continue;
+            }
+            let mut list = ItemList::default();
+            for number in &concerned {
+                let stray = &strays[*number];
+                list.push(&Item {
+                    key: &stray.key,
+                    version: stray.version,
+                    value: None,
+                    digest: Some(stray.digest),
+                    list: stray.list,
+                });
+            }
+            let taken = self.send(me, std::slice::from_ref(member), &list, false);
+            let (mut wanted, mut asked) = (Vec::new(), Vec::new());
+            for (number, taken) in concerned.into_iter().zip(taken.concat()) {
+                match taken {
+                    Taken::Held(_) => strays[number].held += 1,
+                    Taken::Wanted => {
+                        wanted.push(strays[number].key.clone());
+                        asked.push(number);
+                    }
+                    Taken::Differs => {}
+                }
+            }
+            if self.send_values(me, view, member, &wanted) {
+                asked.iter().for_each(|number| strays[*number].held += 1);
+            }
+        }
+        let mut left = 0;
+        for stray in strays {
+            let confirmed = stray.held == stray.replicas.len() && stray.held > 0;
+            if stray.keep {
+                left += usize::from(!confirmed);
+                continue;
+            }
+            let forgotten = confirmed
+                && self.locator.with(|membership, _| {
+                    membership.has_list(stray.hash, stray.list)
+                        && self.items.remove(&stray.key, stray.version)
+                });
+            if forgotten {
+                self.note(|lines| &mut lines.dropped, "dropped", &stray.key);
+            } else {
+                left += usize::from(self.items.version(&stray.key) > 0);
+            }
+        }
+        left
+    }
+
+    /// Gives an original what is its own now, and reads it back.
+    fn give_to_original(&self, original: &Location, stray: &Stray) -> bool {
+        self.locator.ask_kind(original);
+        let (_, value) = self.account(&stray.key);
+        // One that leaves hands its keys over itself, and has later values than the copies here.
+        if self.locator.originals_are_leaving() {
+            return false;
+        }
+        // The empty value is its word for a missing key.
+        if value.is_empty() {
+            return true;
+        }
+        let mut found = self.get_from_original(original, &stray.key);
+        if found.as_ref().is_ok_and(Vec::is_empty)
+            && self
+                .put_at_original(original, &stray.key, &value, &|| ())
+                .is_ok()
+        {
+            found = self.get_from_original(original, &stray.key);
+        }
+        // Something else was put there by others: what is here is the older one, as it was never told.
+        found.is_ok_and(|found| !found.is_empty())
+    }
+}

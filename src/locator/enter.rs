@@ -1,0 +1,286 @@
+//! Coming in, and letting others in.
+
+use std::fmt;
+
+use crate::location::Location;
+use crate::membership::{Entry, Member, View};
+use crate::net::{Answer, CallError, Request};
+use crate::thrift::{Exception, Write, wire};
+use crate::words::counted;
+
+use super::calls::{self, Candidate, member_arguments, request};
+use super::{ANSWER_TICKS, EXTENSION, Locator, VERSION, kind};
+
+/// A member asks the candidate at its name before it answers.
+const REACH_TICKS: u32 = 2 * ANSWER_TICKS;
+
+/// Why a node can't take part. It hasn't become a member anywhere.
+#[derive(Debug)]
+pub enum StartError {
+    /// The peer doesn't answer.
+    Unreachable(Location, CallError),
+    /// The peer runs another service, or is no node at all; what it said of itself.
+    OtherService(Location, String),
+    /// This node's port can't be told to originals, which know ports up to 32767.
+    PortTooHigh(Location),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Unreachable(peer, cause) => write!(f, "peer {peer}: {cause}"),
+            StartError::OtherService(peer, service) => {
+                write!(f, "peer {peer}: it runs another service: {service}")
+            }
+            StartError::PortTooHigh(peer) => write!(
+                f,
+                "peer {peer}: a network with nodes of the original takes no port above 32767"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StartError::Unreachable(_, cause) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+impl Locator {
+    /// Begins to look for the network of `peer`; it is asked again and again until it has let this node in, or
+    /// says why it doesn't, see [`Locator::end_reason`].
+    ///
+    /// # Errors
+    /// The peer is none; nothing has changed.
+    pub fn join(&self, peer: &Location) -> Result<(), StartError> {
+        match self.service_types_of(peer) {
+            Ok(types) if kind(&types).is_some_and(|kind| kind != self.service_type()) => {
+                return Err(StartError::OtherService(peer.clone(), types.join(", ")));
+            }
+            // It may be about to start.
+            Ok(_) | Err(CallError::Refused | CallError::Broken(_)) => {}
+            Err(cause) => return Err(StartError::Unreachable(peer.clone(), cause)),
+        }
+        self.start(std::slice::from_ref(peer), false)
+    }
+
+    /// Looks for a network at these nodes, which are of this one's kind, and starts one if there is none; of
+    /// several that look at once the first in the order of the names does. `may_begin`: even if none of
+    /// them looks.
+    ///
+    /// # Errors
+    /// An original among them can't be told of this node's port.
+    pub fn start(&self, contacts: &[Location], may_begin: bool) -> Result<(), StartError> {
+        let (mut ours, mut originals) = (Vec::new(), Vec::new());
+        for contact in contacts {
+            match self.service_types_of(contact) {
+                Ok(types) if !types.iter().any(|name| name == EXTENSION) => {
+                    if self.location().port() > i16::MAX.cast_unsigned() {
+                        return Err(StartError::PortTooHigh(contact.clone()));
+                    }
+                    originals.push(contact.clone());
+                    let members = self.members_of_original(contact).unwrap_or_default();
+                    for member in members.into_iter().filter(|m| m != self.location()) {
+                        match self.service_types_of(&member) {
+                            Ok(types) if types.iter().any(|name| name == EXTENSION) => {
+                                ours.push(member);
+                            }
+                            Ok(_) => originals.push(member),
+                            Err(_) => {}
+                        }
+                    }
+                }
+                Err(CallError::Refused) if may_begin => {}
+                _ => ours.push(contact.clone()),
+            }
+        }
+        self.with(|membership, _| {
+            if ours.is_empty() && !originals.is_empty() {
+                membership.begin_among(&originals);
+            } else {
+                membership.start(&ours, may_begin);
+            }
+        });
+        Ok(())
+    }
+
+    pub(super) fn enter_request(&self) -> Request {
+        let candidate = Candidate {
+            me: self.with(|membership, _| membership.candidate()),
+            service: self.service_type().as_bytes().to_vec(),
+            replicas: i32::try_from(self.replicas()).unwrap_or(i32::MAX),
+            tick_millis: self.tick_millis(),
+            version: VERSION,
+        };
+        candidate.request()
+    }
+
+    fn tick_millis(&self) -> i64 {
+        i64::try_from(self.options.tick.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn take_entry(&self, from: &Location, incarnation: i64, answer: Answer) {
+        let entry = match answer.and_then(|result| calls::read_entry(&result)) {
+            Ok(entry) => entry,
+            Err(CallError::Refused) => {
+                return self.with(|membership, _| membership.entry_refused(from));
+            }
+            Err(CallError::Exception(exception)) => Entry::Refused(exception.message),
+            Err(_) => return self.with(|membership, _| membership.entry_unanswered(from)),
+        };
+        let entry = match entry {
+            Entry::Refused(reason) => Entry::Refused(format!("peer {from}: {reason}")),
+            Entry::Later(reason) if !reason.is_empty() => {
+                Entry::Later(format!("peer {from}: {reason}"))
+            }
+            entry => entry,
+        };
+        self.with(|membership, _| membership.entered(from, incarnation, entry));
+    }
+
+    /// Why a candidate can't be let into this network.
+    fn misfit(&self, candidate: &Candidate) -> Option<String> {
+        let Candidate {
+            me,
+            service,
+            replicas,
+            tick_millis,
+            version,
+        } = candidate;
+        let own = self.me();
+        if me.location == own.location && me.incarnation == own.incarnation {
+            return Some("that is this node itself".to_owned());
+        }
+        if *version != VERSION {
+            return Some(format!(
+                "this network speaks version {VERSION} of {EXTENSION}, not {version}"
+            ));
+        }
+        if service != self.service_type().as_bytes() {
+            return Some(format!("this is a network of {}", self.service_type()));
+        }
+        if usize::try_from(*replicas) != Ok(self.replicas()) {
+            let ours = counted(self.replicas(), "copy", "copies");
+            return Some(format!(
+                "this network keeps {ours} of each key, not {replicas}"
+            ));
+        }
+        if *tick_millis != self.tick_millis() {
+            let own = self.tick_millis();
+            return Some(format!(
+                "this network has a tick of {own} ms, not {tick_millis}"
+            ));
+        }
+        None
+    }
+
+    pub(super) fn on_enter(&self, arguments: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
+        let candidate = Candidate::read(arguments)?;
+        let entry = match self.misfit(&candidate) {
+            Some(reason) => Entry::Refused(reason),
+            None => self.let_in(&candidate.me),
+        };
+        calls::write_entry(&entry, result);
+        Ok(())
+    }
+
+    /// Has all members reach a candidate at its name, and lets it in. Again, where one has turned out to be
+    /// gone.
+    fn let_in(&self, candidate: &Member) -> Entry {
+        loop {
+            let entered = self.with(|membership, _| {
+                let entered = membership.enter(candidate);
+                entered.map_err(|others| (others, membership.view().clone(), membership.me()))
+            });
+            let (others, view, before) = match entered {
+                Ok(entry) => return entry,
+                Err(found) => found,
+            };
+            let entry = self.reach_together(candidate, &others, &view, &before);
+            let present = self.view();
+            if entry != Entry::Later(String::new())
+                || others.iter().all(|m| present.get(m).is_some())
+            {
+                return entry;
+            }
+        }
+    }
+
+    fn reach_together(
+        &self,
+        candidate: &Member,
+        others: &[Location],
+        view: &View,
+        before: &Member,
+    ) -> Entry {
+        let reach = request("reach", member_arguments(candidate));
+        let calls: Vec<_> = others
+            .iter()
+            .filter_map(|other| Some((view.get(other)?.clone(), reach.clone())))
+            .collect();
+        let answers = self.call_members(&calls, self.ticks(REACH_TICKS));
+        let outcomes = calls.iter().zip(answers).map(|((member, _), answer)| {
+            let outcome = answer.and_then(|result| calls::read_reached(&result));
+            (&member.location, outcome.map_err(|_| ()))
+        });
+        let own = (self.location(), Ok(self.reach(candidate)));
+        for (by, outcome) in outcomes.chain([own]) {
+            match outcome {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) if reason.is_empty() => {
+                    return Entry::Later(format!("{by} can't reach it: no answer"));
+                }
+                Ok(Err(reason)) => return Entry::Refused(format!("{by} can't reach it: {reason}")),
+                Err(()) => return Entry::Later(String::new()),
+            }
+        }
+        self.with(|membership, _| {
+            let same = membership.me().incarnation == before.incarnation;
+            match same {
+                true => membership.admit(candidate),
+                false => Entry::Later(String::new()),
+            }
+        })
+    }
+
+    /// Asks a candidate at its name. The error: why that can't be done, empty if it may be in a moment.
+    fn reach(&self, candidate: &Member) -> Result<(), String> {
+        let asked = self.with(|membership, now| {
+            membership.expect(candidate, false);
+            membership.question(now, &candidate.location)
+        });
+        let request = calls::ask_request(&asked.question);
+        let network = &self.environment.network;
+        let answer = network.call(&candidate.location, &request, self.ticks(ANSWER_TICKS));
+        let reason = match &answer {
+            Err(error @ (CallError::Refused | CallError::Local(_))) => error.to_string(),
+            _ => String::new(),
+        };
+        self.take_reply(&asked, answer);
+        let reached = self.with(|membership, _| membership.has_reached(candidate));
+        if reached { Ok(()) } else { Err(reason) }
+    }
+
+    pub(super) fn on_reach(&self, arguments: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
+        let candidate = calls::read_member_arguments(arguments)?;
+        let reached = self.reach(&candidate);
+        result.write_field(wire::STRUCT, 0);
+        result.write_bool_field(1, reached.is_ok());
+        if let Err(reason) = reached {
+            result.write_bytes_field(2, reason.as_bytes());
+        }
+        result.write_stop();
+        result.write_stop();
+        Ok(())
+    }
+
+    /// What a node of before version 2 hears.
+    pub(super) fn refuse_version_1(&self) -> Exception {
+        let message = format!("this network speaks version {VERSION} of {EXTENSION}, not 1");
+        self.say(&format!("a node is refused: {message}"));
+        Exception::internal(message)
+    }
+}

@@ -1,0 +1,135 @@
+//! The calls of the Locator, and those of the extension that are its own.
+
+use crate::location::Location;
+use crate::service::{Call, Order};
+use crate::thrift::{Exception, Write, wire};
+
+use super::calls::{self, read_key};
+use super::{Application, EXTENSION, Locator, Status};
+
+impl Locator {
+    /// How the first calls of connections wait for each other; see [`Order`].
+    pub fn order(&self, method: &[u8]) -> Order {
+        match method {
+            b"add" | b"remove" | b"join" | b"die" => Order::Write,
+            b"ask" | b"enter" | b"reach" | b"compare" | b"status" | b"accept_loss" => Order::Free,
+            _ => Order::Read,
+        }
+    }
+
+    /// Serves the calls of the Locator, and those of the extension that are its own.
+    ///
+    /// # Errors
+    /// An unknown method, or arguments that are missing.
+    pub fn call(
+        &self,
+        call: &Call<'_>,
+        result: &mut Vec<u8>,
+        application: &dyn Application,
+    ) -> Result<(), Exception> {
+        match call.method {
+            b"ping" => {}
+            b"service_type" => {
+                result.write_bytes_field(0, self.service_type().as_bytes());
+            }
+            b"service_types" => {
+                let types = self.options.service_types;
+                result.write_field(wire::LIST, 0);
+                result.write_list(wire::STRING, types.len() + 1);
+                for name in types.iter().chain([&EXTENSION]) {
+                    result.write_bytes(name.as_bytes());
+                }
+            }
+            b"debug" => self.debug(application),
+            b"die" => {
+                if call.local || self.options.die_from_anywhere {
+                    (self.options.on_die)();
+                } else {
+                    let message = "die is obeyed from the node's own machine only";
+                    return Err(Exception::internal(message));
+                }
+            }
+            b"get_all" => {
+                let view = self.view();
+                let mut all: Vec<_> = view.members().iter().map(|m| &m.location).collect();
+                if all.is_empty() {
+                    all.push(self.location()); // Outside of any network it knows itself.
+                }
+                result.write_field(wire::LIST, 0);
+                Location::write_list(result, all.into_iter());
+            }
+            b"get_node" => {
+                let view = self.view();
+                result.write_field(wire::STRUCT, 0);
+                match view.owner(read_key(call.arguments)?) {
+                    Some(owner) => owner.location.write(result),
+                    None => {
+                        // What the original answers for an empty ring.
+                        result.write_bytes_field(1, b"");
+                        result.write_i16_field(2, 0);
+                        result.write_stop();
+                    }
+                }
+            }
+            b"accept_loss" => self.with(|membership, _| membership.accept_loss()),
+            b"join" | b"add" | b"remove" => return self.on_news(call, result),
+            b"ask" => {
+                let question = calls::read_question(call.arguments)?;
+                let (reply, members) = self.with(|membership, now| {
+                    let reply = membership.answer(now, &question);
+                    let differ = reply.digest != question.digest;
+                    (reply, differ.then(|| membership.known()))
+                });
+                calls::write_reply(&reply, members.as_deref(), result);
+                return Ok(());
+            }
+            b"enter" => return self.on_enter(call.arguments, result),
+            b"reach" => return self.on_reach(call.arguments, result),
+            b"compare" => return self.on_compare(call.arguments, result, application),
+            b"status" => {
+                self.status(application).write(result);
+                return Ok(());
+            }
+            b"hello" | b"pull" => return Err(self.refuse_version_1()),
+            _ => return Err(Exception::unknown_method(call.method)),
+        }
+        result.write_stop();
+        Ok(())
+    }
+
+    pub(super) fn service_type(&self) -> &'static str {
+        self.options
+            .service_types
+            .last()
+            .expect("BUG: a node without a service type")
+    }
+
+    /// Is everything where it should be, as far as this node can tell? All that share keys with it are
+    /// asked first.
+    pub fn status(&self, application: &dyn Application) -> Status {
+        self.with(|membership, now| membership.ask_all(now));
+        self.announce();
+        let held = application.held();
+        self.with(|membership, now| Status {
+            me: membership.me(),
+            replicas: self.options.replicas,
+            members: membership.view().members().len(),
+            full: membership.count_full(),
+            digest: membership.view().digest(),
+            items: held.items,
+            unconfirmed: held.elsewhere,
+            settled: membership.is_settled(now),
+            missing: membership.alarm(),
+        })
+    }
+
+    /// What the original's `debug` is for: the node's state, on its own log.
+    fn debug(&self, application: &dyn Application) {
+        let status = self.status(application);
+        let view = self.view();
+        self.say(&format!("{status:?}"));
+        for member in view.members() {
+            self.say(&format!("{} {:?}", member.location, member.state));
+        }
+    }
+}

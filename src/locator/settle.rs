@@ -1,0 +1,200 @@
+//! Comparing with others what both should hold, and leaving once they have all.
+
+use std::time::Duration;
+
+use crate::membership::{Member, State};
+use crate::net::CallError;
+use crate::thrift::Exception;
+
+use super::calls::{Compared, Comparison};
+use super::participant::Application;
+use super::{ANSWER_TICKS, Locator};
+
+/// A comparison may take this long: the other one walks through all that it has.
+const COMPARE_TICKS: u32 = 4;
+
+/// A leaver whose keys nobody has taken for so long gives up.
+const NO_PROGRESS_MAX: Duration = Duration::from_secs(10);
+
+impl Locator {
+    /// Compares what this node has with each member that it owes that to, and exchanges what differs.
+    pub fn settle(&self, application: &dyn Application) {
+        let (me, view, owed) = self.with(|membership, _| {
+            let owed = membership.owed();
+            (membership.me(), membership.view().clone(), owed)
+        });
+        if owed.is_empty() || !me.state.takes_part() {
+            return;
+        }
+        let others: Vec<_> = owed.iter().map(|(to, _)| to.clone()).collect();
+        let digests = application.digests(&view, &others);
+        let mut calls = Vec::new();
+        for ((to, shared), digests) in owed.iter().zip(&digests) {
+            let Some(member) = view.get(to) else { continue };
+            let comparison = Comparison {
+                me: me.clone(),
+                shared: *shared,
+                digests: digests.clone(),
+                exchanged: false,
+                view: view.digest(),
+            };
+            calls.push((member.clone(), comparison.request()));
+        }
+        let answers = self.call_members(&calls, self.ticks(COMPARE_TICKS));
+        for ((((member, _), answer), (_, shared)), own) in
+            calls.iter().zip(answers).zip(&owed).zip(&digests)
+        {
+            let compared = answer.and_then(|result| Compared::read(&result));
+            self.settle_with(member, *shared, own, compared, application);
+        }
+    }
+
+    fn settle_with(
+        &self,
+        member: &Member,
+        shared: u64,
+        own: &[u64],
+        compared: Result<Compared, CallError>,
+        application: &dyn Application,
+    ) {
+        let Ok(compared) = compared else { return };
+        let Some(theirs) = compared.digests else {
+            return self.differs(member, &compared.members.unwrap_or_default());
+        };
+        let differs = |range: &usize| theirs.get(*range) != own.get(*range);
+        let ranges = 0..own.len().max(theirs.len());
+        let ranges: Vec<_> = ranges.filter(differs).collect();
+        if !ranges.is_empty() {
+            if !self.with(|membership, _| membership.drives(&compared.me)) {
+                return; // It has seen that they differ.
+            }
+            if !application.exchange(&compared.me, shared, &ranges) {
+                return;
+            }
+            let exchanged = Comparison {
+                me: self.me(),
+                shared,
+                digests: Vec::new(),
+                exchanged: true,
+                view: self.view().digest(),
+            };
+            let call = (compared.me.clone(), exchanged.request());
+            let mut answers = self.call_members(&[call], self.ticks(ANSWER_TICKS));
+            match answers.pop().map(|answer| Compared::read(&answer?)) {
+                Some(Ok(answer)) if answer.digests.is_some() => {}
+                _ => return,
+            }
+        }
+        self.with(|membership, _| {
+            if membership.shared_with_life(&compared.me) == Some(shared) {
+                membership.hear_left(&compared.left);
+                membership.done(&compared.me, shared, compared.members.as_deref());
+            }
+        });
+    }
+
+    pub(super) fn on_compare(
+        &self,
+        arguments: &[u8],
+        result: &mut Vec<u8>,
+        application: &dyn Application,
+    ) -> Result<(), Exception> {
+        let Comparison {
+            me: caller,
+            shared,
+            digests: theirs,
+            exchanged,
+            view: other_view,
+        } = Comparison::read(arguments)?;
+        let (me, view, left, same) = self.with(|membership, _| {
+            let same = membership.shared_with(&caller) == Some(shared);
+            let view = membership.view().clone();
+            (membership.me(), view, membership.left().to_vec(), same)
+        });
+        let own = same.then(|| {
+            if exchanged {
+                return Vec::new();
+            }
+            let others = std::slice::from_ref(&caller.location);
+            application.digests(&view, others).pop().unwrap_or_default()
+        });
+        if let Some(own) = &own {
+            let equal = exchanged || *own == theirs;
+            self.with(|membership, _| {
+                if membership.shared_with(&caller) == Some(shared) {
+                    // 0: this node is to compare, too.
+                    membership.synced(&caller.location, if equal { shared } else { 0 });
+                }
+            });
+        }
+        let members = (view.digest() != other_view).then(|| view.members().to_vec());
+        let compared = Compared {
+            me,
+            members,
+            left,
+            digests: own,
+        };
+        compared.write(result);
+        Ok(())
+    }
+
+    /// Hands over and says goodbye, while another thread does [`super::Participant::work`]. The answer is the
+    /// number of items that go with this node, as nobody is left to take them.
+    ///
+    /// # Errors
+    /// The number of items that were not taken, though there was somebody.
+    pub fn leave(&self, application: &dyn Application) -> Result<usize, usize> {
+        if !self.begin_leaving() {
+            self.say_goodbye_to_originals();
+            return Ok(0);
+        }
+        let (mut confirmed, mut progress) = (usize::MAX, self.now());
+        loop {
+            self.with(|membership, _| membership.ask_everybody());
+            // What the answers named is asked as well: a newcomer that only another leaver knew.
+            self.announce();
+            self.announce();
+            let held = application.held();
+            let (state, settled, alone) = self.with(|membership, now| {
+                let (settled, alone) = (membership.is_settled(now), membership.is_left_alone());
+                (membership.me().state, settled, alone)
+            });
+            if state == State::Left {
+                return Ok(0);
+            }
+            if alone || (settled && held.elsewhere == 0) {
+                self.say_goodbye();
+                if self.view().has_originals() {
+                    return self.give_to_originals(application);
+                }
+                if !alone {
+                    // Requests may still be on their way from nodes that have just heard of it.
+                    self.environment.clock.pause(self.ticks(1) / 2);
+                }
+                return Ok(if alone { held.items } else { 0 });
+            }
+            if held.confirmed != confirmed {
+                (confirmed, progress) = (held.confirmed, self.now());
+            }
+            if self.now().saturating_sub(progress) > NO_PROGRESS_MAX {
+                self.say_goodbye();
+                return Err(held.elsewhere.max(usize::from(!settled)));
+            }
+            self.wake_work();
+            self.environment.clock.pause(self.ticks(1) / 10);
+        }
+    }
+
+    /// What is the originals' now they take after the goodbye: before, they would hand it back.
+    fn give_to_originals(&self, application: &dyn Application) -> Result<usize, usize> {
+        let began = self.now();
+        while !application.give() {
+            let left = application.held().elsewhere;
+            if self.now().saturating_sub(began) > NO_PROGRESS_MAX {
+                return Err(left.max(1));
+            }
+            self.environment.clock.pause(self.ticks(1) / 10);
+        }
+        Ok(0)
+    }
+}
