@@ -29,7 +29,7 @@ struct World {
     nodes: Mutex<BTreeMap<Location, Arc<LocatorService>>>,
     calls: AtomicU64,
     bytes: AtomicU64,
-    ticks: AtomicU64,
+    micros: AtomicU64,
 }
 
 impl World {
@@ -77,11 +77,23 @@ impl World {
 
     /// A tick of every node, and the work of its threads.
     fn tick(&self) {
-        self.ticks.fetch_add(1, Ordering::Relaxed);
-        for node in self.all() {
+        self.pass(TICK);
+        let all = self.all();
+        for node in &all {
             node.locator().tick();
-            run(&node);
+            run(node);
         }
+        // What follows from the answers, and from that.
+        let mut before = 0;
+        while before != self.counts().0 {
+            before = self.counts().0;
+            all.iter().for_each(|node| run(node));
+        }
+    }
+
+    fn pass(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).expect("BUG: a short time");
+        self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
     fn agree(&self) -> bool {
@@ -130,15 +142,16 @@ impl Network for Place {
 
 impl Clock for Place {
     fn now(&self) -> Duration {
-        TICK * u32::try_from(self.0.ticks.load(Ordering::Relaxed)).expect("BUG: too many ticks")
+        Duration::from_micros(self.0.micros.load(Ordering::Relaxed))
     }
 
     fn wall(&self) -> i64 {
         i64::try_from(self.now().as_micros()).expect("BUG: too many ticks")
     }
 
-    fn pause(&self, _time: Duration) {
-        self.0.ticks.fetch_add(1, Ordering::Relaxed);
+    fn pause(&self, time: Duration) {
+        self.0.pass(time);
+        self.0.all().iter().for_each(|node| run(node));
     }
 }
 
@@ -186,14 +199,16 @@ fn join(world: &Arc<World>, number: usize) -> Location {
     location
 }
 
-/// Counts what `change` costs until all agree.
-fn measure(world: &Arc<World>, nodes: usize, what: &str, change: impl FnOnce()) {
+/// Counts what `change` costs until all agree. `steady`: the calls that a node makes in a tick anyway.
+fn measure(world: &Arc<World>, nodes: usize, steady: f64, what: &str, change: impl FnOnce()) {
     let (calls, bytes) = world.counts();
     change();
     let ticks = world.settle();
     let (calls_after, bytes_after) = world.counts();
-    // What the nodes would have said in that time anyway is part of it.
+    let anyway = (f64::from(ticks) * steady * nodes as f64) as u64;
+    let beyond = (calls_after - calls).saturating_sub(anyway);
     println!("{nodes} nodes\t{what}\tcalls\t{}", calls_after - calls);
+    println!("{nodes} nodes\t{what}\tcalls beyond the steady ones\t{beyond}");
     println!("{nodes} nodes\t{what}\tbytes\t{}", bytes_after - bytes);
     println!("{nodes} nodes\t{what}\tticks\t{ticks}");
 }
@@ -209,20 +224,21 @@ fn ring(nodes: usize) {
     (0..TICKS).for_each(|_| world.tick());
     let (calls_after, bytes_after) = world.counts();
     let each = |total: u64| total as f64 / (TICKS * nodes as u64) as f64;
+    let steady = each(calls_after - calls);
     println!(
         "{nodes} nodes\tsteady, a node and tick\tcalls\t{:.2}",
-        each(calls_after - calls)
+        steady
     );
     println!(
         "{nodes} nodes\tsteady, a node and tick\tbytes\t{:.1}",
         each(bytes_after - bytes)
     );
     let mut newcomer = None;
-    measure(&world, nodes, "join", || {
+    measure(&world, nodes, steady, "join", || {
         newcomer = Some(join(&world, nodes))
     });
     let newcomer = newcomer.expect("BUG: it has joined");
-    measure(&world, nodes, "leave", || {
+    measure(&world, nodes, steady, "leave", || {
         let node = world.node(&newcomer).expect("BUG: it is there");
         // Nothing is kept, so nothing can be left behind.
         let _ = node.leave();
@@ -234,7 +250,7 @@ fn ring(nodes: usize) {
     });
     let last = join(&world, nodes);
     world.settle();
-    measure(&world, nodes, "crash", || {
+    measure(&world, nodes, steady, "crash", || {
         world
             .nodes
             .lock()

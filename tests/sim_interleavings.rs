@@ -7,9 +7,7 @@
 //! 24 is for `tcp.rs` (a byte a second is a matter of sockets), 30 its
 //! `must_not_say_safe_while_a_second_copy_is_missing`.
 //!
-//! Left for the second form: 10, 17, 18, 19, 34, 35, 36 are about who has been told "done" and who may be
-//! joining, which nobody outside can see or hold up without knowing those calls; 37, 38 about whose
-//! grant it is; 40 is what README allows.
+//! 10, 18, 19, 34, 35 and 36 are in `sim_newcomers.rs`.
 
 mod sim;
 
@@ -554,6 +552,108 @@ fn world_39_two_that_have_lost_each_other_must_not_both_serve_alone() {
         put_meanwhile(stage, 1, &key, 20);
         (0..2).for_each(|at| read_meanwhile(stage, at, &key, 60));
         stage.await_all();
+        Ok(())
+    });
+}
+
+/// A member that has nothing to do with a key comes and goes.
+#[test]
+fn world_17_puts_must_not_wait_for_what_happens_far_away() {
+    direct_seeds("sim_interleavings world_17", 2, 20, |stage| {
+        stage.begin(3)?;
+        let without = stage.keys_of(&[0, 1], &[0, 1, 2]);
+        let placement = |nodes: &[usize]| {
+            let nodes: Vec<_> = nodes.iter().map(|node| location(*node)).collect();
+            stage.world.subject.placement(&nodes)
+        };
+        let with = placement(&[0, 1, 2, 3]);
+        let near = [location(0), location(1)];
+        let mut keys = without.filter(|key| with(key).starts_with(&near));
+        let key = keys.next().ok_or("no such key")?;
+        let far = stage.clone();
+        stage.meanwhile("comes and goes", move || {
+            for _ in 0..4 {
+                far.boot(3, 2);
+                far.sleep(4.0 + far.world.random.below(40) as f64 / 10.0);
+                far.crash(3);
+                far.sleep(far.world.random.below(30) as f64 / 10.0);
+            }
+        });
+        let mut number = 0;
+        while stage.is_working() {
+            number += 1;
+            let began = stage.now();
+            stage.put(number % 3, &key, format!("value {number}"))?;
+            let took = stage.now() - began;
+            if took > 2 * TICK {
+                return Err(format!("put {number} took {took:?}"));
+            }
+            stage.sleep(0.1);
+        }
+        Ok(())
+    });
+}
+
+/// One link is cut: both ends drop each other, and the third sees both. With R 1 a node that is dropped takes
+/// its keys with it, so that nothing could be told from what is read: R 2, and the third is the second replica
+/// for both of what they would do without each other.
+#[test]
+fn world_37_one_that_sees_both_must_not_make_two_primaries() {
+    direct_seeds("sim_interleavings world_37", 2, 30, |stage| {
+        stage.begin(3)?;
+        let key = stage.key(&[0, 1], &[0, 1, 2]);
+        stage.put(2, &key, "old")?;
+        stage.part(&[0], &[1]);
+        put_meanwhile(stage, 0, &key, 30);
+        put_meanwhile(stage, 1, &key, 30);
+        (0..3).for_each(|at| read_meanwhile(stage, at, &key, 60));
+        stage.sleep(25.0);
+        stage.world.heal();
+        stage.await_all();
+        stage.await_members(120.0, &[0, 1, 2])
+    });
+}
+
+/// R 1: the owner hangs, another one takes its keys over, and the owner is asked the moment it wakes.
+#[test]
+fn world_38_the_only_replica_must_not_answer_without_a_lease() {
+    direct_seeds("sim_interleavings world_38", 1, 60, |stage| {
+        // Its value must not win over one that was put meanwhile.
+        stage.world.clock(&location(0)).set_ahead(-DAY);
+        stage.begin(3)?;
+        let key = stage.key(&[0], &[0, 1, 2]);
+        stage.put(1, &key, "old")?;
+        stage.world.stop(&location(0));
+        put_at_last(stage, 1, &key, 40.0)?;
+        stage.sleep(stage.world.random.below(40) as f64 / 10.0);
+        stage.world.resume(&location(0));
+        (0..3).for_each(|at| read_meanwhile(stage, at, &key, 20));
+        stage.await_all();
+        stage.await_members(60.0, &[0, 1, 2])
+    });
+}
+
+/// R 1, a cut of six ticks between two of three, and nothing else wrong.
+#[test]
+fn world_40_a_short_cut_must_not_make_keys_read_as_absent() {
+    direct_seeds("sim_interleavings world_40", 1, 60, |stage| {
+        stage.begin(3)?;
+        let keys: Vec<_> = (0..12).map(|number| format!("key {number}")).collect();
+        for key in &keys {
+            stage.put(0, key.as_bytes(), "there")?;
+        }
+        let two = stage.world.random.below(3);
+        stage.part(&[two], &[(two + 1) % 3]);
+        for key in keys.iter().take(6) {
+            read_meanwhile(stage, two, key.as_bytes(), 12);
+        }
+        stage.sleep(6.0);
+        stage.world.heal();
+        stage.await_all();
+        stage.await_members(60.0, &[0, 1, 2])?;
+        for key in &keys {
+            (0..3).try_for_each(|at| stage.reads(at, key.as_bytes(), "there"))?;
+        }
         Ok(())
     });
 }

@@ -217,13 +217,14 @@ pub fn ask_request(question: &Question) -> Request {
     out.write_i64_field(3, question.lease.cast_signed());
     out.write_i64_field(4, question.digest.cast_signed());
     write_side(&mut out, 5, question.side.as_ref());
+    out.write_bool_field(6, question.list);
     out.write_stop();
     request("ask", out)
 }
 
 pub fn read_question(arguments: &[u8]) -> Result<Question, Exception> {
     let (mut me, mut you) = (None, Standing::Unknown);
-    let (mut lease, mut digest, mut side) = (0, 0, None);
+    let (mut lease, mut digest, mut side, mut list) = (0, 0, None, false);
     Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
         match (id, kind) {
             (1, wire::STRUCT) => me = Member::read(reader)?,
@@ -231,6 +232,7 @@ pub fn read_question(arguments: &[u8]) -> Result<Question, Exception> {
             (3, wire::I64) => lease = reader.i64()?.cast_unsigned(),
             (4, wire::I64) => digest = reader.i64()?.cast_unsigned(),
             (5, wire::STRUCT) => side = read_side(reader)?,
+            (6, wire::BOOL) => list = reader.bool()?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -241,10 +243,11 @@ pub fn read_question(arguments: &[u8]) -> Result<Question, Exception> {
         lease,
         digest,
         side,
+        list,
     })
 }
 
-/// Appends the result of `ask`, with the members if the views differ.
+/// Appends the result of `ask`, with the members if they were wanted, and the views differ.
 pub fn write_reply(reply: &Reply, members: Option<&[Member]>, out: &mut Vec<u8>) {
     out.write_field(wire::STRUCT, 0);
     write_member(out, 1, &reply.me);

@@ -356,6 +356,7 @@ impl Locator {
                     inner.originals.tell_removed(&location);
                     wake.work = true;
                 }
+                Action::Settle => wake.work = true,
                 Action::Changed => {
                     wake.work = true;
                     let by_itself = u64::from(inner.membership.is_by_itself());

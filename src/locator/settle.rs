@@ -86,10 +86,8 @@ impl Locator {
             }
         }
         self.with(|membership, _| {
-            if membership.shared_with_life(&compared.me) == Some(shared) {
-                membership.hear_left(&compared.left);
-                membership.done(&compared.me, shared, compared.members.as_deref());
-            }
+            membership.hear_left(&compared.left);
+            membership.done(&compared.me, shared, compared.members.as_deref());
         });
     }
 
@@ -150,7 +148,7 @@ impl Locator {
         }
         let (mut confirmed, mut progress) = (usize::MAX, self.now());
         loop {
-            self.with(|membership, _| membership.ask_everybody());
+            self.with(|membership, now| membership.ask_all(now));
             // What the answers named is asked as well: a newcomer that only another leaver knew.
             self.announce();
             self.announce();

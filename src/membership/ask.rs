@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use crate::location::Location;
 
-use super::{DIFFERENCES_MAX, LEASE_TICKS, Life, Member, Membership, NAMED_MAX, Named, State};
+use super::{
+    DIFFERENCES_MAX, LEASE_TICKS, LISTS_MAX, Life, Member, Membership, NAMED_MAX, Named, Peer,
+    State,
+};
 
 /// What one node is to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Question {
     /// Of the view.
     pub digest: u64,
     pub side: Option<Side>,
+    /// The members are wanted, if the views differ.
+    pub list: bool,
 }
 
 /// A question that waits for its answer.
@@ -60,13 +65,19 @@ pub struct Reply {
 
 impl Membership {
     /// What to ask that node now.
-    pub fn question(&self, now: Duration, to: &Location) -> Asked {
+    pub fn question(&mut self, now: Duration, to: &Location) -> Asked {
+        let digest = self.view.digest();
+        let differs = |peer: &Peer| peer.digest != digest && self.lists < LISTS_MAX;
+        let peer = self.peers.get(to);
+        let list = peer.is_none_or(differs);
+        self.lists += usize::from(list && peer.is_some());
         let question = Question {
             me: self.me(),
             you: self.standing(to),
             lease: self.ties.get(to).map_or(0, |ties| ties.lease),
-            digest: self.view.digest(),
+            digest,
             side: self.side(now, to),
+            list,
         };
         Asked {
             to: to.clone(),
@@ -133,9 +144,9 @@ impl Membership {
         let wanted = self.ties.get(&caller.location).map_or(0, |ties| ties.grant);
         let present = self.view.get(&caller.location) == Some(caller);
         let tick = self.rules.tick;
-        let full = self.state() == State::Full;
+        let holds = self.state().holds_all();
         let mut granted = 0;
-        if present && full && question.lease == wanted && wanted != 0 {
+        if present && holds && question.lease == wanted && wanted != 0 {
             let peer = self.peers.get_mut(&caller.location);
             let peer = peer.expect("BUG: a member of ours that is no peer");
             let waits = peer
@@ -168,11 +179,7 @@ impl Membership {
             }
         } else if self.is_member(&caller.location, caller.incarnation) {
             self.hear_state(caller);
-            // What it has that this node has not is in its answer; once a tick.
-            let differs = question.digest != self.view.digest();
-            if differs && self.asked_back.insert(caller.location.clone()) {
-                self.ask(caller.location.clone());
-            }
+            self.hear_digest(&caller.location, question.digest);
         } else if self.view.get(&caller.location).is_some() {
             self.ask(caller.location.clone());
         } else if caller.state.takes_part() {
@@ -183,6 +190,20 @@ impl Membership {
             };
             if self.has_me(question.you).0 && self.named.iter().any(reached) {
                 self.take_in(caller.clone());
+                if let Some(peer) = self.peers.get_mut(&caller.location) {
+                    peer.has_me = true;
+                }
+            }
+        }
+    }
+
+    /// A member has said which view it has: what it has that this node has not is in its list.
+    fn hear_digest(&mut self, of: &Location, digest: u64) {
+        let differs = digest != self.view.digest();
+        if let Some(peer) = self.peers.get_mut(of) {
+            peer.digest = digest;
+            if differs && self.lists < LISTS_MAX {
+                self.ask(of.clone());
             }
         }
     }
@@ -300,6 +321,9 @@ impl Membership {
             }
             return;
         };
+        if counted && !peer.has_me {
+            self.actions.push(super::Action::Settle);
+        }
         peer.has_me = counted;
         if counted {
             peer.answered = peer.answered.max(Some(asked.at));
@@ -320,6 +344,12 @@ impl Membership {
             self.meet(now, reply, members);
         } else if let Some(members) = members.filter(|_| counted) {
             self.learn(members);
+        } else if counted {
+            if exactly && self.state().is_coming() && reply.digest == self.view.digest() {
+                // As good as "done", if both share nothing.
+                self.done(other, 0, None);
+            }
+            self.hear_digest(&asked.to, reply.digest);
         }
     }
 

@@ -53,6 +53,13 @@ const NAMED_MAX: usize = 64;
 /// How many differences between two views are looked into at a time.
 const DIFFERENCES_MAX: usize = 64;
 
+/// How many nodes, beside the next one, hear of a loss from a node that has found it.
+const TOLD: usize = 3;
+
+/// How many nodes are asked for their members in a tick: a list is long in a large network, and most that
+/// differ from one's own say the same.
+const LISTS_MAX: usize = 3;
+
 /// The most members: far above what a flat network bears, and what a ring holds.
 const MEMBERS_MAX: usize = 100_000;
 
@@ -93,6 +100,8 @@ pub enum Action {
     Removed(Location, bool),
     /// The view has changed.
     Changed,
+    /// Somebody can be compared with now.
+    Settle,
     /// The own state has changed: all are to hear it now.
     Announce,
     /// This node has started a network.
@@ -106,6 +115,8 @@ pub enum Action {
 /// What this node alone knows of a member of ours.
 #[derive(Debug, Default)]
 struct Peer {
+    /// Of its view, as it said last.
+    digest: u64,
     /// When the last question was asked that it has answered.
     answered: Option<Duration>,
     /// When the first of the questions was asked that it has not answered, and at which tick.
@@ -163,8 +174,8 @@ pub struct Membership {
     doubted: BTreeSet<Location>,
     /// Being asked now: one question to a node at a time.
     asking: BTreeSet<Location>,
-    /// Asked in this tick as its view differed.
-    asked_back: BTreeSet<Location>,
+    /// How many lists of members were asked for in this tick.
+    lists: usize,
     /// While no other node is full, and others have been lost: the tick from which on this node answers from
     /// what it has. Before, they would let it know that they have gone on without it.
     alone_from: u64,
@@ -198,7 +209,7 @@ impl Membership {
             unmet: BTreeSet::new(),
             doubted: BTreeSet::new(),
             asking: BTreeSet::new(),
-            asked_back: BTreeSet::new(),
+            lists: 0,
             alone_from: 0,
             woke: Duration::ZERO,
             slept_until: 0,
@@ -270,7 +281,7 @@ impl Membership {
     /// Looks after the others once. To be called once a tick.
     pub fn tick(&mut self, now: Duration) {
         self.ticks += 1;
-        self.asked_back.clear();
+        self.lists = 0;
         let stood_still = now.saturating_sub(self.ticked) >= self.ticks(LEASE_TICKS);
         self.ticked = now;
         match self.life {
@@ -294,14 +305,7 @@ impl Membership {
     /// Whom to ask at this tick.
     fn choose(&mut self, now: Duration) -> BTreeSet<Location> {
         let mut chosen = std::mem::take(&mut self.doubted);
-        // The next one in the order of the names, and some other: so each is asked by somebody, and news
-        // gets everywhere.
-        let names: Vec<_> = self.peers.keys().collect();
-        let next = names.iter().find(|name| ***name > self.location);
-        chosen.extend(next.or(names.first()).map(|name| (*name).clone()));
-        if !names.is_empty() {
-            chosen.insert(names[self.random.below(names.len())].clone());
-        }
+        chosen.extend(self.some_others(1));
         let renew = self.ticks(RENEW_TICKS);
         for (location, peer) in &self.peers {
             let wanted = self.ties.get(location).map_or(0, |ties| ties.lease);
@@ -320,6 +324,18 @@ impl Membership {
             chosen.extend(self.lost.keys().nth(turn).cloned());
         }
         chosen
+    }
+
+    /// The next one in the order of the names, and some others: so each is asked by somebody, and news gets
+    /// everywhere.
+    fn some_others(&self, count: usize) -> BTreeSet<Location> {
+        let names: Vec<_> = self.peers.keys().collect();
+        let next = names.iter().position(|name| **name > self.location);
+        let next = [next.unwrap_or(0)]
+            .into_iter()
+            .filter(|_| !names.is_empty());
+        let some = (0..count.min(names.len())).map(|_| self.random.below(names.len()));
+        next.chain(some).map(|place| names[place].clone()).collect()
     }
 
     /// Becomes full, or ends, if it is time.
@@ -433,8 +449,10 @@ impl Membership {
                 self.missing.insert(location.clone(), member.incarnation);
             }
             self.remember_lost(location.clone(), member.incarnation);
-            // The others hear of it; and those behind a cut link are found silent together.
-            self.ask_neighbours();
+            // The others hear of it.
+            for other in self.some_others(TOLD) {
+                self.ask(other);
+            }
             if !self.others().any(|member| member.state == State::Full) {
                 self.stay_quiet(2);
             }

@@ -49,9 +49,7 @@ impl Membership {
         }
         let far = self.view.list(hash, copies.max(2));
         let mut behind = far.skip_while(|place| members[*place].location != self.location);
-        let next = behind.find(|place| {
-            members[*place].state == State::Full && members[*place].location != self.location
-        });
+        let next = behind.find(|place| holds(place) && members[*place].location != self.location);
         let Some(next) = next else {
             return self.needs_no_lease(now);
         };
@@ -94,9 +92,12 @@ impl Membership {
         wanted != 0 && lease.is_some_and(|(at, of)| of == wanted && now.saturating_sub(at) < limit)
     }
 
-    /// While no other node is full.
+    /// While no other node is full or leaving. One that is coming in may have become it while this node stood still.
     pub(super) fn needs_no_lease(&self, now: Duration) -> bool {
-        self.lost.is_empty() || (self.ticks >= self.alone_from && self.is_awake(now))
+        let nobody_else = self.peers.is_empty() && self.lost.is_empty();
+        let mut peers = self.peers.keys();
+        let heard = self.lost.is_empty() && peers.all(|peer| self.has_heard(peer));
+        nobody_else || (self.is_awake(now) && (heard || self.ticks >= self.alone_from))
     }
 
     /// This node has accepted what a primary put: a lease for that.
@@ -111,7 +112,8 @@ impl Membership {
         let me = self.state();
         let owes = |member: &&Member| {
             let peer = &self.peers[&member.location];
-            if peer.waiting.is_some() {
+            // Only with one that has this node as a member, as far as it has answered.
+            if peer.waiting.is_some() || !peer.has_me {
                 return false;
             }
             let shared = self
@@ -210,6 +212,11 @@ impl Membership {
     pub fn is_settled(&self, now: Duration) -> bool {
         // Noted: should others be lost now, that they were lost together is known.
         if self.state() == State::Full && self.safe.digest() != self.view.digest() {
+            return false;
+        }
+        // One that is coming in has all, but gives up if it doesn't hear so before the last full one goes.
+        let nobody_full = !self.others().any(|member| member.state == State::Full);
+        if nobody_full && self.others().any(|member| member.state.is_coming()) {
             return false;
         }
         let limit = self.ticks(LEASE_TICKS);

@@ -92,7 +92,8 @@ impl View {
     /// What the member at that place has to do with each other one of ours.
     pub(super) fn ties(&self, me: usize, copies: usize) -> BTreeMap<usize, Ties> {
         let mut ties: BTreeMap<usize, Ties> = BTreeMap::new();
-        // A lease comes from the next full node behind the primary, be it a replica or not.
+        // A lease comes from the next full or leaving node behind the primary, be it a replica or not: it is
+        // the primary in a view in which this one is not full yet.
         let far = copies.max(2);
         let mut full: Vec<usize> = Vec::new();
         let mut lists: Vec<u32> = Vec::new();
@@ -125,7 +126,7 @@ impl View {
             }
             let Some(primary) = primary else { continue };
             let behind = list[primary + 1..].iter();
-            let mut behind = behind.filter(|place| self.members[**place].state == State::Full);
+            let mut behind = behind.filter(|place| self.members[**place].state.holds_all());
             let Some(&next) = behind.next() else { continue };
             let digest = range(self.list_digest(list.iter().copied()));
             if list[primary] == me {
@@ -187,8 +188,8 @@ impl View {
 pub struct Ties {
     /// Of the ranges of which both are replicas.
     pub shared: u64,
-    /// Of the ranges of which this node is the primary and the other the next full node.
+    /// Of the ranges of which this node is the primary and the other the next one that holds all.
     pub lease: u64,
-    /// Of those of which the other is the primary and this node the next full node.
+    /// Of those of which the other is the primary and this node the next one that holds all.
     pub grant: u64,
 }

@@ -154,7 +154,7 @@ impl World {
                 }
                 Action::Added(who) => self.say(format!("n{} adds {who}", run.place)),
                 Action::Removed(who, _) => self.say(format!("n{} removes {who}", run.place)),
-                Action::Changed => changed = true,
+                Action::Changed | Action::Settle => changed = true,
                 Action::Began | Action::CameIn => {}
                 Action::Meet(_) => panic!("there are no originals here"),
                 Action::End(why) => {
@@ -222,7 +222,8 @@ impl World {
                     let members = node.membership.known();
                     (reply, members)
                 });
-                let members = (reply.digest != question.digest).then_some(members);
+                let differ = question.list && reply.digest != question.digest;
+                let members = differ.then_some(members);
                 answer(self, Response::Replied(reply, members));
             }
             Message::Enter(candidate) => self.let_in(run, candidate, answer),

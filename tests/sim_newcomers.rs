@@ -1,0 +1,182 @@
+//! The interleavings of those that come in, each a directed world under its number; the others are in
+//! `sim_interleavings.rs`. Which message is late or lost is chosen by the seed, from outside.
+
+mod sim;
+
+use std::sync::atomic::Ordering;
+
+use sim::direct::{Stage, direct_seeds};
+use sim::schedule::location;
+use sim::wires::Fate;
+use sim::world::TICK;
+
+/// Keys that are there before anybody comes.
+const KEYS: usize = 20;
+
+fn key(number: usize) -> Vec<u8> {
+    format!("key {number}").into_bytes()
+}
+
+fn put_all(stage: &Stage) -> Result<(), String> {
+    (0..KEYS).try_for_each(|number| stage.put(number % 2, &key(number), "there"))
+}
+
+/// In the end these are members, all is safe, and each key is read at each of them.
+fn must_hold_all(stage: &Stage, nodes: &[usize]) -> Result<(), String> {
+    stage.await_members(80.0, nodes)?;
+    stage.await_safe(60.0, nodes[0])?;
+    for number in 0..KEYS {
+        for at in nodes {
+            stage.reads(*at, &key(number), "there")?;
+        }
+    }
+    Ok(())
+}
+
+/// A wait that the seed chooses, of less than so many ticks.
+fn sleep_some(stage: &Stage, ticks: usize) {
+    stage.sleep(stage.world.random.below(20 * ticks) as f64 / 20.0);
+}
+
+/// Two come at once, by way of two members that for a while don't hear each other.
+#[test]
+fn world_10_two_that_come_at_once_must_get_to_know_each_other() {
+    direct_seeds("sim_newcomers world_10", 2, 60, |stage| {
+        stage.begin(2)?;
+        put_all(stage)?;
+        stage.boot(2, 0);
+        sleep_some(stage, 2);
+        stage.boot(3, 1);
+        sleep_some(stage, 2);
+        let (one, other) = if stage.world.chance(500) {
+            (1, 2)
+        } else {
+            (2, 3)
+        };
+        stage.part(&[one], &[other]);
+        sleep_some(stage, 5);
+        stage.world.heal();
+        must_hold_all(stage, &[0, 1, 2, 3])
+    });
+}
+
+/// Twelve come at once into a network of three; one of them hangs as soon as it is a member.
+#[test]
+fn world_18_and_19_many_that_come_at_once_must_not_hold_up_puts_and_get_full() {
+    direct_seeds("sim_newcomers world_18", 2, 10, |stage| {
+        stage.begin(3)?;
+        put_all(stage)?;
+        (3..15).for_each(|number| stage.boot(number, number % 3));
+        stage.await_that(20.0, "one of them is let in", || {
+            (3..15).any(|number| stage.knows(0, number))
+        })?;
+        let slow = (3..15).find(|number| stage.knows(0, *number));
+        let slow = slow.expect("BUG: one was there");
+        stage.world.stop(&location(slow));
+        let client = stage.client();
+        let all: Vec<_> = (0..15).collect();
+        // Keys that are none of its business, now or later.
+        let lists = stage
+            .world
+            .subject
+            .placement(&all.iter().map(|n| location(*n)).collect::<Vec<_>>());
+        for number in 0..30 {
+            let far = format!("far {number}").into_bytes();
+            if lists(&far).contains(&location(slow)) {
+                continue;
+            }
+            let began = client.now();
+            // Others come meanwhile: the list of such a key may have the slow one for a moment.
+            let _ = client.put(number % 3, &far, "new");
+            let took = client.now() - began;
+            if took > TICK * 12 {
+                return Err(format!("a put took {took:?}"));
+            }
+        }
+        stage.world.resume(&location(slow));
+        must_hold_all(stage, &all)
+    });
+}
+
+/// A member ends and comes back in another life while a newcomer has been told of the life before.
+#[test]
+fn world_34_a_newcomer_must_not_wait_for_a_life_that_is_over() {
+    direct_seeds("sim_newcomers world_34", 2, 60, |stage| {
+        stage.begin(3)?;
+        put_all(stage)?;
+        stage.await_safe(20.0, 0)?;
+        stage.boot(3, 0);
+        sleep_some(stage, 3);
+        stage.crash(2);
+        sleep_some(stage, 2);
+        stage.boot(2, 1);
+        must_hold_all(stage, &[0, 1, 2, 3])
+    });
+}
+
+/// Two come at once, and don't hear each other for a while.
+#[test]
+fn world_35_two_that_come_at_once_must_each_take_the_other_in() {
+    direct_seeds("sim_newcomers world_35", 2, 60, |stage| {
+        stage.begin(3)?;
+        put_all(stage)?;
+        stage.boot(3, 2);
+        stage.boot(4, 2);
+        sleep_some(stage, 2);
+        stage.part(&[3], &[4]);
+        sleep_some(stage, 12);
+        stage.world.heal();
+        must_hold_all(stage, &[0, 1, 2, 3, 4])
+    });
+}
+
+/// A member drops a newcomer about when that becomes full.
+#[test]
+fn world_36_one_that_is_dropped_as_it_becomes_full_must_come_in() {
+    direct_seeds("sim_newcomers world_36", 2, 60, |stage| {
+        stage.begin(2)?;
+        put_all(stage)?;
+        stage.boot(2, 0);
+        sleep_some(stage, 2);
+        stage.part(&[1], &[2]);
+        stage.sleep(9.0);
+        sleep_some(stage, 6);
+        stage.world.heal();
+        must_hold_all(stage, &[0, 1, 2])
+    });
+}
+
+/// R 1: the only full member begins to leave as the newcomer becomes full.
+#[test]
+fn a_leaver_must_not_answer_beside_one_that_has_become_full() {
+    direct_seeds("sim_newcomers leaver", 1, 150, |stage| {
+        stage.begin(1)?;
+        let key = stage.key(&[1], &[0, 1]);
+        stage.put(0, &key, "old")?;
+        // That it is full is heard late.
+        let late = Fate::Late(TICK.mul_f64(1.0 + stage.world.random.below(20) as f64 / 10.0));
+        let pass = 3 + stage.world.random.below(8);
+        let link = (&location(1), &location(0));
+        stage.world.wires().trap(link, pass, 1 + pass, late);
+        stage.boot(1, 0);
+        stage.await_that(20.0, "it is let in", || stage.knows(0, 1))?;
+        stage.sleep(stage.world.random.below(40) as f64 / 100.0);
+        for (at, times) in [(0, 20), (1, 40)] {
+            let (reader, key) = (stage.client(), key.clone());
+            stage.meanwhile("reads", move || {
+                for _ in 0..times {
+                    let _ = reader.get(at, &key);
+                    reader.sleep(0.01);
+                }
+            });
+        }
+        let left = stage.begin_leaving(0);
+        for number in 0..20 {
+            stage.try_put(1, &key, format!("new {number}").as_bytes());
+            stage.sleep(0.05);
+        }
+        stage.await_that(40.0, "it has left", || left.load(Ordering::Relaxed) > 0)?;
+        stage.await_all();
+        stage.get(1, &key).map(|_| ())
+    });
+}
