@@ -180,3 +180,23 @@ fn a_leaver_must_not_answer_beside_one_that_has_become_full() {
         stage.get(1, &key).map(|_| ())
     });
 }
+
+/// One that has just begun to leave and the other replica hang until they are dropped: what both held is missing.
+#[test]
+fn must_not_say_safe_when_a_leaver_is_lost_with_the_other_replica() {
+    direct_seeds("sim_newcomers leaver_lost", 2, 40, |stage| {
+        stage.begin(4)?;
+        let key = stage.key(&[1, 2], &[0, 1, 2, 3]);
+        stage.put(0, &key, "there")?;
+        stage.await_safe(20.0, 0)?;
+        stage.begin_leaving(1);
+        // Long enough for the others to hear of it, too short to hand anything over.
+        stage.sleep(stage.world.random.below(6) as f64 / 1000.0);
+        stage.world.stop(&location(1));
+        stage.world.stop(&location(2));
+        stage.await_that(60.0, "both are dropped", || {
+            !stage.knows(0, 1) && !stage.knows(0, 2)
+        })?;
+        stage.is_never_safe(20.0, 0, "though a key is missing")
+    });
+}

@@ -159,7 +159,7 @@ pub struct Membership {
     /// Lives that were lost without goodbye; the nodes are to be met again, should they have only been out of
     /// reach.
     lost: BTreeMap<Location, i64>,
-    /// The last view under which this node had nothing left to compare, and the full members that have been
+    /// The last view under which this node had nothing left to compare, and the full or leaving members that have been
     /// lost since.
     safe: Arc<View>,
     missing: BTreeMap<Location, i64>,
@@ -445,7 +445,7 @@ impl Membership {
             self.note_left(&member);
         } else {
             let left = self.left.iter().any(|left| left.is_life_of(&member));
-            if member.state == State::Full && !left && self.missing.len() < LOST_MAX {
+            if member.state.holds_all() && !left && self.missing.len() < LOST_MAX {
                 self.missing.insert(location.clone(), member.incarnation);
             }
             self.remember_lost(location.clone(), member.incarnation);
