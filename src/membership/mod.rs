@@ -518,13 +518,6 @@ impl Membership {
         }
     }
 
-    /// All members are asked.
-    pub fn ask_everybody(&mut self) {
-        for location in self.peers.keys().cloned().collect::<Vec<_>>() {
-            self.ask(location);
-        }
-    }
-
     /// Somebody wants to know whether all is well: all that share keys with this node are asked, but for those
     /// that have answered within a tick.
     pub fn ask_all(&mut self, now: Duration) {
@@ -566,3 +559,6 @@ impl Membership {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! The rules that one node keeps, each shown with the fewest nodes. What follows from them together is
+//! shown by `tests/model.rs` and the simulation.
+
+use super::*;
+
+const TICK: Duration = Duration::from_millis(500);
+
+fn location(number: u16) -> Location {
+    Location::new("127.0.0.1", 9900 + number).unwrap()
+}
+
+fn node(number: u16, copies: usize) -> Membership {
+    let rules = Rules { copies, tick: TICK };
+    let random = Random::new(u64::from(number));
+    Membership::new(location(number), rules, random, Duration::ZERO)
+}
+
+/// A network of one.
+fn first(copies: usize) -> Membership {
+    let mut node = node(0, copies);
+    node.start(&[], true);
+    node
+}
+
+/// One asks another, which answers at once.
+fn ask(one: &mut Membership, other: &mut Membership, now: Duration) {
+    let asked = one.question(now, &other.location.clone());
+    let reply = other.answer(now, &asked.question);
+    let differs = asked.question.list && reply.digest != asked.question.digest;
+    let members = differs.then(|| other.known());
+    one.answered(now, &asked, &reply, members.as_deref());
+}
+
+/// Has a node let in by the gatekeeper of a network; its announcement is heard by that one alone.
+fn join(newcomer: &mut Membership, gatekeeper: &mut Membership) {
+    newcomer.start(std::slice::from_ref(&gatekeeper.location), false);
+    let candidate = newcomer.candidate();
+    assert!(gatekeeper.enter(&candidate).is_err(), "it is to be reached");
+    gatekeeper.expect(&candidate, false);
+    ask(gatekeeper, newcomer, Duration::ZERO);
+    let entry = gatekeeper.admit(&candidate);
+    let from = gatekeeper.location.clone();
+    newcomer.entered(&from, candidate.incarnation, entry);
+    ask(newcomer, gatekeeper, Duration::ZERO);
+}
+
+/// Has it be full, as far as the other one is concerned.
+fn fill(newcomer: &mut Membership, other: &mut Membership) {
+    let shared = newcomer.shared_with_life(&other.me()).unwrap();
+    newcomer.done(&other.me(), shared, None);
+    ask(newcomer, other, Duration::ZERO);
+}
+
+fn two_full(copies: usize) -> (Membership, Membership) {
+    let (mut one, mut other) = (first(copies), node(1, copies));
+    join(&mut other, &mut one);
+    fill(&mut other, &mut one);
+    assert_eq!((one.count_full(), other.count_full()), (2, 2));
+    (one, other)
+}
+
+fn asks(node: &mut Membership, number: u16) -> bool {
+    node.take_actions().contains(&Action::Ask(location(number)))
+}
+
+#[test]
+fn must_let_in_only_what_has_been_reached() {
+    let (mut one, mut other) = (first(2), node(1, 2));
+    other.start(&[location(0)], false);
+    let candidate = other.candidate();
+    assert_eq!(one.admit(&candidate), Entry::Later(String::new()));
+    assert!(one.view().get(&location(1)).is_none());
+    join(&mut other, &mut one);
+    assert_eq!(one.view().get(&location(1)), Some(&other.me()));
+    assert_eq!(other.state(), State::Joining);
+}
+
+#[test]
+fn must_have_no_more_coming_in_than_full() {
+    let (mut one, mut other) = (first(2), node(1, 2));
+    join(&mut other, &mut one);
+    let mut third = node(2, 2);
+    third.start(&[location(0)], false);
+    assert_eq!(
+        one.enter(&third.candidate()),
+        Ok(Entry::Later(String::new()))
+    );
+    fill(&mut other, &mut one);
+    assert!(one.enter(&third.candidate()).is_err());
+}
+
+#[test]
+fn must_not_let_a_lost_life_come_back() {
+    let (mut one, mut other) = two_full(2);
+    let same_life = Member {
+        state: State::Joining,
+        ..other.me()
+    };
+    one.refused(&location(1), same_life.incarnation);
+    ask(&mut other, &mut one, TICK);
+    assert!(one.view().get(&location(1)).is_none());
+    assert_eq!(one.enter(&same_life), Ok(Entry::Lost));
+}
+
+#[test]
+fn must_not_take_an_answer_of_an_earlier_life() {
+    let (mut one, other) = two_full(2);
+    let refused = Member {
+        incarnation: other.me().incarnation + 2,
+        ..other.me()
+    };
+    one.refused(&location(1), refused.incarnation);
+    assert_eq!(one.view().get(&location(1)), Some(&other.me()));
+}
+
+#[test]
+fn must_only_ask_a_node_that_others_name() {
+    let (mut one, mut other) = two_full(2);
+    let stranger = Member {
+        location: location(7),
+        state: State::Full,
+        incarnation: 8,
+    };
+    other.take_in(stranger);
+    one.take_actions();
+    ask(&mut one, &mut other, TICK);
+    // Heard that the views differ; then with the list.
+    ask(&mut one, &mut other, TICK);
+    assert!(one.view().get(&location(7)).is_none());
+    assert!(asks(&mut one, 7));
+}
+
+#[test]
+fn must_ask_for_few_lists_in_a_tick() {
+    let mut one = first(2);
+    for number in 1..=20 {
+        one.take_in(Member {
+            location: location(number),
+            state: State::Full,
+            incarnation: 8,
+        });
+    }
+    for tick in 1..=3 {
+        one.tick(TICK * tick);
+        let wants = |number| one.question(TICK * tick, &location(number)).question.list;
+        assert_eq!(
+            (1..=20).map(wants).filter(|wants| *wants).count(),
+            LISTS_MAX
+        );
+    }
+}
+
+/// A hash of keys whose primary, by the view of that node, is the node itself.
+fn own_hash(node: &Membership) -> (u32, u64) {
+    let me = node.view.place(&node.location).unwrap();
+    let copies = node.rules.copies;
+    let is_own = |hash: &u32| node.view.list(*hash, copies).next() == Some(me);
+    let hash = (0..1000).map(|n| n * 4_000_000).find(is_own).unwrap();
+    (hash, node.view.list_digest(node.view.list(hash, copies)))
+}
+
+#[test]
+fn must_decide_with_a_lease_and_as_long_as_it_lasts() {
+    let (mut one, mut other) = two_full(1);
+    let (hash, digest) = own_hash(&one);
+    assert!(!one.may_decide(TICK, hash, digest, None));
+    ask(&mut one, &mut other, TICK);
+    one.tick(TICK * 4);
+    assert!(one.may_decide(TICK * 4, hash, digest, None));
+    one.tick(TICK * 5);
+    assert!(!one.may_decide(TICK * 5, hash, digest, None));
+}
+
+#[test]
+fn must_not_decide_by_a_list_that_is_over() {
+    let (mut one, mut other) = two_full(1);
+    let (hash, digest) = own_hash(&one);
+    ask(&mut one, &mut other, TICK);
+    assert!(one.may_decide(TICK, hash, digest, None));
+    assert!(!one.may_decide(TICK, hash, digest ^ 1, None));
+}
+
+#[test]
+fn must_take_a_lease_from_one_that_is_leaving() {
+    let (mut one, mut other) = two_full(1);
+    let (hash, _) = own_hash(&one);
+    other.leave();
+    ask(&mut one, &mut other, TICK);
+    let digest = one.view.list_digest(one.view.list(hash, 1));
+    assert_eq!(one.view().get(&location(1)).unwrap().state, State::Leaving);
+    assert!(!one.may_decide(TICK, hash, digest, None));
+    ask(&mut one, &mut other, TICK);
+    assert!(one.may_decide(TICK, hash, digest, None));
+}
+
+#[test]
+fn must_keep_one_that_is_silent_while_it_may_hold_a_lease() {
+    let (mut one, mut other) = two_full(1);
+    ask(&mut other, &mut one, TICK);
+    let asked = one.question(TICK, &location(1));
+    one.unanswered(&asked);
+    for tick in 2..=SILENCE_TICKS {
+        one.tick(TICK * tick);
+        assert!(one.view().get(&location(1)).is_some(), "tick {tick}");
+    }
+    one.tick(TICK * (SILENCE_TICKS + 1));
+    one.tick(TICK * (SILENCE_TICKS + 2));
+    assert!(one.view().get(&location(1)).is_none());
+}
+
+#[test]
+fn must_end_when_those_that_were_to_hand_over_have_gone() {
+    let (mut one, mut other) = (first(2), node(1, 2));
+    join(&mut other, &mut one);
+    other.take_actions();
+    other.refused(&location(0), one.me().incarnation);
+    assert_eq!(other.state(), State::Left);
+    let ends = |action: &Action| matches!(action, Action::End(_));
+    assert!(other.take_actions().iter().any(ends));
+}
+
+#[test]
+fn must_not_be_settled_while_the_only_other_one_is_coming_in() {
+    let (mut one, mut other) = (first(1), node(1, 1));
+    join(&mut other, &mut one);
+    one.leave();
+    ask(&mut one, &mut other, Duration::ZERO);
+    let shared = one.shared_with_life(&other.me()).unwrap();
+    one.synced(&location(1), shared);
+    assert!(!one.is_settled(Duration::ZERO));
+    fill(&mut other, &mut one);
+    ask(&mut one, &mut other, Duration::ZERO);
+    let shared = one.shared_with_life(&other.me()).unwrap();
+    one.synced(&location(1), shared);
+    assert!(one.is_settled(Duration::ZERO));
+}
+
+#[test]
+fn must_note_what_was_lost_together() {
+    let (mut one, mut other) = two_full(1);
+    let shared = one.shared_with_life(&other.me()).unwrap();
+    one.synced(&location(1), shared);
+    assert_eq!(one.alarm(), []);
+    // It begins to leave and is gone: what it had is, too.
+    other.leave();
+    ask(&mut one, &mut other, TICK);
+    one.refused(&location(1), other.me().incarnation);
+    assert_eq!(one.alarm(), [location(1)]);
+    one.accept_loss();
+    assert_eq!(one.alarm(), []);
+}
