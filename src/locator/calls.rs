@@ -217,14 +217,14 @@ pub fn ask_request(question: &Question) -> Request {
     out.write_i64_field(3, question.lease.cast_signed());
     out.write_i64_field(4, question.digest.cast_signed());
     write_side(&mut out, 5, question.side.as_ref());
-    out.write_bool_field(6, question.list);
+    out.write_bool_field(6, question.wants_members);
     out.write_stop();
     request("ask", out)
 }
 
 pub fn read_question(arguments: &[u8]) -> Result<Question, Exception> {
     let (mut me, mut you) = (None, Standing::Unknown);
-    let (mut lease, mut digest, mut side, mut list) = (0, 0, None, false);
+    let (mut lease, mut digest, mut side, mut wants_members) = (0, 0, None, false);
     Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
         match (id, kind) {
             (1, wire::STRUCT) => me = Member::read(reader)?,
@@ -232,7 +232,7 @@ pub fn read_question(arguments: &[u8]) -> Result<Question, Exception> {
             (3, wire::I64) => lease = reader.i64()?.cast_unsigned(),
             (4, wire::I64) => digest = reader.i64()?.cast_unsigned(),
             (5, wire::STRUCT) => side = read_side(reader)?,
-            (6, wire::BOOL) => list = reader.bool()?,
+            (6, wire::BOOL) => wants_members = reader.bool()?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -243,7 +243,7 @@ pub fn read_question(arguments: &[u8]) -> Result<Question, Exception> {
         lease,
         digest,
         side,
-        list,
+        wants_members,
     })
 }
 

@@ -77,7 +77,7 @@ impl Locator {
                 let question = calls::read_question(call.arguments)?;
                 let (reply, members) = self.with(|membership, now| {
                     let reply = membership.answer(now, &question);
-                    let differ = question.list && reply.digest != question.digest;
+                    let differ = question.wants_members && reply.digest != question.digest;
                     (reply, differ.then(|| membership.known()))
                 });
                 calls::write_reply(&reply, members.as_deref(), result);

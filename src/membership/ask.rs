@@ -41,8 +41,8 @@ pub struct Question {
     /// Of the view.
     pub digest: u64,
     pub side: Option<Side>,
-    /// The members are wanted, if the views differ.
-    pub list: bool,
+    /// If the views differ.
+    pub wants_members: bool,
 }
 
 /// A question that waits for its answer.
@@ -69,15 +69,15 @@ impl Membership {
         let digest = self.view.digest();
         let differs = |peer: &Peer| peer.digest != digest && self.lists < LISTS_MAX;
         let peer = self.peers.get(to);
-        let list = peer.is_none_or(differs);
-        self.lists += usize::from(list && peer.is_some());
+        let wants_members = peer.is_none_or(differs);
+        self.lists += usize::from(wants_members && peer.is_some());
         let question = Question {
             me: self.me(),
             you: self.standing(to),
             lease: self.ties.get(to).map_or(0, |ties| ties.lease),
             digest,
             side: self.side(now, to),
-            list,
+            wants_members,
         };
         Asked {
             to: to.clone(),

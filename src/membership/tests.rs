@@ -26,7 +26,7 @@ fn first(copies: usize) -> Membership {
 fn ask(one: &mut Membership, other: &mut Membership, now: Duration) {
     let asked = one.question(now, &other.location.clone());
     let reply = other.answer(now, &asked.question);
-    let differs = asked.question.list && reply.digest != asked.question.digest;
+    let differs = asked.question.wants_members && reply.digest != asked.question.digest;
     let members = differs.then(|| other.known());
     one.answered(now, &asked, &reply, members.as_deref());
 }
@@ -142,7 +142,11 @@ fn must_ask_for_few_lists_in_a_tick() {
     }
     for tick in 1..=3 {
         one.tick(TICK * tick);
-        let wants = |number| one.question(TICK * tick, &location(number)).question.list;
+        let wants = |number| {
+            one.question(TICK * tick, &location(number))
+                .question
+                .wants_members
+        };
         assert_eq!(
             (1..=20).map(wants).filter(|wants| *wants).count(),
             LISTS_MAX

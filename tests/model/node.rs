@@ -222,7 +222,7 @@ impl World {
                     let members = node.membership.known();
                     (reply, members)
                 });
-                let differ = question.list && reply.digest != question.digest;
+                let differ = question.wants_members && reply.digest != question.digest;
                 let members = differ.then_some(members);
                 answer(self, Response::Replied(reply, members));
             }
