@@ -61,15 +61,11 @@ impl Locator {
             b"get_node" => {
                 let view = self.view();
                 result.write_field(wire::STRUCT, 0);
-                match view.owner(read_key(call.arguments)?) {
-                    Some(owner) => owner.location.write(result),
-                    None => {
-                        // What the original answers for an empty ring.
-                        result.write_bytes_field(1, b"");
-                        result.write_i16_field(2, 0);
-                        result.write_stop();
-                    }
-                }
+                let owner = view.owner(read_key(call.arguments)?);
+                // The same.
+                owner
+                    .map_or(self.location(), |owner| &owner.location)
+                    .write(result);
             }
             b"accept_loss" => self.with(|membership, _| membership.accept_loss()),
             b"join" | b"add" | b"remove" => return self.on_news(call, result),

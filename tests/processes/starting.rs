@@ -10,8 +10,8 @@ use thrifty_p2p::net::Network;
 use thrifty_p2p::thrift::{Write, wire};
 
 use crate::running::{
-    CALL_LIMIT, LOCATION, Node, Process, STORESERVER, get, members, network, own_address, put,
-    settle,
+    CALL_LIMIT, LOCATION, Node, Process, STORESERVER, get, members, network, own_address, owner,
+    put, settle,
 };
 
 fn locator(address: &str) -> Node {
@@ -186,6 +186,10 @@ fn must_wait_for_the_peer_that_it_is_given_to_start() {
     let (own, address) = (own_address(), own_address());
     let peer = format!("{address}:9900");
     let waits = Node::store(&own, &["-h", &peer]);
+    // Until then it knows itself alone.
+    let at = waits.location.clone();
+    assert_eq!(members(&network(), &at).unwrap(), [at.clone()]);
+    assert_eq!(owner(&network(), &at, b"key"), at);
     let first = Node::store(&address, &[]);
     settle(&[&first, &waits]);
     let out = waits.process.out();
