@@ -188,7 +188,7 @@ fn must_wait_for_the_peer_that_it_is_given_to_start() {
     let waits = Node::store(&own, &["-h", &peer]);
     // Until then it knows itself alone.
     let at = waits.location.clone();
-    assert_eq!(members(&network(), &at).unwrap(), [at.clone()]);
+    assert_eq!(members(&network(), &at).unwrap(), std::slice::from_ref(&at));
     assert_eq!(owner(&network(), &at, b"key"), at);
     let first = Node::store(&address, &[]);
     settle(&[&first, &waits]);
