@@ -16,6 +16,7 @@
 //! | [`ring`], [`location`] | who owns a key; `host:port` |
 //! | [`thrift`], [`digest`] | bytes to values to messages; a hash |
 //! | [`log`] | lines that nobody waits for |
+//! | [`os`] | signals, and what sockets tell: C functions |
 //!
 //! Read first: [`service`] and [`net`], the seam that everything rests on; then
 //! [`membership::View::list`], the one rule of who holds what; then [`guide`], which tells how it
@@ -27,7 +28,7 @@
 //! the same moment both finish. Two are held at once in one order only: an item is written or forgotten (a
 //! shard's lock) while the view can't change (the lock of [`locator::Locator`]).
 
-// Allowed again in `signal`, and nowhere else.
+// Allowed again in `os`, and nowhere else.
 #![deny(unsafe_code)]
 
 pub mod cli;
@@ -40,10 +41,9 @@ pub mod log;
 pub mod membership;
 pub mod net;
 pub mod node;
+pub mod os;
 pub mod ring;
 pub mod server;
 pub mod service;
-#[cfg(unix)]
-pub mod signal;
 pub mod thrift;
 pub(crate) mod words;

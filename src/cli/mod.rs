@@ -23,7 +23,7 @@ use getopts::Options;
 use crate::location::{Location, host_and_port};
 use crate::locator::{LIMITS, one_line};
 use crate::log;
-use crate::signal::output_was_closed;
+use crate::os::output_was_closed;
 
 /// The port of the first node of a network.
 pub const DEFAULT_PORT: u16 = 9900;

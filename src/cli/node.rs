@@ -18,7 +18,7 @@ use crate::locator::{
 use crate::membership::State;
 use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork};
 use crate::node::Node;
-use crate::signal::Signals;
+use crate::os::Signals;
 use crate::words::counted;
 use crate::{log, server};
 

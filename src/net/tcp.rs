@@ -18,6 +18,7 @@ use super::dial::{connect, side_by_side};
 use super::incoming::Incoming;
 use super::{Answer, CallError, Connection, Network, Request};
 use crate::location::Location;
+use crate::os::unacknowledged;
 use crate::thrift::{Exception, Limits, Message, MessageKind, begin_message};
 
 /// Idle connections kept to one location. Up: fewer new ones when many threads call one node at
@@ -34,9 +35,8 @@ const QUICK_BYTES_MAX: usize = 64 << 10;
 /// Each byte that moves puts a limit off: silence is no byte for so long, not a slow link. In bytes a second.
 pub const BYTES_BUY: u32 = 64 << 10;
 
-/// What has been written may lie in buffers for so long: 4 MiB, the most that Linux gives a connection
-/// unless told otherwise, at 10 Mbit/s.
-const BUFFERED: Duration = Duration::from_secs(4);
+/// While more than [`QUICK_BYTES_MAX`] is on its way, one looks whether it moves so often in a time limit.
+const LOOKS: u32 = 8;
 
 /// Time limits are rounded up to this, so that the next call finds the one that it wants set.
 const LIMIT_STEP: Duration = Duration::from_millis(10);
@@ -71,6 +71,8 @@ struct Link {
     sequence: i32,
     /// The time limit that is set for reading and writing; zero: neither waits.
     limit: Option<Duration>,
+    /// Bytes that were written, and of which it isn't known that the peer's system has them.
+    underway: usize,
     /// It was kept, and nothing has been heard on it since: should it turn out to have ended,
     /// that says nothing of the peer.
     doubtful: bool,
@@ -277,11 +279,11 @@ impl TcpNetwork {
                 Ok(None) => {}
                 Err(error) => return Err(CallError::Broken(error.to_string())),
             }
-            match link.read(incoming, patience.deadline) {
+            match link.read(incoming, patience) {
                 Ok(0) => return Err(broken("closed before the answer")),
                 Ok(count) => {
                     link.doubtful = false;
-                    patience.buy(count, Duration::ZERO);
+                    patience.buy(count);
                 }
                 Err(error) => return Err(failure_of(&error)),
             }
@@ -332,6 +334,7 @@ impl TcpNetwork {
             stream: Arc::new(connect(group.to, deadline, &|| self.close_idle())?),
             sequence: 0,
             limit: None,
+            underway: 0,
             doubtful: false,
         };
         if group.connection == Connection::Kept {
@@ -363,11 +366,10 @@ impl Patience {
         }
     }
 
-    /// For bytes that have moved. The next ones may take no longer than one limit, and what those
-    /// that were written and have not arrived take.
-    fn buy(&mut self, bytes: usize, buffered: Duration) {
+    /// For bytes that have moved. The next ones may take no longer than one limit.
+    fn buy(&mut self, bytes: usize) {
         let bought = self.deadline + Duration::from_secs(bytes as u64) / BYTES_BUY;
-        let most = Instant::now() + self.limit + buffered;
+        let most = Instant::now() + self.limit;
         self.deadline = self.deadline.max(bought.min(most));
     }
 }
@@ -402,29 +404,62 @@ impl Link {
     fn write_all(&mut self, mut bytes: &[u8], patience: &mut Patience) -> io::Result<()> {
         // Not `write_all` of the stream: a peer that reads now and then would get the time anew.
         while !bytes.is_empty() {
-            self.wait_until(patience.deadline)?;
+            self.wait(patience)?;
             // Not all at once: a write that gets stuck says how far it came only at the deadline.
             match (&*self.stream).write(&bytes[..bytes.len().min(QUICK_BYTES_MAX)]) {
                 Ok(count) => {
                     bytes = &bytes[count..];
-                    patience.buy(count, BUFFERED);
+                    self.underway += count;
+                    if !bytes.is_empty() {
+                        self.look(patience);
+                    }
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => self.bear(error, patience)?,
             }
         }
         Ok(())
     }
 
     /// How many bytes have come, 0 at the end of the stream.
-    fn read(&mut self, incoming: &mut Incoming, deadline: Instant) -> io::Result<usize> {
+    fn read(&mut self, incoming: &mut Incoming, patience: &mut Patience) -> io::Result<usize> {
         loop {
-            self.wait_until(deadline)?;
+            self.wait(patience)?;
             match incoming.read_from(&mut &*self.stream) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                outcome => return outcome,
+                Ok(count) => return Ok(count),
+                Err(error) => self.bear(error, patience)?,
             }
         }
+    }
+
+    /// Whether reading or writing goes on after an error: it was interrupted, or bytes have moved.
+    fn bear(&mut self, error: io::Error, patience: &mut Patience) -> io::Result<()> {
+        match error.kind() {
+            ErrorKind::Interrupted => return Ok(()),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.look(patience),
+            _ => return Err(error),
+        }
+        if Instant::now() < patience.deadline {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    }
+
+    /// What has reached the peer's system buys time. What only fills buffers here buys none: so a
+    /// peer that is stuck is found out in one limit, however much is written to it.
+    fn look(&mut self, patience: &mut Patience) {
+        let left = unacknowledged(&self.stream).min(self.underway);
+        patience.buy(self.underway - left);
+        self.underway = left;
+    }
+
+    /// Lets the next read or write wait until the deadline, or until it is time to look.
+    fn wait(&mut self, patience: &Patience) -> io::Result<()> {
+        let look = match self.underway > QUICK_BYTES_MAX {
+            true => Instant::now() + patience.limit / LOOKS,
+            false => patience.deadline,
+        };
+        self.wait_until(patience.deadline.min(look))
     }
 
     /// Lets the next read or write wait until then, or not at all if that is past.

@@ -1,0 +1,12 @@
+//! What the standard library has nothing for: C functions, declared by hand. This is the only module
+//! with `unsafe`.
+
+#![allow(unsafe_code)]
+
+mod output;
+mod signals;
+mod socket;
+
+pub use output::output_was_closed;
+pub use signals::{Signal, Signals};
+pub use socket::unacknowledged;
