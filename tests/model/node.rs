@@ -473,9 +473,7 @@ impl World {
         let then: Then = Box::new(move |world, outcome| {
             if matches!(outcome, Outcome::Answer(Response::Reached(true))) {
                 world.act(run, |node, _| {
-                    if node.membership.shared_with_life(&by) == Some(shared) {
-                        node.membership.done(&by, shared, Some(&members));
-                    }
+                    node.membership.done(&by, shared, Some(&members));
                 });
             }
         });
