@@ -1,4 +1,4 @@
-//! The ring against the original's own placements (`tests/data/ring*.tsv`, made by its code) and
+//! The ring against the original's own placements (`tests/data/ring.tsv` and its like, made by its code) and
 //! against a scan over all points that shares no code with it.
 
 mod counting;

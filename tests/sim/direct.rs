@@ -3,7 +3,7 @@
 //! says, and whether a node ends.
 //!
 //! ```text
-//! direct("sim_worse must_keep", 2, |stage| {
+//! direct("sim_worse must_keep_puts_of_a_node_whose_clock_is_two_days_ahead", 2, |stage| {
 //!     stage.begin(3)?;                            // nodes 0, 1, 2: one network, safe
 //!     let key = stage.key(&[0, 1], &[0, 1, 2]);   // its list is 0, 1
 //!     stage.put(2, &key, "old")?;                 // by way of node 2; has to be acknowledged
