@@ -80,6 +80,8 @@ struct Entry {
   4: list<locator.Location> locations
   /** 3 and 6: why. */
   5: string reason
+  /** 1: members were lost together. */
+  6: bool alarmed
 }
 
 /** Whether a candidate was found at its name. */

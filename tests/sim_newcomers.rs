@@ -200,3 +200,20 @@ fn must_not_say_safe_when_a_leaver_is_lost_with_the_other_replica() {
         stage.is_never_safe(20.0, 0, "though a key is missing")
     });
 }
+
+/// All nodes but one are killed. Two of them come back, by way of each other and of one that stays away: the one
+/// that is left asks for those that it has lost.
+#[test]
+fn must_find_the_network_that_asks_for_them_though_their_own_peer_is_gone() {
+    direct_seeds("sim_newcomers must_find_the_network", 2, 20, |stage| {
+        stage.begin(4)?;
+        put_all(stage)?;
+        stage.await_safe(40.0, 0)?;
+        (1..4).for_each(|number| stage.crash(number));
+        sleep_some(stage, 4);
+        stage.boot(1, 3);
+        sleep_some(stage, 2);
+        stage.boot(2, 1);
+        stage.await_members(80.0, &[0, 1, 2])
+    });
+}

@@ -377,6 +377,68 @@ fn must_not_say_safe_while_a_second_copy_is_missing() {
     });
 }
 
+/// Key and copies: A and B have it. B is killed; A and C should have it then, but don't reach each other. D, which
+/// has nothing to do with the key, loses both. C comes back, with what it had.
+#[test]
+fn must_not_say_safe_when_one_comes_back_that_had_not_got_all() {
+    const A: usize = 0;
+    const B: usize = 1;
+    const C: usize = 2;
+    const D: usize = 3;
+    direct("sim_worse must_not_say_safe_when_one", 2, |stage| {
+        let mut keys = stage.keys_of(&[A, B], &[A, B, C, D]);
+        let then_c = |key: &Vec<u8>| {
+            let without_b = [A, C, D].map(location);
+            stage.world.subject.holders(&without_b, key) == [A, C].map(location)
+        };
+        let key = keys.find(then_c).ok_or("there is no such key")?;
+        stage.begin(4)?;
+        stage.put(A, &key, "old")?;
+        stage.await_safe(80.0, D)?;
+        stage.part(&[A], &[C]);
+        stage.crash(B);
+        stage.await_that(20.0, "all have lost it", || {
+            [A, C, D].iter().all(|node| !stage.knows(*node, B))
+        })?;
+        stage.sleep(2.0);
+        [A, C]
+            .iter()
+            .for_each(|node| stage.world.stop(&location(*node)));
+        stage.await_that(40.0, "they are lost", || {
+            !stage.knows(D, A) && !stage.knows(D, C)
+        })?;
+        stage.world.heal();
+        stage.world.resume(&location(C));
+        stage.await_members(80.0, &[C, D])?;
+        stage.is_never_safe(20.0, D, "and only one that hangs has the key")?;
+        stage.world.resume(&location(A));
+        stage.await_safe(80.0, D)?;
+        stage.reads(D, &key, "old")
+    });
+}
+
+/// A node that has just become full loses all others, before it has compared with them as a full one.
+#[test]
+fn must_not_say_safe_when_a_new_node_has_lost_all_others() {
+    direct("sim_worse must_not_say_safe_when_a_new", 2, |stage| {
+        stage.begin(3)?;
+        put_all(stage, 0, &keys(40), "old")?;
+        stage.await_safe(80.0, 0)?;
+        stage.boot(3, 0);
+        let full = |other: usize| {
+            let node = stage.world.node(&location(other));
+            node.is_some_and(|node| node.members().contains(&(location(3), false)))
+        };
+        while !full(3) {
+            stage.sleep(0.005);
+        }
+        stage.part(&[0, 1, 2], &[3, 4]);
+        stage.boot(4, 3);
+        stage.await_members(120.0, &[3, 4])?;
+        stage.is_never_safe(20.0, 3, "and all that had the keys are out of reach")
+    });
+}
+
 /// Of seven with three copies one hangs and two are killed: what the other four hold alone is served on.
 #[test]
 fn must_cost_nothing_of_others_when_one_hangs_and_two_are_killed() {

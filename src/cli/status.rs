@@ -63,7 +63,9 @@ pub fn ask_all(network: &dyn Network, asked: &Location) -> Result<Report, Troubl
         };
         report.lines.push(format!("{member} {line}"));
         report.safe &= status.is_ok_and(|status| {
-            status.is_safe() && *digest.get_or_insert(status.digest) == status.digest
+            // As many as were asked: none came in since it was asked who is there.
+            let all = status.members == calls.len();
+            status.is_safe() && all && *digest.get_or_insert(status.digest) == status.digest
         });
     }
     Ok(report)
@@ -108,4 +110,68 @@ fn describe(status: &Status) -> String {
         );
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::{Member, State};
+    use crate::net::{Answer, Request};
+    use crate::thrift::Write;
+
+    fn location(port: u16) -> Location {
+        Location::new("127.0.0.1", port).unwrap()
+    }
+
+    /// A network in which all nodes say that they are safe, among so many members.
+    struct Content {
+        listed: Vec<Location>,
+        members: usize,
+    }
+
+    impl Network for Content {
+        fn call_all(&self, calls: &[(Location, Request)], _: Duration) -> Vec<Answer> {
+            let answer = |(at, request): &(Location, Request)| {
+                let mut result = Vec::new();
+                if request.method == "get_all" {
+                    result.write_field(wire::LIST, 0);
+                    Location::write_list(&mut result, self.listed.iter());
+                    result.write_stop();
+                    return Ok(result);
+                }
+                let status = Status {
+                    me: Member {
+                        location: at.clone(),
+                        state: State::Full,
+                        incarnation: 2,
+                    },
+                    replicas: 1,
+                    members: self.members,
+                    full: self.members,
+                    digest: 7,
+                    items: 0,
+                    unconfirmed: 0,
+                    settled: true,
+                    missing: Vec::new(),
+                };
+                status.write(&mut result);
+                Ok(result)
+            };
+            calls.iter().map(answer).collect()
+        }
+
+        fn forget(&self, _: &Location) {}
+    }
+
+    /// The node that was asked has come into a network since it gave its list.
+    #[test]
+    fn must_not_say_safe_unless_all_members_were_asked() {
+        let says_safe = |listed: &[u16], members| {
+            let listed = listed.iter().map(|port| location(*port)).collect();
+            let network = Content { listed, members };
+            ask_all(&network, &location(1)).unwrap().safe
+        };
+        assert!(says_safe(&[1, 2, 3], 3));
+        assert!(!says_safe(&[1], 3));
+    }
 }

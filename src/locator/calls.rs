@@ -344,7 +344,11 @@ pub fn write_entry(entry: &Entry, out: &mut Vec<u8>) {
     out.write_field(wire::STRUCT, 0);
     let kind = |out: &mut Vec<u8>, kind| out.write_i32_field(1, kind);
     match entry {
-        Entry::Admitted(members, lost) => {
+        Entry::Admitted {
+            members,
+            lost,
+            alarmed,
+        } => {
             kind(out, 1);
             write_members(out, 2, members);
             let lost = lost.iter().map(|(location, incarnation)| Member {
@@ -353,6 +357,7 @@ pub fn write_entry(entry: &Entry, out: &mut Vec<u8>) {
                 incarnation: *incarnation,
             });
             write_members(out, 3, &lost.collect::<Vec<_>>());
+            out.write_bool_field(6, *alarmed);
         }
         Entry::Refer(to) => {
             kind(out, 2);
@@ -381,7 +386,7 @@ pub fn write_entry(entry: &Entry, out: &mut Vec<u8>) {
 pub fn read_entry(result: &[u8]) -> Result<Entry, CallError> {
     let entry = read_result(result, "enter", wire::STRUCT, |reader| {
         let (mut kind, mut members, mut lost) = (0, Vec::new(), Vec::new());
-        let (mut names, mut reason) = (Vec::new(), String::new());
+        let (mut names, mut reason, mut alarmed) = (Vec::new(), String::new(), false);
         reader.each_field(|id, wire_kind, reader| {
             match (id, wire_kind) {
                 (1, wire::I32) => kind = reader.i32()?,
@@ -391,16 +396,18 @@ pub fn read_entry(result: &[u8]) -> Result<Entry, CallError> {
                 (5, wire::STRING) => {
                     reason = String::from_utf8_lossy(reader.bytes()?).into_owned();
                 }
+                (6, wire::BOOL) => alarmed = reader.bool()?,
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
         let lives = |member: Member| (member.location, member.incarnation);
         Ok(match kind {
-            1 => Some(Entry::Admitted(
+            1 => Some(Entry::Admitted {
                 members,
-                lost.into_iter().map(lives).collect(),
-            )),
+                lost: lost.into_iter().map(lives).collect(),
+                alarmed,
+            }),
             2 => names.pop().map(Entry::Refer),
             3 => Some(Entry::Later(reason)),
             4 => Some(Entry::Lost),

@@ -52,8 +52,15 @@ const SEARCH_TICKS: u32 = 20;
 /// The answer to a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// It is a member: the view, itself included, and the lives that were lost.
-    Admitted(Vec<Member>, Vec<(Location, i64)>),
+    /// It is a member.
+    Admitted {
+        /// The view, the candidate included.
+        members: Vec<Member>,
+        /// The lives that were lost.
+        lost: Vec<(Location, i64)>,
+        /// Members were lost together, as far as the answerer knows; see [`Membership::alarm`].
+        alarmed: bool,
+    },
     /// Ask this one.
     Refer(Location),
     /// Ask again in a tick; the reason is empty while there is just no room.
@@ -115,11 +122,14 @@ impl Membership {
         }
     }
 
-    /// A member of a network asks for this node, which it knew before. While all that this node knows are
-    /// outside, too, that is a contact.
+    /// A member of a network that knew this node before asks for it. That member becomes a contact, unless another
+    /// contact may be in a network itself.
     pub(super) fn hear_outside(&mut self, caller: &Location) {
         if let Life::Outside(search) = &self.life
-            && search.contacts.values().all(|one| *one == Contact::Outside)
+            && !search
+                .contacts
+                .values()
+                .any(|one| matches!(one, Contact::Unheard(_)))
         {
             self.add_contacts(std::slice::from_ref(caller));
         }
@@ -251,7 +261,11 @@ impl Membership {
     fn admitted(&self) -> Entry {
         let lost = self.lost.iter();
         let lost = lost.map(|(location, incarnation)| (location.clone(), *incarnation));
-        Entry::Admitted(self.view.members().to_vec(), lost.collect())
+        Entry::Admitted {
+            members: self.view.members().to_vec(),
+            lost: lost.collect(),
+            alarmed: !self.alarm().is_empty(),
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -305,7 +319,11 @@ impl Membership {
             }
             Entry::Refused(_) if search.returning => {}
             Entry::Refused(reason) => self.end(reason),
-            Entry::Admitted(members, lost) => self.come_in(&members, lost),
+            Entry::Admitted {
+                members,
+                lost,
+                alarmed,
+            } => self.come_in(&members, lost, alarmed),
         }
     }
 
@@ -361,7 +379,7 @@ impl Membership {
         }
     }
 
-    fn come_in(&mut self, members: &[Member], lost: Vec<(Location, i64)>) {
+    fn come_in(&mut self, members: &[Member], lost: Vec<(Location, i64)>, alarmed: bool) {
         let Life::Outside(search) = &self.life else {
             return;
         };
@@ -371,14 +389,6 @@ impl Membership {
             return;
         }
         let contacts: Vec<_> = search.contacts.keys().cloned().collect();
-        // What it had lost is there, and gets what it has; or was lost to those as well, who know what went
-        // with it.
-        let holds = |name: &Location| {
-            let mut members = members.iter();
-            members.any(|m| m.location == *name && m.state.holds_all())
-                || lost.iter().any(|(other, _)| other == name)
-        };
-        self.missing.retain(|name, _| !holds(name));
         self.life = if search.returning {
             Life::Returning { leaves: false }
         } else {
@@ -390,6 +400,7 @@ impl Membership {
         for member in others.iter().filter(|member| member.is_ours()) {
             self.peers.insert(member.location.clone(), Peer::default());
         }
+        self.note_entry(members, &lost, alarmed);
         // Those that it knew and that are not in this network are to be met again.
         let known = contacts.into_iter().map(|contact| (contact, 0)).chain(lost);
         let known = known.filter(|(name, _)| *name != me.location);
@@ -406,6 +417,10 @@ impl Membership {
             }
             view.insert(me);
         });
+        if self.missing.is_empty() {
+            // Those that are full have everything between them.
+            self.safe = self.view.clone();
+        }
         self.actions.extend([Action::Announce, Action::CameIn]);
     }
 }

@@ -43,6 +43,37 @@ impl Membership {
         self.note_safety();
     }
 
+    /// This node is let in by a network with these members. What this node missed is there, or the network has gone
+    /// on without it and knows what went with it; but not if its own members were lost together: then all count as
+    /// missing that this node knew and that are not there with what they had.
+    pub(super) fn note_entry(
+        &mut self,
+        members: &[Member],
+        lost: &[(Location, i64)],
+        alarmed: bool,
+    ) {
+        if !alarmed {
+            self.missing.retain(|name, _| {
+                let mut there = members.iter().filter(|member| member.state.holds_all());
+                there.all(|member| member.location != *name)
+                    && lost.iter().all(|(other, _)| other != name)
+            });
+            return;
+        }
+        let is_there = |known: &Member| {
+            members.iter().any(|member| {
+                member.state.holds_all()
+                    && member.location == known.location
+                    && (member.incarnation == known.incarnation || member.has_returned())
+            })
+        };
+        let known = self.safe.members().iter();
+        let known =
+            known.filter(|known| known.state.holds_all() && known.location != self.location);
+        let lives = |known: &Member| (known.location.clone(), known.incarnation);
+        self.missing = known.filter(|known| !is_there(known)).map(lives).collect();
+    }
+
     /// A member that was missing is full again, with what it had.
     pub(super) fn note_return(&mut self, member: &Member) {
         if member.has_returned() && member.state == State::Full {
