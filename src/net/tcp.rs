@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::dial::{connect, side_by_side};
 use super::incoming::Incoming;
+use super::patience::Patience;
 use super::{Answer, CallError, Connection, Network, Request};
 use crate::location::Location;
 use crate::os::unacknowledged;
@@ -31,9 +32,6 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// More than this may fill the peer's buffers, so its writing may have to wait for the peer.
 const QUICK_BYTES_MAX: usize = 64 << 10;
-
-/// Each byte that moves puts a limit off: silence is no byte for so long, not a slow link. In bytes a second.
-pub const BYTES_BUY: u32 = 64 << 10;
 
 /// While more than [`QUICK_BYTES_MAX`] is on its way, one looks whether it moves so often in a time limit.
 const LOOKS: u32 = 8;
@@ -71,7 +69,7 @@ struct Link {
     sequence: i32,
     /// The time limit that is set for reading and writing; zero: neither waits.
     limit: Option<Duration>,
-    /// Bytes that were written, and of which it isn't known that the peer's system has them.
+    /// Bytes of this request that were written, and of which it isn't known that the peer's system has them.
     underway: usize,
     /// It was kept, and nothing has been heard on it since: should it turn out to have ended,
     /// that says nothing of the peer.
@@ -90,16 +88,6 @@ struct Group<'a> {
 struct Job<'a> {
     group: &'a Group<'a>,
     link: Option<Link>,
-}
-
-/// How long answers are waited for.
-#[derive(Clone, Copy)]
-struct Patience {
-    deadline: Instant,
-    /// So long no byte may move.
-    limit: Duration,
-    /// With each answer that has come it begins anew.
-    anew: bool,
 }
 
 enum Failure {
@@ -318,6 +306,7 @@ impl TcpNetwork {
     /// Keeps a connection for the next caller, if all its answers came and nothing else.
     fn put_back(&self, to: &Location, mut link: Link, clean: bool) {
         link.doubtful = true;
+        link.underway = 0; // It has answered: those bytes buy no time for a later request.
         let now = Instant::now();
         let mut pools = self.pools();
         if pools.release(to, &link.stream) && clean {
@@ -348,29 +337,6 @@ impl TcpNetwork {
     /// Nothing that is done under the lock can leave it half done: poison is passed over.
     fn pools(&self) -> MutexGuard<'_, Pools> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Patience {
-    fn new(limit: Duration) -> Self {
-        Patience {
-            deadline: Instant::now() + limit,
-            limit,
-            anew: false,
-        }
-    }
-
-    fn renew(&mut self) {
-        if self.anew {
-            self.deadline = Instant::now() + self.limit;
-        }
-    }
-
-    /// For bytes that have moved. The next ones may take no longer than one limit.
-    fn buy(&mut self, bytes: usize) {
-        let bought = self.deadline + Duration::from_secs(bytes as u64) / BYTES_BUY;
-        let most = Instant::now() + self.limit;
-        self.deadline = self.deadline.max(bought.min(most));
     }
 }
 
@@ -564,5 +530,51 @@ fn failure_of(error: &io::Error) -> CallError {
         | ErrorKind::HostUnreachable
         | ErrorKind::NetworkUnreachable => CallError::Silent,
         _ => CallError::Broken(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+    use crate::thrift::Write as _;
+
+    #[test]
+    fn must_count_what_is_underway_from_each_request_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let peer = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut incoming = Incoming::new();
+            let mut answered = 0;
+            while answered < 2 && incoming.read_from(&mut stream).unwrap() > 0 {
+                while let Some(message) = incoming.next(&Limits::default()).unwrap() {
+                    let mut answer = Vec::new();
+                    let (name, sequence) = (message.name, message.sequence);
+                    begin_message(&mut answer, MessageKind::Reply, name, sequence, false);
+                    answer.write_stop();
+                    stream.write_all(&answer).unwrap();
+                    answered += 1;
+                }
+            }
+        });
+        let network = TcpNetwork::new(Limits::default());
+        let to = Location::new("127.0.0.1", port).unwrap();
+        let mut arguments = Vec::new();
+        arguments.write_bytes_field(1, &[b'x'; 10_000]);
+        arguments.write_stop();
+        let put = Request {
+            method: "put",
+            arguments: arguments.into(),
+            oneway: false,
+            connection: Connection::Kept,
+        };
+        for _ in 0..2 {
+            network.call(&to, &put, Duration::from_secs(10)).unwrap();
+            assert_eq!(network.pools().of[&to].idle[0].1.underway, 0);
+        }
+        peer.join().unwrap();
     }
 }
