@@ -40,12 +40,14 @@ impl Location {
         &self.name
     }
 
+    /// An IP address or a host's name, without brackets.
     pub fn address(&self) -> &str {
         self.name
             .rsplit_once(':')
             .map_or("", |(address, _)| address)
     }
 
+    /// Above 32,767 it travels as a negative number: two's complement.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -58,6 +60,7 @@ impl Location {
         out.write_stop();
     }
 
+    /// Appends a list of structs, without a field's header.
     pub fn write_list<'a>(out: &mut Vec<u8>, locations: impl ExactSizeIterator<Item = &'a Self>) {
         out.write_list(wire::STRUCT, locations.len());
         for location in locations {

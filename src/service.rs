@@ -6,6 +6,7 @@ use crate::thrift::Exception;
 /// One call, as it arrived.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
+    /// Its name, as it came: any bytes.
     pub method: &'a [u8],
     /// The arguments: one struct.
     pub arguments: &'a [u8],
@@ -40,5 +41,6 @@ pub trait Service: Send + Sync {
     /// by one: their data can be brought near side by side. Changes nothing, and does not block.
     fn foresee(&self, _calls: &mut dyn Iterator<Item = (&[u8], &[u8])>) {}
 
+    /// How calls of that method wait for each other, as the first of their connections.
     fn order(&self, method: &[u8]) -> Order;
 }

@@ -30,6 +30,7 @@ const STORE: &str = "diststore.Store";
 /// Where to, and the program's own arguments as bytes.
 pub struct ClientOptions {
     server: Option<Location>,
+    /// What stands behind the options, as many as the program wants.
     pub arguments: Vec<Vec<u8>>,
 }
 

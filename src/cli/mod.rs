@@ -33,10 +33,12 @@ pub const DEFAULT_PORT: u16 = 9900;
 pub struct Trouble(String);
 
 impl Trouble {
+    /// Trouble at a place: a peer, a file, an address.
     pub fn new(place: impl fmt::Display, cause: impl fmt::Display) -> Self {
         Trouble(format!("{place}: {cause}"))
     }
 
+    /// Wrong usage: the line points to `--help`.
     pub fn usage(cause: impl fmt::Display) -> Self {
         Trouble(format!("{cause} (--help tells more)"))
     }
@@ -50,6 +52,7 @@ impl fmt::Display for Trouble {
 
 /// What a program's options came to.
 pub enum Parsed<T> {
+    /// The options, for the program to run with.
     Run(T),
     /// `--help` or `--version`: the text to print, and nothing to do.
     Tell(String),

@@ -15,13 +15,16 @@ pub const VERSION_MAX: i64 = 1 << 62;
 /// The arguments of `put` and of `forward`: `{1: key, 2: value, 3: above}`; without a value, `forward`
 /// means a get.
 pub struct KeyValue<'a> {
+    /// Any bytes, up to the limit of a string.
     pub key: &'a [u8],
+    /// `None` is a get; the empty value deletes.
     pub value: Option<&'a [u8]>,
     /// The greatest version in which this put has been tried.
     pub above: i64,
 }
 
 impl<'a> KeyValue<'a> {
+    /// The arguments of `put`, or of `get` without a value; no version in them.
     pub fn write(key: &[u8], value: Option<&[u8]>) -> Vec<u8> {
         let mut out = Vec::with_capacity(key.len() + value.map_or(0, <[u8]>::len) + 16);
         out.write_bytes_field(1, key);
@@ -43,6 +46,8 @@ impl<'a> KeyValue<'a> {
         request("forward", out)
     }
 
+    /// # Errors
+    /// The key is missing, something is too large, or `above` is no version.
     pub fn read(arguments: &'a [u8]) -> Result<Self, Exception> {
         let (mut key, mut value, mut above) = (None, None, 0);
         Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {

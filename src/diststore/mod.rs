@@ -66,6 +66,7 @@ struct Strays {
 }
 
 impl Store {
+    /// An empty store on that locator.
     pub fn new(locator: Locator) -> Self {
         Store {
             items: Items::new(&locator.environment().random),

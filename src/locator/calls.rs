@@ -75,6 +75,10 @@ pub fn of_the_key(error: Error) -> Error {
     error.of("bytes in the key")
 }
 
+/// The key in the arguments of `get` and `get_node`: `{1: key}`.
+///
+/// # Errors
+/// It is missing, or too large.
 pub fn read_key(arguments: &[u8]) -> Result<&[u8], Exception> {
     let mut key = None;
     Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
@@ -89,11 +93,14 @@ pub fn read_key(arguments: &[u8]) -> Result<&[u8], Exception> {
 
 /// The arguments of `join`, `add` and `remove`: a node, and who has been told of it already.
 pub struct News {
+    /// The node that the news is about.
     pub location: Location,
+    /// Nodes that know it already; at most as many as the limit of a list.
     pub authorities: Vec<Location>,
 }
 
 impl News {
+    /// The arguments, `{1: location, 2: authorities}`.
     pub fn write<'a>(
         location: &Location,
         authorities: impl ExactSizeIterator<Item = &'a Location>,
@@ -137,12 +144,14 @@ pub fn read_member(member: Option<Member>) -> Result<Member, Exception> {
     member.ok_or_else(|| Exception::missing_argument("me"))
 }
 
+/// Appends a list of members, with its field's header.
 pub fn write_members(out: &mut Vec<u8>, id: i16, members: &[Member]) {
     out.write_field(wire::LIST, id);
     out.write_list(wire::STRUCT, members.len());
     members.iter().for_each(|member| member.write(out));
 }
 
+/// The members in a list. Elements that are no members are left out.
 pub fn read_members(reader: &mut Reader<'_>) -> Result<Vec<Member>, Error> {
     let mut members = Vec::new();
     for _ in 0..reader.list(wire::STRUCT)? {

@@ -141,6 +141,7 @@ impl Age {
 pub struct Route {
     /// Of the view.
     pub epoch: u64,
+    /// Of the key: its place on the ring.
     pub hash: u32,
     /// In the order of the ring.
     pub list: Vec<Member>,
@@ -164,11 +165,13 @@ impl Route {
         others.filter(|member| member.is_ours() && member.location != self.me.location)
     }
 
+    /// Whether this node is a replica of the key.
     pub fn has_me(&self) -> bool {
         let mut list = self.list.iter();
         list.any(|member| member.location == self.me.location)
     }
 
+    /// Whether this node coordinates the requests for the key.
     pub fn is_primary(&self) -> bool {
         self.primary()
             .is_some_and(|member| member.location == self.me.location)
@@ -217,10 +220,12 @@ impl Locator {
         &self.location
     }
 
+    /// How many copies of each key the network keeps, 1 or more.
     pub fn replicas(&self) -> usize {
         self.options.replicas
     }
 
+    /// The network, the clocks and the randomness that this node was given.
     pub fn environment(&self) -> &Environment {
         &self.environment
     }

@@ -40,6 +40,7 @@ pub trait Application: Send + Sync {
         true
     }
 
+    /// What lies here, counted.
     fn held(&self) -> Held {
         Held::default()
     }
@@ -47,6 +48,7 @@ pub trait Application: Send + Sync {
 
 /// A service on the locator: what a node runs.
 pub trait Participant: Service + Application + Sized + 'static {
+    /// The locator that the service stands on.
     fn locator(&self) -> &Locator;
 
     /// What can take long, as far as there is any; called by one thread of the node, whenever
@@ -86,6 +88,7 @@ pub fn kind(types: &[String]) -> Option<&str> {
 pub struct LocatorService(Locator);
 
 impl LocatorService {
+    /// A node of the locator alone.
     pub fn new(locator: Locator) -> Self {
         LocatorService(locator)
     }

@@ -10,12 +10,17 @@ use super::calls::{no_sender, read_result, write_member};
 /// The answer to `status`: is everything where it should be?
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
+    /// The node that answers.
     pub me: Member,
+    /// Copies that are kept of each key.
     pub replicas: usize,
+    /// Members of its view, itself and originals included.
     pub members: usize,
     /// Of them, those that are full and ours.
     pub full: usize,
+    /// Of its view: equal for equal views.
     pub digest: u64,
+    /// Items that lie here, deleted ones included.
     pub items: usize,
     /// Items that lie here and should lie elsewhere.
     pub unconfirmed: usize,
@@ -26,6 +31,7 @@ pub struct Status {
 }
 
 impl Status {
+    /// Appends the result of `status`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let small = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
@@ -44,6 +50,8 @@ impl Status {
         out.write_stop();
     }
 
+    /// # Errors
+    /// It is no result of `status`: [`CallError::Broken`].
     pub fn read(result: &[u8]) -> Result<Self, CallError> {
         read_result(result, "status", wire::STRUCT, |reader| {
             let (mut me, mut digest, mut settled) = (None, 0, false);

@@ -15,9 +15,11 @@ use super::{
 /// What one node is to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
+    /// Neither a member nor lost.
     Unknown,
     /// It was a member in that incarnation, and never will be again.
     Lost(i64),
+    /// A member, in that state and incarnation.
     Member(State, i64),
 }
 
@@ -32,14 +34,18 @@ pub struct Side {
     pub slept: bool,
 }
 
+/// What a node asks, and says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
+    /// The node that asks.
     pub me: Member,
+    /// What the node that is asked is to it.
     pub you: Standing,
     /// Of the ranges for which a lease is asked for; 0: none. See [`super::Ties::lease`].
     pub lease: u64,
     /// Of the view.
     pub digest: u64,
+    /// Its side, should the two have lost each other.
     pub side: Option<Side>,
     /// If the views differ.
     pub wants_members: bool,
@@ -48,18 +54,26 @@ pub struct Question {
 /// A question that waits for its answer.
 #[derive(Debug, Clone)]
 pub struct Asked {
+    /// The node that was asked.
     pub to: Location,
+    /// When.
     pub at: Duration,
+    /// What it was asked.
     pub question: Question,
 }
 
+/// The answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
+    /// The node that answers.
     pub me: Member,
+    /// What the node that asked is to it.
     pub you: Standing,
     /// Of the ranges for which a lease is granted; 0: none.
     pub granted: u64,
+    /// Of the answerer's view.
     pub digest: u64,
+    /// Its side, should the two have lost each other.
     pub side: Option<Side>,
 }
 

@@ -61,7 +61,9 @@ impl State {
 /// A node, which of its lives, and how far it is in that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
+    /// Its name: no two members have the same.
     pub location: Location,
+    /// As it said last.
     pub state: State,
     /// The number of the life, drawn at random whenever the node asks a network to let it in, and never
     /// 0; odd if it began with what the node had before. A life that was lost never comes back. 0 for
@@ -70,6 +72,7 @@ pub struct Member {
 }
 
 impl Member {
+    /// A node of the 2009 program.
     pub fn original(location: Location) -> Self {
         Member {
             location,
@@ -88,6 +91,7 @@ impl Member {
         self.location == other.location && self.incarnation == other.incarnation
     }
 
+    /// Whether it is no original.
     pub fn is_ours(&self) -> bool {
         self.state != State::Original
     }

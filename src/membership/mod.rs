@@ -68,6 +68,7 @@ const MEMBERS_MAX: usize = 100_000;
 pub struct Rules {
     /// Copies of each key, 1 or more.
     pub copies: usize,
+    /// The time between two ticks.
     pub tick: Duration,
 }
 
@@ -231,6 +232,7 @@ impl Membership {
         }
     }
 
+    /// How far this node is in its life.
     pub fn state(&self) -> State {
         match self.life {
             Life::Outside(_) => State::Outside,
@@ -242,6 +244,7 @@ impl Membership {
         }
     }
 
+    /// The network as this node sees it now.
     pub fn view(&self) -> &Arc<View> {
         &self.view
     }

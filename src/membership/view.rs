@@ -11,6 +11,7 @@ use crate::ring::{self, Ring};
 
 use super::member::{Member, State};
 
+/// The members and their ring.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     ring: Ring,
@@ -25,6 +26,7 @@ pub struct View {
 }
 
 impl View {
+    /// In the order of their names as text.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
@@ -34,10 +36,12 @@ impl View {
         self.digest
     }
 
+    /// The member of that name.
     pub fn get(&self, location: &Location) -> Option<&Member> {
         Some(&self.members[self.place(location)?])
     }
 
+    /// Whether a member is an original.
     pub fn has_originals(&self) -> bool {
         self.originals > 0
     }

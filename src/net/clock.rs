@@ -12,6 +12,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
+    /// Begins at 0 now.
     pub fn new() -> Self {
         SystemClock {
             started: Instant::now(),

@@ -34,9 +34,11 @@ pub enum Connection {
 /// A call to make.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// The name of the method, as in the IDL.
     pub method: &'static str,
     /// One struct. Shared, as the same request often goes to many.
     pub arguments: Arc<Vec<u8>>,
+    /// Whether the connection is kept for later calls.
     pub connection: Connection,
     /// Sent as ONEWAY: the answer is an empty one, given as soon as the bytes have been written.
     pub oneway: bool,
@@ -107,6 +109,7 @@ pub trait Network: Send + Sync {
             .for_each(|(place, answer)| take(place, answer));
     }
 
+    /// One call alone; see [`Network::call_all`].
     fn call(&self, to: &Location, request: &Request, limit: Duration) -> Answer {
         let mut answers = self.call_all(&[(to.clone(), request.clone())], limit);
         answers.pop().expect("BUG: an answer for each call")
@@ -133,6 +136,7 @@ pub trait Clock: Send + Sync {
 pub struct Random(AtomicU64);
 
 impl Random {
+    /// Equal seeds give equal numbers.
     pub fn new(seed: u64) -> Self {
         Random(AtomicU64::new(seed))
     }
@@ -149,8 +153,11 @@ impl Random {
 
 /// All that a node knows of the world.
 pub struct Environment {
+    /// How other nodes are called.
     pub network: Arc<dyn Network>,
+    /// The wall's and the monotonic time.
     pub clock: Arc<dyn Clock>,
+    /// Where all chance comes from.
     pub random: Random,
     /// Takes the lines that a node says of itself. Must not block.
     pub log: Box<dyn Fn(&str) + Send + Sync>,

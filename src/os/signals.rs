@@ -10,8 +10,11 @@ use std::ptr;
 /// Which of them it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
+    /// SIGHUP.
     Hangup,
+    /// SIGINT: Ctrl-C.
     Interrupt,
+    /// SIGTERM.
     Terminate,
 }
 

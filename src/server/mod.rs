@@ -89,6 +89,7 @@ pub struct Options {
     /// How long the writing of a batch of answers may take. Up: slow readers of large answers;
     /// down: a client that doesn't read takes a thread for less time.
     pub write_limit: Duration,
+    /// How large a request may be.
     pub limits: Limits,
     /// Whether each request, and each connection closed for what it sent, gets a line in the log. If
     /// not, one such connection a second does.

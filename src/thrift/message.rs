@@ -4,11 +4,16 @@ use super::header::{Header, VERSION, read_header, too_large_frame};
 use super::scanner::Scanner;
 use super::{Error, Limits, Reader, Write, wire};
 
+/// What a message is; the numbers are those of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageKind {
+    /// A request that wants an answer.
     Call = 1,
+    /// A result.
     Reply = 2,
+    /// An [`Exception`](super::Exception) instead of a result.
     Exception = 3,
+    /// A request that wants no answer.
     Oneway = 4,
 }
 
@@ -27,8 +32,11 @@ impl MessageKind {
 /// A whole message, as slices of the bytes that it came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
+    /// What it is.
     pub kind: MessageKind,
+    /// The method's name, the same in the answer; any bytes.
     pub name: &'a [u8],
+    /// Chosen by the caller, the same in the answer.
     pub sequence: i32,
     /// Exactly one struct: arguments, a result, or an exception.
     pub body: &'a [u8],
@@ -37,6 +45,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// Takes the body apart.
     pub fn reader(&self, limits: &'a Limits) -> Reader<'a> {
         Reader::new(self.body, limits)
     }

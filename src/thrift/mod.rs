@@ -25,18 +25,29 @@ use std::fmt;
 
 /// The type bytes of the binary protocol.
 pub mod wire {
+    /// The end of a struct.
     pub const STOP: u8 = 0;
+    /// One byte, 0 or 1.
     pub const BOOL: u8 = 2;
+    /// One byte.
     pub const BYTE: u8 = 3;
+    /// Eight bytes, IEEE 754.
     pub const DOUBLE: u8 = 4;
+    /// Two bytes, two's complement; all numbers have the high byte first.
     pub const I16: u8 = 6;
+    /// Four bytes.
     pub const I32: u8 = 8;
+    /// Eight bytes.
     pub const I64: u8 = 10;
     /// `string` and `binary` are the same on the wire: a length and bytes.
     pub const STRING: u8 = 11;
+    /// Fields, each with its type and number, and [`STOP`].
     pub const STRUCT: u8 = 12;
+    /// Two types, a count, keys and values.
     pub const MAP: u8 = 13;
+    /// A type, a count, elements.
     pub const SET: u8 = 14;
+    /// The same as a set.
     pub const LIST: u8 = 15;
     /// Sixteen bytes; in the specification since 2022. No service here has one; it is skipped.
     pub const UUID: u8 = 16;
@@ -94,7 +105,9 @@ pub enum Error {
     TooLarge {
         /// Of what `size` and `limit` are the number.
         what: &'static str,
+        /// What was asked for.
         size: usize,
+        /// What is allowed at most.
         limit: usize,
     },
     /// A method's name that begins with neither a letter nor an underscore: some other protocol.
@@ -145,16 +158,23 @@ impl std::error::Error for Error {}
 pub struct Exception {
     /// One of the constants below; others are carried as they came.
     pub kind: i32,
+    /// For people.
     pub message: String,
 }
 
 impl Exception {
+    /// The peer has no such method.
     pub const UNKNOWN_METHOD: i32 = 1;
+    /// A message that is neither a call nor one-way.
     pub const WRONG_MESSAGE_TYPE: i32 = 2;
+    /// A call without a result.
     pub const MISSING_RESULT: i32 = 5;
+    /// The peer couldn't do it.
     pub const INTERNAL_ERROR: i32 = 6;
+    /// The message is not what was expected.
     pub const PROTOCOL_ERROR: i32 = 7;
 
+    /// `kind` is one of the constants.
     pub fn new(kind: i32, message: impl Into<String>) -> Self {
         Exception {
             kind,
@@ -162,11 +182,13 @@ impl Exception {
         }
     }
 
+    /// There is no method of that name.
     pub fn unknown_method(name: &[u8]) -> Self {
         let name = String::from_utf8_lossy(name);
         Exception::new(Self::UNKNOWN_METHOD, format!("unknown method: {name}"))
     }
 
+    /// It can't be done; the message says why.
     pub fn internal(message: impl Into<String>) -> Self {
         Exception::new(Self::INTERNAL_ERROR, message)
     }
@@ -176,6 +198,7 @@ impl Exception {
         Exception::new(Self::PROTOCOL_ERROR, format!("missing argument: {name}"))
     }
 
+    /// The answer of that method has no result.
     pub fn missing_result(method: &str) -> Self {
         Exception::new(Self::MISSING_RESULT, format!("{method}: missing result"))
     }

@@ -11,6 +11,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Reads one struct, from its first field on.
     pub fn new(bytes: &'a [u8], limits: &'a Limits) -> Self {
         Reader {
             rest: bytes,
@@ -49,26 +50,32 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Any byte but 0 is true.
     pub fn bool(&mut self) -> Result<bool, Error> {
         Ok(self.byte()? != 0)
     }
 
+    /// An unsigned byte; Thrift's is signed.
     pub fn byte(&mut self) -> Result<u8, Error> {
         Ok(self.array::<1>()?[0])
     }
 
+    /// Two bytes, the high one first.
     pub fn i16(&mut self) -> Result<i16, Error> {
         Ok(i16::from_be_bytes(self.array()?))
     }
 
+    /// Four bytes, the high one first.
     pub fn i32(&mut self) -> Result<i32, Error> {
         Ok(i32::from_be_bytes(self.array()?))
     }
 
+    /// Eight bytes, the high one first.
     pub fn i64(&mut self) -> Result<i64, Error> {
         Ok(i64::from_be_bytes(self.array()?))
     }
 
+    /// Eight bytes, IEEE 754.
     pub fn double(&mut self) -> Result<f64, Error> {
         Ok(f64::from_be_bytes(self.array()?))
     }

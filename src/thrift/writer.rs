@@ -12,18 +12,28 @@ use super::wire;
 /// assert_eq!(out, [6, 0, 2, 0x26, 0xac, 0]);
 /// ```
 pub trait Write {
+    /// A field's header: the type of its value, see [`wire`], and its number.
     fn write_field(&mut self, kind: u8, id: i16);
+    /// The end of a struct.
     fn write_stop(&mut self);
+    /// A number without a field's header.
     fn write_i32(&mut self, value: i32);
     /// # Panics
     /// If `bytes` are 2 GiB or more: the limits let nothing of that size in.
     fn write_bytes(&mut self, bytes: &[u8]);
+    /// A list's header, without a field's; its elements follow.
     fn write_list(&mut self, kind: u8, length: usize);
+    /// A whole field.
     fn write_bool_field(&mut self, id: i16, value: bool);
+    /// A whole field.
     fn write_byte_field(&mut self, id: i16, value: u8);
+    /// A whole field.
     fn write_i16_field(&mut self, id: i16, value: i16);
+    /// A whole field.
     fn write_i32_field(&mut self, id: i16, value: i32);
+    /// A whole field.
     fn write_i64_field(&mut self, id: i16, value: i64);
+    /// A whole field: string or binary.
     fn write_bytes_field(&mut self, id: i16, bytes: &[u8]);
 }
 
