@@ -439,6 +439,30 @@ fn must_not_say_safe_when_a_new_node_has_lost_all_others() {
     });
 }
 
+/// A node comes back from a cut with puts of its own, and can't reach one of those that should have them.
+#[test]
+fn must_not_forget_what_could_not_be_handed_over() {
+    direct("sim_worse must_not_forget_what", 1, |stage| {
+        stage.begin(4)?;
+        stage.part(&[0, 1, 2], &[3]);
+        stage.await_that(60.0, "each side goes on alone", || {
+            (0..3).all(|node| !stage.knows(node, 3) && !stage.knows(3, node))
+        })?;
+        stage.sleep(4.0);
+        put_all(stage, 3, &keys(30), "late")?;
+        stage.world.heal();
+        while !stage.knows(0, 3) {
+            stage.sleep(0.005);
+        }
+        stage.part(&[1], &[3]);
+        stage.sleep(4.0);
+        stage.world.heal();
+        stage.await_members(160.0, &[0, 1, 2, 3])?;
+        stage.await_safe(80.0, 0)?;
+        read_all(stage, 0, &keys(30), "late")
+    });
+}
+
 /// Of seven with three copies one hangs and two are killed: what the other four hold alone is served on.
 #[test]
 fn must_cost_nothing_of_others_when_one_hangs_and_two_are_killed() {
