@@ -454,6 +454,7 @@ fn must_not_forget_what_could_not_be_handed_over() {
         while !stage.knows(0, 3) {
             stage.sleep(0.005);
         }
+        stage.sleep(stage.world.random.below(100) as f64 / 1000.0);
         stage.part(&[1], &[3]);
         stage.sleep(4.0);
         stage.world.heal();
