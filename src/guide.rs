@@ -5,3 +5,6 @@ pub mod how_it_works {}
 
 #[doc = include_str!("guide/cost.md")]
 pub mod cost {}
+
+#[doc = include_str!("guide/working_on_it.md")]
+pub mod working_on_it {}
