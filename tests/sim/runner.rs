@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
@@ -135,6 +135,9 @@ pub fn run_many(
     let keep_going = env::var_os("SIM_KEEP_GOING").is_some();
     let failures = Mutex::new(Vec::new());
     let total = Mutex::new(Figures::default());
+    // Its lanes take all cores: with the lanes of another test beside them, both take far longer.
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let began = Instant::now();
     let lanes = thread::available_parallelism().map_or(1, NonZero::get);
     thread::scope(|scope| {
@@ -161,6 +164,7 @@ pub fn run_many(
             });
         }
     });
+    drop(turn);
     let total = *total.lock().expect("BUG: adding panicked");
     println!("{test}: {total:?}, {:.1?}", began.elapsed());
     let mut failures = failures.into_inner().expect("BUG: pushing panicked");
