@@ -28,7 +28,7 @@
 //! the same moment both finish. Two are held at once in one order only: an item is written or forgotten (a
 //! shard's lock) while the view can't change (the lock of [`locator::Locator`]).
 
-// `unsafe` is allowed again in `os`, and nowhere else.
+// Allowed again in `os`, and nowhere else.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
