@@ -478,7 +478,7 @@ impl Locator {
                 if let CallError::Local(cause) = &error {
                     self.say(cause);
                 }
-                self.with(|membership, _| membership.unanswered(asked));
+                self.with(|membership, now| membership.unanswered(now, asked));
             }
         }
     }

@@ -387,10 +387,13 @@ impl Membership {
         }
     }
 
-    /// A question got no answer in time.
-    pub fn unanswered(&mut self, asked: &Asked) {
+    /// A question got no answer. It is asked again: at once, if it was waited for, as the next tick may be far.
+    pub fn unanswered(&mut self, now: Duration, asked: &Asked) {
         self.asking.remove(&asked.to);
         self.silent(&asked.to, asked.at);
+        if self.peers.contains_key(&asked.to) && now.saturating_sub(asked.at) >= self.ticks(1) {
+            self.ask(asked.to.clone());
+        }
     }
 
     /// A question was refused: nobody is there.

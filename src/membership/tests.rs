@@ -202,7 +202,7 @@ fn must_keep_one_that_is_silent_while_it_may_hold_a_lease() {
     let (mut one, mut other) = two_full(1);
     ask(&mut other, &mut one, TICK);
     let asked = one.question(TICK, &location(1));
-    one.unanswered(&asked);
+    one.unanswered(TICK * 2, &asked);
     for tick in 2..=SILENCE_TICKS {
         one.tick(TICK * tick);
         assert!(one.view().get(&location(1)).is_some(), "tick {tick}");
@@ -210,6 +210,19 @@ fn must_keep_one_that_is_silent_while_it_may_hold_a_lease() {
     one.tick(TICK * (SILENCE_TICKS + 1));
     one.tick(TICK * (SILENCE_TICKS + 2));
     assert!(one.view().get(&location(1)).is_none());
+}
+
+/// Ticks and answers don't come in step: a question that is waited for at one tick would be put again two ticks later.
+#[test]
+fn must_ask_the_silent_again_once_it_has_waited() {
+    let (mut one, _) = two_full(1);
+    one.silent(&location(1), TICK);
+    let asked = one.question(TICK, &location(1));
+    one.take_actions();
+    one.unanswered(TICK + TICK / 2, &asked);
+    assert!(!asks(&mut one, 1), "an error that comes early");
+    one.unanswered(TICK * 2, &asked);
+    assert!(asks(&mut one, 1));
 }
 
 #[test]

@@ -188,7 +188,7 @@ impl World {
                     membership.answered(now, &asked, &reply, members.as_deref());
                 }
                 Outcome::Refused => node.membership.unasked(&asked),
-                _ => node.membership.unanswered(&asked),
+                _ => node.membership.unanswered(now, &asked),
             });
             then(world);
         });
