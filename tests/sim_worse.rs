@@ -417,6 +417,38 @@ fn must_not_say_safe_when_one_comes_back_that_had_not_got_all() {
     });
 }
 
+/// B and C have compared what they share. D comes in while they don't reach each other, takes a key that only B holds
+/// as well, and is killed: B and C share again what they shared before, and C lacks the key.
+#[test]
+fn must_compare_again_what_was_shared_before_a_newcomer_was_lost() {
+    const A: usize = 0;
+    const B: usize = 1;
+    const C: usize = 2;
+    const D: usize = 3;
+    direct("sim_worse must_compare_again", 2, |stage| {
+        let mut keys = stage.keys_of(&[B, C], &[A, B, C]);
+        let then_d = |key: &Vec<u8>| {
+            let all = [A, B, C, D].map(location);
+            stage.world.subject.holders(&all, key) == [B, D].map(location)
+        };
+        let key = keys.find(then_d).ok_or("there is no such key")?;
+        stage.begin(3)?;
+        stage.await_safe(80.0, A)?;
+        stage.part(&[B], &[C]);
+        stage.boot(D, A);
+        stage.await_members(6.0, &[A, B, C, D])?;
+        stage.put(B, &key, "new")?;
+        stage.crash(D);
+        stage.await_that(4.0, "all have lost it", || {
+            [A, B, C].iter().all(|node| !stage.knows(*node, D))
+        })?;
+        stage.world.heal();
+        stage.await_safe(80.0, A)?;
+        stage.crash(B);
+        stage.reads(C, &key, "new")
+    });
+}
+
 /// A node that has just become full loses all others, before it has compared with them as a full one.
 #[test]
 fn must_not_say_safe_when_a_new_node_has_lost_all_others() {

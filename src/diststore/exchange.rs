@@ -214,7 +214,8 @@ impl Store {
         for some in items.chunks(TAKEN_MAX) {
             let mut new = Vec::new();
             let same = self.locator.with(|membership, _| {
-                let same = membership.shared_with_life(from) == Some(shared);
+                let now = membership.shared_with_life(from);
+                let same = now.is_some_and(|now| now.digest == shared);
                 for item in some.iter().filter(|_| same) {
                     let value = item.value.unwrap_or_default();
                     if self.items.merge(item.key, item.version, value).new {
@@ -271,7 +272,8 @@ impl Store {
         let (part, theirs) = Part::read(arguments)?;
         let look = || {
             self.locator.with(|membership, _| {
-                let same = membership.shared_with(&part.me) == Some(part.shared);
+                let now = membership.shared_with(&part.me);
+                let same = now.is_some_and(|now| now.digest == part.shared);
                 (same, membership.view().clone())
             })
         };

@@ -365,7 +365,7 @@ impl Locator {
                 Action::Changed => {
                     wake.work = true;
                     let by_itself = u64::from(inner.membership.is_by_itself());
-                    let epoch = (self.epoch() / 2 + 1) * 2 + by_itself;
+                    let epoch = 2 * inner.membership.changes() + by_itself;
                     self.epoch.store(epoch, Ordering::Release);
                 }
                 Action::Began => self.say("Initiating the network..."),

@@ -57,10 +57,10 @@ pub trait Participant: Service + Application + Sized + 'static {
         self.locator().look_after_originals();
         self.locator().settle(self);
         // After the goodbye `leave` gives, once the originals have heard it.
-        let view = self.locator().view().digest();
+        let changes = self.locator().with(|membership, _| membership.changes());
         if self.locator().me().state != State::Left && self.give() {
             self.locator()
-                .with(|membership, _| membership.brought(view));
+                .with(|membership, _| membership.brought(changes));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::membership::{Member, State};
+use crate::membership::{Member, Shared, State};
 use crate::net::CallError;
 use crate::thrift::Exception;
 
@@ -33,7 +33,7 @@ impl Locator {
             let Some(member) = view.get(to) else { continue };
             let comparison = Comparison {
                 me: me.clone(),
-                shared: *shared,
+                shared: shared.digest,
                 digests: digests.clone(),
                 exchanged: false,
                 view: view.digest(),
@@ -52,7 +52,7 @@ impl Locator {
     fn settle_with(
         &self,
         member: &Member,
-        shared: u64,
+        shared: Shared,
         own: &[u64],
         compared: Result<Compared, CallError>,
         application: &dyn Application,
@@ -68,12 +68,12 @@ impl Locator {
             if !self.with(|membership, _| membership.drives(&compared.me)) {
                 return; // It has seen that they differ.
             }
-            if !application.exchange(&compared.me, shared, &ranges) {
+            if !application.exchange(&compared.me, shared.digest, &ranges) {
                 return;
             }
             let exchanged = Comparison {
                 me: self.me(),
-                shared,
+                shared: shared.digest,
                 digests: Vec::new(),
                 exchanged: true,
                 view: self.view().digest(),
@@ -105,11 +105,12 @@ impl Locator {
             view: other_view,
         } = Comparison::read(arguments)?;
         let (me, view, left, same) = self.with(|membership, _| {
-            let same = membership.shared_with(&caller) == Some(shared);
+            let same = membership.shared_with(&caller);
+            let same = same.filter(|same| same.digest == shared);
             let view = membership.view().clone();
             (membership.me(), view, membership.left().to_vec(), same)
         });
-        let own = same.then(|| {
+        let own = same.map(|_| {
             if exchanged {
                 return Vec::new();
             }
@@ -119,9 +120,8 @@ impl Locator {
         if let Some(own) = &own {
             let equal = exchanged || *own == theirs;
             self.with(|membership, _| {
-                if membership.shared_with(&caller) == Some(shared) {
-                    // 0: this node is to compare, too.
-                    membership.synced(&caller.location, if equal { shared } else { 0 });
+                if membership.shared_with(&caller) == same {
+                    membership.synced(&caller.location, equal);
                 }
             });
         }

@@ -361,7 +361,10 @@ impl Membership {
         } else if counted {
             if exactly && self.state().is_coming() && reply.digest == self.view.digest() {
                 // As good as "done", if both share nothing.
-                self.done(other, 0, None);
+                let shared = self.shared_with_life(other);
+                if let Some(nothing) = shared.filter(|shared| shared.digest == 0) {
+                    self.done(other, nothing, None);
+                }
             }
             self.hear_digest(&asked.to, reply.digest);
         }

@@ -93,6 +93,7 @@ impl Membership {
     pub(super) fn begin_anew(&mut self, returning: bool, contacts: Vec<Location>) {
         self.draw_incarnation(returning);
         self.view = Arc::default();
+        self.changes += 1;
         self.ties.clear();
         self.peers.clear();
         self.named.clear();

@@ -22,6 +22,7 @@ mod view;
 pub use ask::{Asked, Question, Reply, Side, Standing};
 pub use enter::{Entry, Search};
 pub use member::{Member, State};
+pub use settle::Shared;
 pub use view::{Ties, View};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -130,8 +131,10 @@ struct Peer {
     granted: Option<Duration>,
     /// It has said "done" to this life; true: when it had all itself.
     done: Option<bool>,
-    /// The ranges, with their lists, of which both have the same.
-    synced: u64,
+    /// Both have the same of all ranges that they share, since they share those.
+    synced: bool,
+    /// The change of the view since which they do.
+    since: u64,
 }
 
 /// A node outside the view that somebody spoke of.
@@ -153,6 +156,8 @@ pub struct Membership {
     incarnation: i64,
     life: Life,
     view: Arc<View>,
+    /// How many changes led to it.
+    changes: u64,
     /// By the present view.
     ties: BTreeMap<Location, Ties>,
     /// The members of ours, but this node.
@@ -167,8 +172,8 @@ pub struct Membership {
     /// Lives that ended in good order, the last ones: a node that missed a goodbye hears of it.
     left: VecDeque<Member>,
     named: Vec<Named>,
-    /// Of the view under which this node has given all that it need not hold to those that should.
-    brought: u64,
+    /// The change of the view since which this node has given all that it need not hold to those that should.
+    brought: Option<u64>,
     /// Originals that have not given this node what is its own now.
     unmet: BTreeSet<Location>,
     /// To be asked at the next tick.
@@ -199,6 +204,7 @@ impl Membership {
             incarnation: 0,
             life: Life::Outside(Search::default()),
             view: Arc::default(),
+            changes: 0,
             ties: BTreeMap::new(),
             peers: BTreeMap::new(),
             lost: BTreeMap::new(),
@@ -206,7 +212,7 @@ impl Membership {
             missing: BTreeMap::new(),
             left: VecDeque::new(),
             named: Vec::new(),
-            brought: 0,
+            brought: None,
             unmet: BTreeSet::new(),
             doubted: BTreeSet::new(),
             asking: BTreeSet::new(),
@@ -247,6 +253,11 @@ impl Membership {
     /// The network as this node sees it now.
     pub fn view(&self) -> &Arc<View> {
         &self.view
+    }
+
+    /// How many changes of the view there have been.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The members of ours, but this node.
@@ -360,7 +371,7 @@ impl Membership {
         }
         let done = self.peers.values().all(|peer| peer.done.is_some());
         let may = match returning {
-            true => self.brought == self.view.digest(),
+            true => self.brought == Some(self.changes),
             false => self.peers.values().any(|peer| peer.done == Some(true)),
         };
         if done && may {
@@ -368,9 +379,9 @@ impl Membership {
         }
     }
 
-    /// What this node need not hold by the view with that digest, those that should have it have now.
-    pub fn brought(&mut self, view: u64) {
-        self.brought = view;
+    /// What this node need not hold by the view after so many changes, those that should have it have now.
+    pub fn brought(&mut self, changes: u64) {
+        self.brought = Some(changes);
         self.progress();
     }
 
@@ -406,7 +417,8 @@ impl Membership {
 
     fn change_view(&mut self, change: impl FnOnce(&mut View)) {
         change(Arc::make_mut(&mut self.view));
-        self.ties = match self.view.place(&self.location) {
+        self.changes += 1;
+        let ties = match self.view.place(&self.location) {
             Some(me) => {
                 let named = |(place, ties): (usize, Ties)| {
                     (self.view.members()[place].location.clone(), ties)
@@ -416,6 +428,17 @@ impl Membership {
             }
             None => BTreeMap::new(),
         };
+        // What was compared holds no longer, even if the two share the same again one day: something may have come
+        // to one of them meanwhile.
+        for (location, peer) in &mut self.peers {
+            let shared =
+                |ties: &BTreeMap<Location, Ties>| ties.get(location).map(|ties| ties.shared);
+            if shared(&ties) != shared(&self.ties) {
+                peer.synced = false;
+                peer.since = self.changes;
+            }
+        }
+        self.ties = ties;
         if self.actions.last() != Some(&Action::Changed) {
             self.actions.push(Action::Changed);
         }

@@ -7,11 +7,8 @@ use super::{LEFT_MAX, Member, Membership, State};
 impl Membership {
     /// Remembers the view, if all that this node should hold is where it should be.
     pub(super) fn note_safety(&mut self) {
-        let mut ties = self.ties.iter();
-        let synced = ties.all(|(location, ties)| {
-            let peer = self.peers.get(location);
-            peer.is_none_or(|peer| peer.synced == ties.shared)
-        });
+        let mut peers = self.peers.keys();
+        let synced = peers.all(|location| self.has_the_same(location));
         if self.state() == State::Full && synced && self.alarm().is_empty() {
             self.missing.clear();
             self.safe = self.view.clone();

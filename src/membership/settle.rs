@@ -5,7 +5,17 @@ use std::time::Duration;
 
 use crate::location::Location;
 
-use super::{LEASE_TICKS, Member, Membership, State};
+use super::{LEASE_TICKS, Member, Membership, State, Ties};
+
+/// What two members share, as one of them sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shared {
+    /// Of the ranges of which both are replicas, and of their lists; 0: there are none. Two that have the same number
+    /// mean the same.
+    pub digest: u64,
+    /// Tells apart what was shared before, if it was the same. Each node counts for itself.
+    since: u64,
+}
 
 impl Membership {
     /// Whether there is nobody but this node, and never was: it need not look at a clock.
@@ -76,13 +86,24 @@ impl Membership {
 
     /// Whether a replica that is not coming in is known to have the same as this node.
     pub(super) fn is_synced(&self, with: &Location) -> bool {
-        let shared = self.ties.get(with).map_or(0, |ties| ties.shared);
         let member = self.view.get(with);
-        member.is_none_or(|member| member.state.is_coming())
-            || self
-                .peers
-                .get(with)
-                .is_none_or(|peer| peer.synced == shared)
+        member.is_none_or(|member| member.state.is_coming()) || self.has_the_same(with)
+    }
+
+    /// Whether this node and that one have the same of what they share, if anything.
+    pub(super) fn has_the_same(&self, with: &Location) -> bool {
+        let shares = |ties: &Ties| ties.shared != 0;
+        !self.ties.get(with).is_some_and(shares)
+            || self.peers.get(with).is_none_or(|peer| peer.synced)
+    }
+
+    /// What this node and that one share now.
+    fn shared(&self, with: &Location) -> Option<Shared> {
+        let peer = self.peers.get(with)?;
+        Some(Shared {
+            digest: self.ties.get(with).map_or(0, |ties| ties.shared),
+            since: peer.since,
+        })
     }
 
     pub(super) fn has_lease_of(&self, now: Duration, location: &Location) -> bool {
@@ -107,8 +128,8 @@ impl Membership {
         }
     }
 
-    /// With whom this node has to compare what both should have, and the digest of the ranges.
-    pub fn owed(&self) -> Vec<(Location, u64)> {
+    /// With whom this node has to compare what both should have.
+    pub fn owed(&self) -> Vec<(Location, Shared)> {
         let me = self.state();
         let owes = |member: &&Member| {
             let peer = &self.peers[&member.location];
@@ -116,11 +137,7 @@ impl Membership {
             if peer.waiting.is_some() || !peer.has_me {
                 return false;
             }
-            let shared = self
-                .ties
-                .get(&member.location)
-                .map_or(0, |ties| ties.shared);
-            let differs = peer.synced != shared;
+            let differs = !self.has_the_same(&member.location);
             match (me.is_coming(), member.state.is_coming()) {
                 (true, _) => {
                     let wants = peer.done.is_none()
@@ -132,9 +149,9 @@ impl Membership {
             }
         };
         let owed = self.others().filter(owes);
-        owed.map(|member| {
-            let ties = self.ties.get(&member.location);
-            (member.location.clone(), ties.map_or(0, |ties| ties.shared))
+        owed.filter_map(|member| {
+            let shared = self.shared(&member.location)?;
+            Some((member.location.clone(), shared))
         })
         .collect()
     }
@@ -151,19 +168,16 @@ impl Membership {
         self.state().is_coming() || own < (order(other.state), &other.location)
     }
 
-    /// The digest of the ranges of which both are replicas, if a caller with that state may be compared
-    /// with; a member is known by its life.
-    pub fn shared_with(&self, other: &Member) -> Option<u64> {
-        let ties = self.ties.get(&other.location);
+    /// What both share, if a caller with that state may be compared with; a member is known by its life.
+    pub fn shared_with(&self, other: &Member) -> Option<Shared> {
         let same = self.view.get(&other.location) == Some(other);
-        same.then(|| ties.map_or(0, |ties| ties.shared))
+        self.shared(&other.location).filter(|_| same)
     }
 
     /// The same for the answer of a member, whose state may have changed since.
-    pub fn shared_with_life(&self, other: &Member) -> Option<u64> {
-        let ties = self.ties.get(&other.location);
+    pub fn shared_with_life(&self, other: &Member) -> Option<Shared> {
         let same = self.is_member(&other.location, other.incarnation);
-        same.then(|| ties.map_or(0, |ties| ties.shared))
+        self.shared(&other.location).filter(|_| same)
     }
 
     /// A member has other lists: the nodes in question are asked, and the member itself.
@@ -174,10 +188,10 @@ impl Membership {
         }
     }
 
-    /// Both have the same of all ranges that they share, which are those.
-    pub fn synced(&mut self, with: &Location, shared: u64) {
+    /// Whether both have the same of all ranges that they share.
+    pub fn synced(&mut self, with: &Location, synced: bool) {
         if let Some(peer) = self.peers.get_mut(with) {
-            peer.synced = shared;
+            peer.synced = synced;
             self.note_safety();
         }
     }
@@ -185,15 +199,14 @@ impl Membership {
     /// A member has said "done": it and this node have the same of what both should have, nothing was refused.
     /// Counts only if it names no member that this node lacks; otherwise those are asked, and it is to be
     /// compared with again.
-    pub fn done(&mut self, by: &Member, shared: u64, names: Option<&[Member]>) {
+    pub fn done(&mut self, by: &Member, shared: Shared, names: Option<&[Member]>) {
         let same = self.is_member(&by.location, by.incarnation);
         let complete = same && names.is_none_or(|names| self.learn(names));
-        let ties = self.ties.get(&by.location).map_or(0, |ties| ties.shared);
         if complete
-            && ties == shared
+            && self.shared(&by.location) == Some(shared)
             && let Some(peer) = self.peers.get_mut(&by.location)
         {
-            peer.synced = shared;
+            peer.synced = true;
             let full = peer.done == Some(true) || by.state.holds_all();
             peer.done = Some(full);
             self.progress();
@@ -221,10 +234,10 @@ impl Membership {
         }
         let limit = self.ticks(LEASE_TICKS);
         let mut ties = self.ties.iter().filter(|(_, ties)| ties.shared != 0);
-        ties.all(|(location, ties)| {
+        ties.all(|(location, _)| {
             self.peers.get(location).is_some_and(|peer| {
                 let fresh = |at| now.saturating_sub(at) < limit;
-                peer.synced == ties.shared && peer.answered.is_some_and(fresh)
+                peer.synced && peer.answered.is_some_and(fresh)
             })
         })
     }

@@ -242,21 +242,18 @@ fn must_not_be_settled_while_the_only_other_one_is_coming_in() {
     join(&mut other, &mut one);
     one.leave();
     ask(&mut one, &mut other, Duration::ZERO);
-    let shared = one.shared_with_life(&other.me()).unwrap();
-    one.synced(&location(1), shared);
+    one.synced(&location(1), true);
     assert!(!one.is_settled(Duration::ZERO));
     fill(&mut other, &mut one);
     ask(&mut one, &mut other, Duration::ZERO);
-    let shared = one.shared_with_life(&other.me()).unwrap();
-    one.synced(&location(1), shared);
+    one.synced(&location(1), true);
     assert!(one.is_settled(Duration::ZERO));
 }
 
 #[test]
 fn must_note_what_was_lost_together() {
     let (mut one, mut other) = two_full(1);
-    let shared = one.shared_with_life(&other.me()).unwrap();
-    one.synced(&location(1), shared);
+    one.synced(&location(1), true);
     assert_eq!(one.alarm(), []);
     // It begins to leave and is gone: what it had is, too.
     other.leave();

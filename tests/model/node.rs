@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thrifty_p2p::location::Location;
 use thrifty_p2p::membership::{
-    Action, Entry, Member, Membership, Question, Reply, Rules, SILENCE_TICKS, State,
+    Action, Entry, Member, Membership, Question, Reply, Rules, SILENCE_TICKS, Shared, State,
 };
 use thrifty_p2p::net::Random;
 use thrifty_p2p::ring;
@@ -280,7 +280,8 @@ impl World {
             } => {
                 let response = self.act(run, |node, _| {
                     let members = node.membership.known();
-                    if node.membership.shared_with(&me) != Some(shared) {
+                    let now = node.membership.shared_with(&me);
+                    if now.is_none_or(|now| now.digest != shared) {
                         return Response::Differs(members);
                     }
                     let (list, _) = node.list(hash, copies);
@@ -288,8 +289,7 @@ impl World {
                     let mine = Node::has_me(&list, &own.location);
                     let both = mine && Node::has_me(&list, &me.location);
                     let equal = !both || node.data == data;
-                    let synced = if equal { shared } else { 0 };
-                    node.membership.synced(&me.location, synced);
+                    node.membership.synced(&me.location, equal);
                     if !equal && !drives {
                         return Response::Differs(members);
                     }
@@ -306,9 +306,10 @@ impl World {
             }
             Message::Exchanged { me, shared } => {
                 let same = self.act(run, |node, _| {
-                    let same = node.membership.shared_with(&me) == Some(shared);
+                    let now = node.membership.shared_with(&me);
+                    let same = now.is_some_and(|now| now.digest == shared);
                     if same {
-                        node.membership.synced(&me.location, shared);
+                        node.membership.synced(&me.location, true);
                     }
                     same
                 });
@@ -380,8 +381,8 @@ impl World {
         }
         if mine || self.node(run).data == (0, 0) {
             self.act(run, |node, _| {
-                let view = node.membership.view().digest();
-                node.membership.brought(view);
+                let changes = node.membership.changes();
+                node.membership.brought(changes);
             });
             if !self.alive(run) {
                 return;
@@ -401,7 +402,7 @@ impl World {
         }
     }
 
-    fn sync(&mut self, run: Run, place: usize, with: &Location, shared: u64) {
+    fn sync(&mut self, run: Run, place: usize, with: &Location, shared: Shared) {
         let node = self.node(run);
         let (me, data) = (node.membership.me(), node.data);
         let life = me.incarnation;
@@ -411,7 +412,7 @@ impl World {
         let drives = other.is_some_and(|other| self.node(run).membership.drives(&other));
         let message = Message::Sync {
             me,
-            shared,
+            shared: shared.digest,
             data,
             drives,
         };
@@ -464,12 +465,15 @@ impl World {
         &mut self,
         run: Run,
         place: usize,
-        shared: u64,
+        shared: Shared,
         me: Member,
         by: Member,
         members: Vec<Member>,
     ) {
-        let message = Message::Exchanged { me, shared };
+        let message = Message::Exchanged {
+            me,
+            shared: shared.digest,
+        };
         let then: Then = Box::new(move |world, outcome| {
             if matches!(outcome, Outcome::Answer(Response::Reached(true))) {
                 world.act(run, |node, _| {
