@@ -205,15 +205,39 @@ fn must_not_say_safe_when_a_leaver_is_lost_with_the_other_replica() {
 /// that is left asks for those that it has lost.
 #[test]
 fn must_find_the_network_that_asks_for_them_though_their_own_peer_is_gone() {
-    direct_seeds("sim_newcomers must_find_the_network", 2, 20, |stage| {
-        stage.begin(4)?;
-        put_all(stage)?;
-        stage.await_safe(40.0, 0)?;
-        (1..4).for_each(|number| stage.crash(number));
-        sleep_some(stage, 4);
-        stage.boot(1, 3);
-        sleep_some(stage, 2);
-        stage.boot(2, 1);
-        stage.await_members(80.0, &[0, 1, 2])
-    });
+    direct_seeds(
+        "sim_newcomers must_find_the_network_that_asks",
+        2,
+        20,
+        |stage| {
+            stage.begin(4)?;
+            put_all(stage)?;
+            stage.await_safe(40.0, 0)?;
+            (1..4).for_each(|number| stage.crash(number));
+            sleep_some(stage, 4);
+            stage.boot(1, 3);
+            sleep_some(stage, 2);
+            stage.boot(2, 1);
+            stage.await_members(80.0, &[0, 1, 2])
+        },
+    );
+}
+
+/// The same where it has lost many: each of them is asked before those that came back give up looking.
+#[test]
+fn must_find_the_network_that_has_lost_many() {
+    direct_seeds(
+        "sim_newcomers must_find_the_network_that_has",
+        2,
+        8,
+        |stage| {
+            stage.begin(20)?;
+            (1..20).for_each(|number| stage.crash(number));
+            stage.await_that(20.0, "the others are lost", || stage.are_members(&[0]))?;
+            sleep_some(stage, 20);
+            stage.boot(1, 2);
+            stage.boot(2, 1);
+            stage.await_members(80.0, &[0, 1, 2])
+        },
+    );
 }

@@ -42,8 +42,9 @@ const RENEW_TICKS: u32 = 2;
 /// still answers from what it has.
 pub const SILENCE_TICKS: u32 = 8;
 
-/// How many lost nodes are remembered.
-const LOST_MAX: usize = 1000;
+/// How many lost nodes are remembered, and asked within the time of a lease: a node that looks for its network waits
+/// twice as long for that.
+const LOST_MAX: usize = 256;
 
 /// How many nodes are remembered that said goodbye.
 const LEFT_MAX: usize = 64;
@@ -330,12 +331,15 @@ impl Membership {
                 chosen.insert(location.clone());
             }
         }
-        // The lost in turn; all, while nobody but they can tell this node that it is to stay quiet.
-        if self.ticks < self.alone_from {
-            chosen.extend(self.lost.keys().take(DIFFERENCES_MAX).cloned());
-        } else if !self.lost.is_empty() {
-            let turn = self.ticks as usize % self.lost.len();
-            chosen.extend(self.lost.keys().nth(turn).cloned());
+        // The lost in turn; more, while nobody but they can tell this node that it is to stay quiet.
+        let count = match self.ticks < self.alone_from {
+            true => self.lost.len().min(LOST_MAX / 4),
+            false => self.lost.len().div_ceil(LEASE_TICKS as usize),
+        };
+        if count > 0 {
+            let turn = self.ticks as usize * count % self.lost.len();
+            let lost = self.lost.keys().cycle().skip(turn);
+            chosen.extend(lost.take(count).cloned());
         }
         chosen
     }
@@ -471,7 +475,7 @@ impl Membership {
             self.note_left(&member);
         } else {
             let left = self.left.iter().any(|left| left.is_life_of(&member));
-            if member.state.holds_all() && !left && self.missing.len() < LOST_MAX {
+            if member.state.holds_all() && !left && self.missing.len() < MEMBERS_MAX {
                 self.missing.insert(location.clone(), member.incarnation);
             }
             self.remember_lost(location.clone(), member.incarnation);
