@@ -128,8 +128,10 @@ struct Status {
 service Peer {
   /** The one question that nodes put to each other: a sign of life, news of states, the comparison of views, the
    *  lease, and the meeting of two that had lost each other. `lease` is a digest of the ranges for which a lease is
-   *  asked, 0 for none; `digest` is that of the caller's view; `wants_members`: the answerer's members, if its view differs. */
-  Reply ask(1: Member me, 2: Standing you, 3: i64 lease, 4: i64 digest, 5: Side side, 6: bool wants_members)
+   *  asked, 0 for none; `digest` is that of the caller's view; `wants_members`: the answerer's members, if its view differs;
+   *  `lost`: members that the caller has just lost, a reason to ask them. */
+  Reply ask(1: Member me, 2: Standing you, 3: i64 lease, 4: i64 digest, 5: Side side, 6: bool wants_members,
+            7: list<locator.Location> lost)
 
   /** A candidate asks to be let in. A network has one service, one number of copies and one tick. */
   Entry enter(1: Member me, 2: string service_type, 3: i32 replicas, 4: i64 tick_millis, 5: i32 version)

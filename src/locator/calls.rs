@@ -227,6 +227,10 @@ pub fn ask_request(question: &Question) -> Request {
     out.write_i64_field(4, question.digest.cast_signed());
     write_side(&mut out, 5, question.side.as_ref());
     out.write_bool_field(6, question.wants_members);
+    if !question.lost.is_empty() {
+        out.write_field(wire::LIST, 7);
+        Location::write_list(&mut out, question.lost.iter());
+    }
     out.write_stop();
     request("ask", out)
 }
@@ -234,6 +238,7 @@ pub fn ask_request(question: &Question) -> Request {
 pub fn read_question(arguments: &[u8]) -> Result<Question, Exception> {
     let (mut me, mut you) = (None, Standing::Unknown);
     let (mut lease, mut digest, mut side, mut wants_members) = (0, 0, None, false);
+    let mut lost = Vec::new();
     Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
         match (id, kind) {
             (1, wire::STRUCT) => me = Member::read(reader)?,
@@ -242,6 +247,7 @@ pub fn read_question(arguments: &[u8]) -> Result<Question, Exception> {
             (4, wire::I64) => digest = reader.i64()?.cast_unsigned(),
             (5, wire::STRUCT) => side = read_side(reader)?,
             (6, wire::BOOL) => wants_members = reader.bool()?,
+            (7, wire::LIST) => lost = Location::read_list(reader)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -253,6 +259,7 @@ pub fn read_question(arguments: &[u8]) -> Result<Question, Exception> {
         digest,
         side,
         wants_members,
+        lost,
     })
 }
 

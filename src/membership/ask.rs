@@ -49,6 +49,8 @@ pub struct Question {
     pub side: Option<Side>,
     /// If the views differ.
     pub wants_members: bool,
+    /// Members that the asker has just lost: a reason to ask them.
+    pub lost: Vec<Location>,
 }
 
 /// A question that waits for its answer.
@@ -92,6 +94,7 @@ impl Membership {
             digest,
             side: self.side(now, to),
             wants_members,
+            lost: self.news.clone(),
         };
         Asked {
             to: to.clone(),
@@ -193,6 +196,7 @@ impl Membership {
             }
         } else if self.is_member(&caller.location, caller.incarnation) {
             self.hear_state(caller);
+            self.suspect(&question.lost);
             self.hear_digest(&caller.location, question.digest);
         } else if self.view.get(&caller.location).is_some() {
             self.ask(caller.location.clone());
@@ -211,13 +215,14 @@ impl Membership {
         }
     }
 
-    /// A member has said which view it has: what it has that this node has not is in its list.
+    /// A member has said which view it has: what it has that this node has not is in its list. Not asked for at once, as
+    /// mostly the news is on its way.
     fn hear_digest(&mut self, of: &Location, digest: u64) {
         let differs = digest != self.view.digest();
         if let Some(peer) = self.peers.get_mut(of) {
             peer.digest = digest;
-            if differs && self.lists < LISTS_MAX {
-                self.ask(of.clone());
+            if differs && self.doubted.len() < LISTS_MAX {
+                self.doubted.insert(of.clone());
             }
         }
     }
@@ -367,6 +372,9 @@ impl Membership {
                 }
             }
             self.hear_digest(&asked.to, reply.digest);
+            if self.untold.remove(&asked.to) {
+                self.ask(asked.to.clone());
+            }
         }
     }
 

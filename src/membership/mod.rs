@@ -35,8 +35,8 @@ use crate::net::Random;
 /// A lease ends this many ticks after the question was asked that was answered with it.
 pub const LEASE_TICKS: u32 = 4;
 
-/// A lease is asked for again when it is this old, so that a lost answer seldom matters.
-const RENEW_TICKS: u32 = 2;
+/// A lease is asked for again at the tick before it ends, which may come a little early.
+const RENEW_HALF_TICKS: u32 = 5;
 
 /// A member without an answer for so many ticks is lost. Twice a lease: nobody takes its place while it
 /// still answers from what it has.
@@ -56,7 +56,10 @@ const NAMED_MAX: usize = 64;
 const DIFFERENCES_MAX: usize = 64;
 
 /// How many nodes, beside the next one, hear of a loss from a node that has found it.
-const TOLD: usize = 3;
+const TOLD: usize = 1;
+
+/// How many losses a question names.
+const NEWS_MAX: usize = 16;
 
 /// How many nodes are asked for their members in a tick: a list is long in a large network, and most that
 /// differ from one's own say the same.
@@ -166,6 +169,10 @@ pub struct Membership {
     /// Lives that were lost without goodbye; the nodes are to be met again, should they have only been out of
     /// reach.
     lost: BTreeMap<Location, i64>,
+    /// Those of them that were lost since the last tick.
+    news: Vec<Location>,
+    /// To hear of them, once they have answered what they were asked before.
+    untold: BTreeSet<Location>,
     /// The last view under which this node had nothing left to compare, and the full or leaving members that have been
     /// lost since.
     safe: Arc<View>,
@@ -209,6 +216,8 @@ impl Membership {
             ties: BTreeMap::new(),
             peers: BTreeMap::new(),
             lost: BTreeMap::new(),
+            news: Vec::new(),
+            untold: BTreeSet::new(),
             safe: Arc::default(),
             missing: BTreeMap::new(),
             left: VecDeque::new(),
@@ -297,6 +306,8 @@ impl Membership {
     pub fn tick(&mut self, now: Duration) {
         self.ticks += 1;
         self.lists = 0;
+        self.news.clear();
+        self.untold.clear();
         let stood_still = now.saturating_sub(self.ticked) >= self.ticks(LEASE_TICKS);
         self.ticked = now;
         match self.life {
@@ -321,7 +332,7 @@ impl Membership {
     fn choose(&mut self, now: Duration) -> BTreeSet<Location> {
         let mut chosen = std::mem::take(&mut self.doubted);
         chosen.extend(self.some_others(1));
-        let renew = self.ticks(RENEW_TICKS);
+        let renew = self.ticks(RENEW_HALF_TICKS) / 2;
         for (location, peer) in &self.peers {
             let wanted = self.ties.get(location).map_or(0, |ties| ties.lease);
             let good = peer
@@ -479,9 +490,16 @@ impl Membership {
                 self.missing.insert(location.clone(), member.incarnation);
             }
             self.remember_lost(location.clone(), member.incarnation);
+            if self.news.len() < NEWS_MAX {
+                self.news.push(location.clone());
+            }
             // The others hear of it.
             for other in self.some_others(TOLD) {
-                self.ask(other);
+                if self.asking.contains(&other) {
+                    self.untold.insert(other);
+                } else {
+                    self.ask(other);
+                }
             }
             if !self.others().any(|member| member.state == State::Full) {
                 self.stay_quiet(2);
