@@ -248,7 +248,7 @@ impl Store {
                 Accepted::Above(version) => *above = (*above).max(version),
                 Accepted::No => {}
             }
-            self.wait(patience).map_err(CallError::Exception)?;
+            self.wait_with(&route, key, version, value, patience)?;
         }
     }
 
@@ -276,9 +276,35 @@ impl Store {
             match written {
                 Some(written) => return Ok(written),
                 // The lease is on its way.
-                None => self.wait(patience).map_err(CallError::Exception)?,
+                None => self.wait_with(route, key, version, value, patience)?,
             }
         }
+    }
+
+    /// Waits a moment with a put that others may have. When time is up, this node takes it as well: what is still on
+    /// its way to them is the same then, wherever it arrives. Until they have been compared, nobody is answered from
+    /// this copy alone.
+    fn wait_with(
+        &self,
+        route: &Route,
+        key: &[u8],
+        version: i64,
+        value: &[u8],
+        patience: &mut Patience,
+    ) -> Result<(), CallError> {
+        self.wait(patience).map_err(|exception| {
+            let have_it = route.others().next().is_some();
+            self.locator.with(|membership, _| {
+                // Under another list all are compared.
+                if have_it && membership.is_replica(route.hash, route.digest) {
+                    self.items.merge(key, version, value);
+                    let others = route.others();
+                    others.for_each(|other| membership.synced(&other.location, false));
+                }
+            });
+            self.locator.wake_work();
+            CallError::Exception(exception)
+        })
     }
 
     /// Sends a put to all other replicas of ours.
