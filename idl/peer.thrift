@@ -89,6 +89,8 @@ struct Reached {
   1: bool reached
   /** Why not; empty if it may be found in a moment. */
   2: string reason
+  /** The answerer knows of members that were lost together. */
+  3: bool alarmed
 }
 
 /** The other side of `compare`. */

@@ -385,36 +385,40 @@ fn must_not_say_safe_when_one_comes_back_that_had_not_got_all() {
     const B: usize = 1;
     const C: usize = 2;
     const D: usize = 3;
-    direct("sim_worse must_not_say_safe_when_one", 2, |stage| {
-        let mut keys = stage.keys_of(&[A, B], &[A, B, C, D]);
-        let then_c = |key: &Vec<u8>| {
-            let without_b = [A, C, D].map(location);
-            stage.world.subject.holders(&without_b, key) == [A, C].map(location)
-        };
-        let key = keys.find(then_c).ok_or("there is no such key")?;
-        stage.begin(4)?;
-        stage.put(A, &key, "old")?;
-        stage.await_safe(80.0, D)?;
-        stage.part(&[A], &[C]);
-        stage.crash(B);
-        stage.await_that(20.0, "all have lost it", || {
-            [A, C, D].iter().all(|node| !stage.knows(*node, B))
-        })?;
-        stage.sleep(2.0);
-        [A, C]
-            .iter()
-            .for_each(|node| stage.world.stop(&location(*node)));
-        stage.await_that(40.0, "they are lost", || {
-            !stage.knows(D, A) && !stage.knows(D, C)
-        })?;
-        stage.world.heal();
-        stage.world.resume(&location(C));
-        stage.await_members(80.0, &[C, D])?;
-        stage.is_never_safe(20.0, D, "and only one that hangs has the key")?;
-        stage.world.resume(&location(A));
-        stage.await_safe(80.0, D)?;
-        stage.reads(D, &key, "old")
-    });
+    direct(
+        "sim_worse must_not_say_safe_when_one_comes_back_that",
+        2,
+        |stage| {
+            let mut keys = stage.keys_of(&[A, B], &[A, B, C, D]);
+            let then_c = |key: &Vec<u8>| {
+                let without_b = [A, C, D].map(location);
+                stage.world.subject.holders(&without_b, key) == [A, C].map(location)
+            };
+            let key = keys.find(then_c).ok_or("there is no such key")?;
+            stage.begin(4)?;
+            stage.put(A, &key, "old")?;
+            stage.await_safe(80.0, D)?;
+            stage.part(&[A], &[C]);
+            stage.crash(B);
+            stage.await_that(20.0, "all have lost it", || {
+                [A, C, D].iter().all(|node| !stage.knows(*node, B))
+            })?;
+            stage.sleep(2.0);
+            [A, C]
+                .iter()
+                .for_each(|node| stage.world.stop(&location(*node)));
+            stage.await_that(40.0, "they are lost", || {
+                !stage.knows(D, A) && !stage.knows(D, C)
+            })?;
+            stage.world.heal();
+            stage.world.resume(&location(C));
+            stage.await_members(80.0, &[C, D])?;
+            stage.is_never_safe(20.0, D, "and only one that hangs has the key")?;
+            stage.world.resume(&location(A));
+            stage.await_safe(80.0, D)?;
+            stage.reads(D, &key, "old")
+        },
+    );
 }
 
 /// B and C have compared what they share. D comes in while they don't reach each other, takes a key that only B holds
@@ -447,6 +451,54 @@ fn must_compare_again_what_was_shared_before_a_newcomer_was_lost() {
         stage.crash(B);
         stage.reads(C, &key, "new")
     });
+}
+
+/// The same, but a node that came in meanwhile lets C in. It has lost nobody, and hears of D's alarm as D reaches C.
+#[test]
+fn must_not_say_safe_when_one_comes_back_by_way_of_one_that_lost_nobody() {
+    const A: usize = 0;
+    const B: usize = 1;
+    const C: usize = 2;
+    const E: usize = 3;
+    const D: usize = 4;
+    direct(
+        "sim_worse must_not_say_safe_when_one_comes_back_by_way",
+        2,
+        |stage| {
+            let mut keys = stage.keys_of(&[A, B], &[A, B, C, D]);
+            let then_c = |key: &Vec<u8>| {
+                let without_b = [A, C, D].map(location);
+                stage.world.subject.holders(&without_b, key) == [A, C].map(location)
+            };
+            let key = keys.find(then_c).ok_or("there is no such key")?;
+            stage.begin(3)?;
+            stage.boot(D, A);
+            stage.await_members(20.0, &[A, B, C, D])?;
+            stage.put(A, &key, "old")?;
+            stage.await_safe(80.0, D)?;
+            stage.part(&[A], &[C]);
+            stage.crash(B);
+            stage.await_that(20.0, "all have lost it", || {
+                [A, C, D].iter().all(|node| !stage.knows(*node, B))
+            })?;
+            stage.sleep(2.0);
+            [A, C]
+                .iter()
+                .for_each(|node| stage.world.stop(&location(*node)));
+            stage.await_that(40.0, "they are lost", || {
+                !stage.knows(D, A) && !stage.knows(D, C)
+            })?;
+            stage.boot(E, D);
+            stage.await_members(40.0, &[E, D])?;
+            stage.world.heal();
+            stage.world.resume(&location(C));
+            stage.await_members(80.0, &[C, E, D])?;
+            stage.is_never_safe(20.0, D, "and only one that hangs has the key")?;
+            stage.world.resume(&location(A));
+            stage.await_safe(80.0, D)?;
+            stage.reads(D, &key, "old")
+        },
+    );
 }
 
 /// The second copy is written, time and again, but its holder isn't heard, until the put has failed: the value lies with one

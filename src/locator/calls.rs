@@ -456,21 +456,22 @@ pub fn read_member_arguments(arguments: &[u8]) -> Result<Member, Exception> {
     read_member(member)
 }
 
-/// The result of `reach`: whether the answerer has reached the candidate, or why it can't.
-pub fn read_reached(result: &[u8]) -> Result<Result<(), String>, CallError> {
+/// The result of `reach`, if the answerer has reached the candidate: whether it has an alarm; otherwise why it can't.
+pub fn read_reached(result: &[u8]) -> Result<Result<bool, String>, CallError> {
     read_result(result, "reach", wire::STRUCT, |reader| {
-        let (mut reached, mut reason) = (false, String::new());
+        let (mut reached, mut reason, mut alarmed) = (false, String::new(), false);
         reader.each_field(|id, kind, reader| {
             match (id, kind) {
                 (1, wire::BOOL) => reached = reader.bool()?,
                 (2, wire::STRING) => {
                     reason = String::from_utf8_lossy(reader.bytes()?).into_owned();
                 }
+                (3, wire::BOOL) => alarmed = reader.bool()?,
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
-        Ok(if reached { Ok(()) } else { Err(reason) })
+        Ok(if reached { Ok(alarmed) } else { Err(reason) })
     })
 }
 

@@ -227,9 +227,10 @@ impl Locator {
             (&member.location, outcome.map_err(|_| ()))
         });
         let own = (self.location(), Ok(self.reach(candidate)));
+        let mut alarmed = false;
         for (by, outcome) in outcomes.chain([own]) {
             match outcome {
-                Ok(Ok(())) => {}
+                Ok(Ok(by_it)) => alarmed |= by_it,
                 Ok(Err(reason)) if reason.is_empty() => {
                     return Entry::Later(format!("{by} can't reach it: no answer"));
                 }
@@ -240,14 +241,15 @@ impl Locator {
         self.with(|membership, _| {
             let same = membership.me().incarnation == before.incarnation;
             match same {
-                true => membership.admit(candidate),
+                true => membership.admit(candidate, alarmed),
                 false => Entry::Later(String::new()),
             }
         })
     }
 
-    /// Asks a candidate at its name. The error: why that can't be done, empty if it may be in a moment.
-    fn reach(&self, candidate: &Member) -> Result<(), String> {
+    /// Asks a candidate at its name; the answer is whether this node has an alarm. The error: why that can't be done,
+    /// empty if it may be in a moment.
+    fn reach(&self, candidate: &Member) -> Result<bool, String> {
         let asked = self.with(|membership, now| {
             membership.expect(candidate, false);
             membership.question(now, &candidate.location)
@@ -260,8 +262,10 @@ impl Locator {
             _ => String::new(),
         };
         self.take_reply(&asked, answer);
-        let reached = self.with(|membership, _| membership.has_reached(candidate));
-        if reached { Ok(()) } else { Err(reason) }
+        self.with(|membership, _| match membership.has_reached(candidate) {
+            true => Ok(membership.is_alarmed()),
+            false => Err(reason),
+        })
     }
 
     pub(super) fn on_reach(&self, arguments: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
@@ -269,8 +273,9 @@ impl Locator {
         let reached = self.reach(&candidate);
         result.write_field(wire::STRUCT, 0);
         result.write_bool_field(1, reached.is_ok());
-        if let Err(reason) = reached {
-            result.write_bytes_field(2, reason.as_bytes());
+        match reached {
+            Ok(alarmed) => result.write_bool_field(3, alarmed),
+            Err(reason) => result.write_bytes_field(2, reason.as_bytes()),
         }
         result.write_stop();
         result.write_stop();

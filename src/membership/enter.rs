@@ -58,7 +58,7 @@ pub enum Entry {
         members: Vec<Member>,
         /// The lives that were lost.
         lost: Vec<(Location, i64)>,
-        /// Members were lost together, as far as the answerer knows; see [`Membership::alarm`].
+        /// Members were lost together, as far as any member knows; see [`Membership::alarm`].
         alarmed: bool,
     },
     /// Ask this one.
@@ -224,7 +224,7 @@ impl Membership {
             return Ok(Entry::Later(String::new()));
         }
         if self.is_member(location, candidate.incarnation) {
-            return Ok(self.admitted());
+            return Ok(self.admitted(location));
         }
         if self.is_lost(location, candidate.incarnation) {
             return Ok(Entry::Lost);
@@ -244,8 +244,9 @@ impl Membership {
         Err(others.map(|member| member.location.clone()).collect())
     }
 
-    /// All members have reached the candidate: it is in, if all is still as it was.
-    pub fn admit(&mut self, candidate: &Member) -> Entry {
+    /// All members have reached the candidate: it is in, if all is still as it was. `alarmed`: one of them has an
+    /// [alarm](Membership::alarm).
+    pub fn admit(&mut self, candidate: &Member, alarmed: bool) -> Entry {
         match self.enter(candidate) {
             Ok(entry) => entry,
             Err(_) if !self.has_reached(candidate) => Entry::Later(String::new()),
@@ -254,18 +255,22 @@ impl Membership {
                 if candidate.state.is_coming() {
                     self.take_in(candidate.clone());
                 }
-                self.admitted()
+                let alarmed = alarmed || self.is_alarmed();
+                if let Some(peer) = self.peers.get_mut(&candidate.location) {
+                    peer.alarmed = alarmed;
+                }
+                self.admitted(&candidate.location)
             }
         }
     }
 
-    fn admitted(&self) -> Entry {
+    fn admitted(&self, candidate: &Location) -> Entry {
         let lost = self.lost.iter();
         let lost = lost.map(|(location, incarnation)| (location.clone(), *incarnation));
         Entry::Admitted {
             members: self.view.members().to_vec(),
             lost: lost.collect(),
-            alarmed: !self.alarm().is_empty(),
+            alarmed: self.peers.get(candidate).is_some_and(|peer| peer.alarmed),
         }
     }
 

@@ -139,6 +139,8 @@ struct Peer {
     synced: bool,
     /// The change of the view since which they do.
     since: u64,
+    /// When this node let it in, some member knew of members that were lost together.
+    alarmed: bool,
 }
 
 /// A node outside the view that somebody spoke of.

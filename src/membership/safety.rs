@@ -9,7 +9,7 @@ impl Membership {
     pub(super) fn note_safety(&mut self) {
         let mut peers = self.peers.keys();
         let synced = peers.all(|location| self.has_the_same(location));
-        if self.state() == State::Full && synced && self.alarm().is_empty() {
+        if self.state() == State::Full && synced && !self.is_alarmed() {
             self.missing.clear();
             self.safe = self.view.clone();
         }
@@ -32,6 +32,11 @@ impl Membership {
         });
         let missing = self.missing.keys().filter(|_| gone);
         missing.cloned().collect()
+    }
+
+    /// Whether there are any.
+    pub fn is_alarmed(&self) -> bool {
+        !self.alarm().is_empty()
     }
 
     /// What is missing is given up.

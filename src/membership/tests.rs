@@ -38,7 +38,7 @@ fn join(newcomer: &mut Membership, gatekeeper: &mut Membership) {
     assert!(gatekeeper.enter(&candidate).is_err(), "it is to be reached");
     gatekeeper.expect(&candidate, false);
     ask(gatekeeper, newcomer, Duration::ZERO);
-    let entry = gatekeeper.admit(&candidate);
+    let entry = gatekeeper.admit(&candidate, false);
     let from = gatekeeper.location.clone();
     newcomer.entered(&from, candidate.incarnation, entry);
     ask(newcomer, gatekeeper, Duration::ZERO);
@@ -68,7 +68,7 @@ fn must_let_in_only_what_has_been_reached() {
     let (mut one, mut other) = (first(2), node(1, 2));
     other.start(&[location(0)], false);
     let candidate = other.candidate();
-    assert_eq!(one.admit(&candidate), Entry::Later(String::new()));
+    assert_eq!(one.admit(&candidate, false), Entry::Later(String::new()));
     assert!(one.view().get(&location(1)).is_none());
     join(&mut other, &mut one);
     assert_eq!(one.view().get(&location(1)), Some(&other.me()));
