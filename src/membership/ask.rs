@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::location::Location;
 
 use super::{
-    DIFFERENCES_MAX, LEASE_TICKS, LISTS_MAX, Life, Member, Membership, NAMED_MAX, Named, Peer,
-    State,
+    DIFFERENCES_MAX, LEASE_TICKS, LISTS_MAX, Life, Member, Membership, NAMED_MAX, NEWS_MAX, Named,
+    Peer, State,
 };
 
 /// What one node is to another.
@@ -196,7 +196,7 @@ impl Membership {
             }
         } else if self.is_member(&caller.location, caller.incarnation) {
             self.hear_state(caller);
-            self.suspect(&question.lost);
+            self.suspect(&question.lost[..question.lost.len().min(NEWS_MAX)]);
             self.hear_digest(&caller.location, question.digest);
         } else if self.view.get(&caller.location).is_some() {
             self.ask(caller.location.clone());

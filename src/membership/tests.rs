@@ -154,6 +154,26 @@ fn must_ask_for_few_lists_in_a_tick() {
     }
 }
 
+#[test]
+fn must_ask_those_that_a_member_has_lost_but_not_any_number() {
+    let (mut one, mut other) = two_full(2);
+    for number in 2..=40 {
+        one.take_in(Member {
+            location: location(number),
+            state: State::Full,
+            incarnation: 8,
+        });
+    }
+    let mut asked = other.question(TICK, &location(0));
+    asked.question.lost = (2..=40).map(location).collect();
+    one.asking.clear();
+    one.take_actions();
+    one.answer(TICK, &asked.question);
+    let asks = one.take_actions().into_iter();
+    let asks = asks.filter(|action| matches!(action, Action::Ask(_)));
+    assert_eq!(asks.count(), NEWS_MAX);
+}
+
 /// A hash of keys whose primary, by the view of that node, is the node itself.
 fn own_hash(node: &Membership) -> (u32, u64) {
     let me = node.view.place(&node.location).unwrap();
