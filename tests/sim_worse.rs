@@ -378,8 +378,33 @@ fn must_not_say_safe_while_a_second_copy_is_missing() {
     });
 }
 
-/// Key and copies: A and B have it. B is killed; A and C should have it then, but don't reach each other. D, which
-/// has nothing to do with the key, loses both. C comes back, with what it had.
+/// A and B have a key. B is killed; A and C should have it then, but don't reach each other, and hang. D, which has nothing to
+/// do with the key, loses them.
+fn lose_all_but_d(stage: &Stage, [a, b, c, d]: [usize; 4]) -> Result<Vec<u8>, String> {
+    let (list, nodes) = ([a, b], [a, b, c, d]);
+    let mut keys = stage.keys_of(&list, &nodes);
+    let then_c = |key: &Vec<u8>| {
+        let without_b = [a, c, d].map(location);
+        stage.world.subject.holders(&without_b, key) == [a, c].map(location)
+    };
+    let key = keys.find(then_c).ok_or("there is no such key")?;
+    stage.put(a, &key, "old")?;
+    stage.await_safe(80.0, d)?;
+    stage.part(&[a], &[c]);
+    stage.crash(b);
+    stage.await_that(20.0, "all have lost it", || {
+        [a, c, d].iter().all(|node| !stage.knows(*node, b))
+    })?;
+    stage.sleep(2.0);
+    stage.world.stop(&location(a));
+    stage.world.stop(&location(c));
+    stage.await_that(40.0, "they are lost", || {
+        !stage.knows(d, a) && !stage.knows(d, c)
+    })?;
+    Ok(key)
+}
+
+/// C comes back, with what it had.
 #[test]
 fn must_not_say_safe_when_one_comes_back_that_had_not_got_all() {
     const A: usize = 0;
@@ -390,27 +415,8 @@ fn must_not_say_safe_when_one_comes_back_that_had_not_got_all() {
         "sim_worse must_not_say_safe_when_one_comes_back_that",
         2,
         |stage| {
-            let mut keys = stage.keys_of(&[A, B], &[A, B, C, D]);
-            let then_c = |key: &Vec<u8>| {
-                let without_b = [A, C, D].map(location);
-                stage.world.subject.holders(&without_b, key) == [A, C].map(location)
-            };
-            let key = keys.find(then_c).ok_or("there is no such key")?;
             stage.begin(4)?;
-            stage.put(A, &key, "old")?;
-            stage.await_safe(80.0, D)?;
-            stage.part(&[A], &[C]);
-            stage.crash(B);
-            stage.await_that(20.0, "all have lost it", || {
-                [A, C, D].iter().all(|node| !stage.knows(*node, B))
-            })?;
-            stage.sleep(2.0);
-            [A, C]
-                .iter()
-                .for_each(|node| stage.world.stop(&location(*node)));
-            stage.await_that(40.0, "they are lost", || {
-                !stage.knows(D, A) && !stage.knows(D, C)
-            })?;
+            let key = lose_all_but_d(stage, [A, B, C, D])?;
             stage.world.heal();
             stage.world.resume(&location(C));
             stage.await_members(80.0, &[C, D])?;
@@ -466,29 +472,10 @@ fn must_not_say_safe_when_one_comes_back_by_way_of_one_that_lost_nobody() {
         "sim_worse must_not_say_safe_when_one_comes_back_by_way",
         2,
         |stage| {
-            let mut keys = stage.keys_of(&[A, B], &[A, B, C, D]);
-            let then_c = |key: &Vec<u8>| {
-                let without_b = [A, C, D].map(location);
-                stage.world.subject.holders(&without_b, key) == [A, C].map(location)
-            };
-            let key = keys.find(then_c).ok_or("there is no such key")?;
             stage.begin(3)?;
             stage.boot(D, A);
             stage.await_members(20.0, &[A, B, C, D])?;
-            stage.put(A, &key, "old")?;
-            stage.await_safe(80.0, D)?;
-            stage.part(&[A], &[C]);
-            stage.crash(B);
-            stage.await_that(20.0, "all have lost it", || {
-                [A, C, D].iter().all(|node| !stage.knows(*node, B))
-            })?;
-            stage.sleep(2.0);
-            [A, C]
-                .iter()
-                .for_each(|node| stage.world.stop(&location(*node)));
-            stage.await_that(40.0, "they are lost", || {
-                !stage.knows(D, A) && !stage.knows(D, C)
-            })?;
+            let key = lose_all_but_d(stage, [A, B, C, D])?;
             stage.boot(E, D);
             stage.await_members(40.0, &[E, D])?;
             stage.world.heal();
