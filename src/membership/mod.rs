@@ -475,71 +475,8 @@ impl Membership {
         self.actions.push(Action::Added(location));
     }
 
-    /// A member is none any more. Its life never comes back here.
-    fn lose(&mut self, location: &Location, goodbye: bool) {
-        let Some(member) = self.view.get(location).cloned() else {
-            return;
-        };
-        self.peers.remove(location);
-        self.change_view(|view| drop(view.remove(location)));
-        self.actions
-            .push(Action::Removed(location.clone(), goodbye));
-        if goodbye {
-            self.note_left(&member);
-        } else {
-            let left = self.left.iter().any(|left| left.is_life_of(&member));
-            if member.state.holds_all() && !left && self.missing.len() < MEMBERS_MAX {
-                self.missing.insert(location.clone(), member.incarnation);
-            }
-            self.remember_lost(location.clone(), member.incarnation);
-            if self.news.len() < NEWS_MAX {
-                self.news.push(location.clone());
-            }
-            // The others hear of it.
-            for other in self.some_others(TOLD) {
-                if self.asking.contains(&other) {
-                    self.untold.insert(other);
-                } else {
-                    self.ask(other);
-                }
-            }
-            if !self.others().any(|member| member.state == State::Full) {
-                self.stay_quiet(2);
-            }
-        }
-        self.progress();
-    }
-
     fn stay_quiet(&mut self, ticks: u32) {
         self.alone_from = self.alone_from.max(self.ticks + u64::from(ticks));
-    }
-
-    fn remember_lost(&mut self, location: Location, incarnation: i64) {
-        if self.lost.len() >= LOST_MAX && !self.lost.contains_key(&location) {
-            let some = self.random.below(self.lost.len());
-            let some = self.lost.keys().nth(some).cloned();
-            some.map(|some| self.lost.remove(&some));
-        }
-        self.lost.insert(location, incarnation);
-    }
-
-    fn drop_the_silent(&mut self, now: Duration) {
-        let limit = self.ticks(SILENCE_TICKS);
-        let silent = |peer: &Peer| {
-            let waited = peer.waiting.map_or(0, |(_, tick)| self.ticks - tick);
-            let free = peer
-                .granted
-                .is_none_or(|at| now.saturating_sub(at) >= limit);
-            waited >= u64::from(SILENCE_TICKS) && free
-        };
-        let peers = self.peers.iter();
-        let silent: Vec<_> = peers
-            .filter(|(_, peer)| silent(peer))
-            .map(|(location, _)| location.clone())
-            .collect();
-        for location in silent {
-            self.lose(&location, false);
-        }
     }
 
     /// A call to a member was refused, when it stood in the view with that incarnation: nobody is there.

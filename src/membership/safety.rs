@@ -1,10 +1,78 @@
-//! What has been lost: members that went without goodbye, and whether keys may be missing with them.
+//! What is lost: how members go, with and without goodbye, and whether keys may be missing with them.
+
+use std::time::Duration;
 
 use crate::location::Location;
 
-use super::{LEFT_MAX, Member, Membership, State};
+use super::{
+    Action, LEFT_MAX, LOST_MAX, MEMBERS_MAX, Member, Membership, NEWS_MAX, Peer, SILENCE_TICKS,
+    State, TOLD,
+};
 
 impl Membership {
+    /// A member is none any more. Its life never comes back here.
+    pub(super) fn lose(&mut self, location: &Location, goodbye: bool) {
+        let Some(member) = self.view.get(location).cloned() else {
+            return;
+        };
+        self.peers.remove(location);
+        self.change_view(|view| drop(view.remove(location)));
+        self.actions
+            .push(Action::Removed(location.clone(), goodbye));
+        if goodbye {
+            self.note_left(&member);
+        } else {
+            let left = self.left.iter().any(|left| left.is_life_of(&member));
+            if member.state.holds_all() && !left && self.missing.len() < MEMBERS_MAX {
+                self.missing.insert(location.clone(), member.incarnation);
+            }
+            self.remember_lost(location.clone(), member.incarnation);
+            if self.news.len() < NEWS_MAX {
+                self.news.push(location.clone());
+            }
+            // The others hear of it.
+            for other in self.some_others(TOLD) {
+                if self.asking.contains(&other) {
+                    self.untold.insert(other);
+                } else {
+                    self.ask(other);
+                }
+            }
+            if !self.others().any(|member| member.state == State::Full) {
+                self.stay_quiet(2);
+            }
+        }
+        self.progress();
+    }
+
+    pub(super) fn remember_lost(&mut self, location: Location, incarnation: i64) {
+        if self.lost.len() >= LOST_MAX && !self.lost.contains_key(&location) {
+            let some = self.random.below(self.lost.len());
+            let some = self.lost.keys().nth(some).cloned();
+            some.map(|some| self.lost.remove(&some));
+        }
+        self.lost.insert(location, incarnation);
+    }
+
+    pub(super) fn drop_the_silent(&mut self, now: Duration) {
+        let limit = self.ticks(SILENCE_TICKS);
+        let silent = |peer: &Peer| {
+            let waited = peer.waiting.map_or(0, |(_, tick)| self.ticks - tick);
+            let free = peer
+                .granted
+                .is_none_or(|at| now.saturating_sub(at) >= limit);
+            waited >= u64::from(SILENCE_TICKS) && free
+        };
+        let peers = self.peers.iter();
+        let silent: Vec<_> = peers
+            .filter(|(_, peer)| silent(peer))
+            .map(|(location, _)| location.clone())
+            .collect();
+        for location in silent {
+            self.lose(&location, false);
+        }
+    }
+
     /// Remembers the view, if all that this node should hold is where it should be.
     pub(super) fn note_safety(&mut self) {
         let mut peers = self.peers.keys();
