@@ -84,7 +84,7 @@ impl Store {
             }
         }
         for shard in 0..SHARDS {
-            self.items.each(shard, |record| {
+            let walked = self.items.each(shard, |record| {
                 let list: Vec<_> = view
                     .list(record.ring_hash(), self.locator.replicas())
                     .collect();
@@ -97,7 +97,7 @@ impl Store {
                     }
                 }
             });
-            give_way(shard);
+            give_way(walked);
         }
         digests
     }
@@ -205,7 +205,7 @@ impl Store {
             offer.keys.push(record.key().to_vec());
             true
         });
-        give_way(0);
+        give_way(offer.keys.len());
         offer
     }
 
@@ -228,7 +228,7 @@ impl Store {
             if !same {
                 return false;
             }
-            give_way(0);
+            give_way(some.len());
         }
         true
     }
@@ -349,7 +349,7 @@ impl Store {
         let mut left = 0;
         for shard in 0..SHARDS {
             let mut strays = Vec::new();
-            self.items.each(shard, |record| {
+            let walked = self.items.each(shard, |record| {
                 let hash = record.ring_hash();
                 let mut replicas: Vec<_> = view.list(hash, self.locator.replicas()).collect();
                 let list = view.list_digest(replicas.iter().copied());
@@ -378,7 +378,7 @@ impl Store {
                     });
                 }
             });
-            give_way(0);
+            give_way(walked);
             for some in strays.chunks_mut(KEYS_MAX) {
                 left += self.give_some(&me, &view, some);
             }

@@ -155,9 +155,12 @@ impl Items {
         (0..SHARDS).map(|number| self.shard(number).len()).sum()
     }
 
-    /// Hands the items of a shard to `take`, in no order that anybody may rely on, under the shard's lock.
-    pub fn each(&self, shard: usize, take: impl FnMut(&Record)) {
-        self.shard(shard).iter().for_each(take);
+    /// Hands the items of a shard to `take`, in no order that anybody may rely on, under the shard's lock. The
+    /// answer is their number.
+    pub fn each(&self, shard: usize, take: impl FnMut(&Record)) -> usize {
+        let shard = self.shard(shard);
+        shard.iter().for_each(take);
+        shard.len()
     }
 
     /// Hands those items of a shard that are wanted to `take`, in the order of their keys, under the shard's

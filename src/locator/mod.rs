@@ -553,12 +553,11 @@ impl Locator {
     }
 }
 
-/// To be called between the items of a long move, with the number of those before, and where no lock
-/// is held: every so often a thread of a client that waits for this core goes first. Without it, gets
-/// wait for a whole slice of the scheduler's, some milliseconds.
-pub fn give_way(done: usize) {
-    const ITEMS: usize = 64;
-    if done.is_multiple_of(ITEMS) {
+/// To be called between the parts of a long move, where no lock is held, with the number of items in the part
+/// before: a thread of a client that waits for this core goes first. Without it, gets wait for a whole slice of
+/// the scheduler's, some milliseconds.
+pub fn give_way(items: usize) {
+    if items > 0 {
         thread::yield_now();
     }
 }
