@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sim::plain::PlainRing;
-use sim::pool::Pool;
 use sim::runner::{Figures, Verdict, print_trace, run_many, run_world};
 use sim::schedule::location;
 use sim::world::{Options, Placement, SimNode, Subject, TICK, World};
@@ -53,7 +52,6 @@ impl Subject for Watched {
 }
 
 fn schedule(
-    pool: &Pool,
     seed: u64,
     subject: Arc<dyn Subject>,
     play: impl FnOnce(&Arc<World>) -> Result<(), String> + Send + 'static,
@@ -62,7 +60,7 @@ fn schedule(
         print: print_trace(),
         ..Options::default()
     };
-    run_world(pool, seed, &subject, options, move |world| {
+    run_world(seed, &subject, options, move |world| {
         play(world).map(|()| Figures::default())
     })
 }
@@ -148,8 +146,8 @@ fn survivors(nodes: &[Location], gone: &[Location]) -> Vec<Location> {
 
 #[test]
 fn the_dead_must_be_known_within_two_ticks() {
-    run_many("sim_detection the_dead", 200, |pool, seed| {
-        schedule(pool, seed, Arc::new(PlainRing), |world| {
+    run_many("sim_detection the_dead", 200, |seed| {
+        schedule(seed, Arc::new(PlainRing), |world| {
             let nodes = any_ring(world, 1)?;
             world.scheduler.sleep(world.between(0, 1_000_000));
             let gone = some(world, &nodes, 1);
@@ -163,8 +161,8 @@ fn the_dead_must_be_known_within_two_ticks() {
 /// Eight ticks from the first question that it didn't answer; one that shares no keys with it asks later.
 #[test]
 fn the_silent_must_be_dropped_within_twenty_ticks() {
-    run_many("sim_detection the_silent", 200, |pool, seed| {
-        schedule(pool, seed, Arc::new(PlainRing), |world| {
+    run_many("sim_detection the_silent", 200, |seed| {
+        schedule(seed, Arc::new(PlainRing), |world| {
             let nodes = any_ring(world, 3)?;
             world.scheduler.sleep(world.between(0, 1_000_000));
             let gone = some(world, &nodes, 1 + world.random.below(3));
@@ -195,10 +193,10 @@ fn cut(world: &World, here: &[Location], there: &[Location]) {
 
 #[test]
 fn the_slow_must_not_be_thrown_out() {
-    run_many("sim_detection the_slow", 200, |pool, seed| {
+    run_many("sim_detection the_slow", 200, |seed| {
         let watched = Watched::default();
         let removals = watched.removals.clone();
-        schedule(pool, seed, Arc::new(watched), move |world| {
+        schedule(seed, Arc::new(watched), move |world| {
             let nodes = any_ring(world, 1)?;
             for _ in 0..5 {
                 let time = world.between(100_000, 1_499_000);
@@ -227,8 +225,8 @@ fn the_slow_must_not_be_thrown_out() {
 /// Both sides have dropped each other, some long ago, and nobody tells them that the link is there again.
 #[test]
 fn what_was_cut_must_grow_together() {
-    run_many("sim_detection what_was_cut", 100, |pool, seed| {
-        schedule(pool, seed, Arc::new(PlainRing), |world| {
+    run_many("sim_detection what_was_cut", 100, |seed| {
+        schedule(seed, Arc::new(PlainRing), |world| {
             let nodes = any_ring(world, 1)?;
             let here = some(world, &nodes, 1 + world.random.below(nodes.len() - 1));
             let there = survivors(&nodes, &here);
@@ -248,8 +246,8 @@ fn what_was_cut_must_grow_together() {
 /// One loses a node, in whose place the other gets one.
 #[test]
 fn networks_that_never_knew_each_other_must_stay_apart() {
-    run_many("sim_detection networks", 100, |pool, seed| {
-        schedule(pool, seed, Arc::new(PlainRing), |world| {
+    run_many("sim_detection networks", 100, |seed| {
+        schedule(seed, Arc::new(PlainRing), |world| {
             let one = ring(world, &[0, 1, 2, 3])?;
             let other = ring(world, &[10, 11, 12])?;
             let lost = some(world, &one, 1)[0].clone();
@@ -270,8 +268,8 @@ fn networks_that_never_knew_each_other_must_stay_apart() {
 /// brings nobody in meanwhile.
 #[test]
 fn a_candidate_that_a_member_cannot_reach_must_give_up() {
-    run_many("sim_detection a_candidate", 100, |pool, seed| {
-        schedule(pool, seed, Arc::new(PlainRing), |world| {
+    run_many("sim_detection a_candidate", 100, |seed| {
+        schedule(seed, Arc::new(PlainRing), |world| {
             let nodes = ring(world, &[0, 1])?;
             let [contact, other] = &some(world, &nodes, 2)[..] else {
                 return Err("no two nodes".to_owned());

@@ -18,14 +18,14 @@ use thrifty_p2p::net::Network;
 
 /// Some seeds of a world of stores.
 fn direct(name: &str, replicas: usize, play: fn(&Arc<World>) -> Result<Figures, String>) {
-    run_many(&format!("sim_directed {name}"), 50, |pool, seed| {
+    run_many(&format!("sim_directed {name}"), 50, |seed| {
         let subject: Arc<dyn Subject> = Arc::new(StoreRing { replicas });
         let plan = Plan::new(Class::Late, replicas);
         let options = Options {
             watch_stability: true,
             ..plan.options()
         };
-        run_world(pool, seed, &subject, options, play)
+        run_world(seed, &subject, options, play)
     });
 }
 

@@ -11,7 +11,6 @@ use sim::direct::expected_failure;
 use sim::history::{History, Outcome, Promise};
 use sim::network::{Origin, SimNetwork};
 use sim::plan::{Class, Plan};
-use sim::pool::Pool;
 use sim::runner::{Figures, Verdict, run_many, run_world};
 use sim::schedule::{location, play};
 use sim::wires::Fate;
@@ -247,24 +246,23 @@ fn toy(bug: Bug) -> Arc<dyn Subject> {
     Arc::new(Toy { bug, nodes })
 }
 
-fn play_toy(bug: Bug, pool: &Pool, seed: u64) -> Verdict {
+fn play_toy(bug: Bug, seed: u64) -> Verdict {
     let plan = plan();
-    run_world(pool, seed, &toy(bug), plan.options(), move |world| {
+    run_world(seed, &toy(bug), plan.options(), move |world| {
         play(world, &plan)
     })
 }
 
 /// The first failure within some seeds.
 fn failure_of(bug: Bug) -> String {
-    let pool = Pool::default();
-    let failures = (1..=50).filter_map(|seed| play_toy(bug, &pool, seed).failure);
+    let failures = (1..=50).filter_map(|seed| play_toy(bug, seed).failure);
     failures.into_iter().next().expect("a bug is found")
 }
 
 #[test]
 fn must_let_a_correct_toy_pass() {
-    let figures = run_many("sim_harness must_let", 100, |pool, seed| {
-        play_toy(Bug::None, pool, seed)
+    let figures = run_many("sim_harness must_let", 100, |seed| {
+        play_toy(Bug::None, seed)
     });
     assert_eq!(figures.puts, figures.puts_acknowledged);
     assert_eq!(figures.gets, figures.gets_answered);
@@ -305,11 +303,10 @@ fn must_report_a_panic() {
 
 #[test]
 fn must_replay_from_the_seed() {
-    let pool = Pool::default();
-    let once = play_toy(Bug::None, &pool, 7);
-    let again = play_toy(Bug::None, &Pool::default(), 7);
+    let once = play_toy(Bug::None, 7);
+    let again = play_toy(Bug::None, 7);
     assert_eq!(once, again);
-    let other = play_toy(Bug::None, &pool, 8);
+    let other = play_toy(Bug::None, 8);
     assert_ne!(once.trace_hash, other.trace_hash);
 }
 
@@ -319,23 +316,16 @@ fn in_world(play: impl Fn(&Arc<World>) + Clone + Send + 'static) {
 }
 
 fn in_world_of(options: Options, play: impl Fn(&Arc<World>) + Clone + Send + 'static) {
-    let pool = Pool::default();
     for seed in 1..=20 {
         let play = play.clone();
-        let verdict = run_world(
-            &pool,
-            seed,
-            &toy(Bug::None),
-            options.clone(),
-            move |world| {
-                for number in 0..3 {
-                    world.boot(&location(number), None);
-                }
-                world.scheduler.sleep(Duration::from_secs(1));
-                play(world);
-                Ok(Figures::default())
-            },
-        );
+        let verdict = run_world(seed, &toy(Bug::None), options.clone(), move |world| {
+            for number in 0..3 {
+                world.boot(&location(number), None);
+            }
+            world.scheduler.sleep(Duration::from_secs(1));
+            play(world);
+            Ok(Figures::default())
+        });
         assert_eq!(verdict.failure, None, "seed {seed}");
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sim::plain::PlainRing;
-use sim::pool::Pool;
 use sim::runner::{Figures, print_trace, run_world};
 use sim::schedule::location;
 use sim::world::{Options, Subject, TICK, World};
@@ -74,7 +73,7 @@ fn must_agree_with_200_nodes() {
         ..Options::default()
     };
     let subject: Arc<dyn Subject> = Arc::new(PlainRing);
-    let verdict = run_world(&Pool::default(), 1, &subject, options, play);
+    let verdict = run_world(1, &subject, options, play);
     let tail = verdict.trace.join("\n");
     assert_eq!(verdict.failure, None, "{tail}");
     println!("{:?}", verdict.figures);

@@ -9,7 +9,6 @@ mod sim;
 use std::sync::Arc;
 
 use sim::plan::{Class, Plan, Worse};
-use sim::pool::Pool;
 use sim::runner::{Verdict, run_many, run_world};
 use sim::schedule::play;
 use sim::store::StoreRing;
@@ -17,59 +16,53 @@ use sim::world::Subject;
 use thrifty_p2p::net::Random;
 
 /// One schedule of that class: the seed chooses the number of copies and nodes too.
-fn schedule(class: Class, replicas: &[usize], pool: &Pool, seed: u64) -> Verdict {
-    worse_schedule(class, Worse::NONE, replicas, pool, seed)
+fn schedule(class: Class, replicas: &[usize], seed: u64) -> Verdict {
+    worse_schedule(class, Worse::NONE, replicas, seed)
 }
 
-fn worse_schedule(
-    class: Class,
-    worse: Worse,
-    replicas: &[usize],
-    pool: &Pool,
-    seed: u64,
-) -> Verdict {
+fn worse_schedule(class: Class, worse: Worse, replicas: &[usize], seed: u64) -> Verdict {
     let dice = Random::new(seed);
     let replicas = replicas[dice.below(replicas.len())];
     let mut plan = Plan::drawn(class, replicas, &dice);
     plan.worse = worse;
     let subject: Arc<dyn Subject> = Arc::new(StoreRing { replicas });
-    run_world(pool, seed, &subject, plan.options(), move |world| {
+    run_world(seed, &subject, plan.options(), move |world| {
         play(world, &plan)
     })
 }
 
 #[test]
 fn orderly_must_keep_everything() {
-    run_many("sim_store orderly", 1000, |pool, seed| {
-        schedule(Class::Orderly, &[1], pool, seed)
+    run_many("sim_store orderly", 1000, |seed| {
+        schedule(Class::Orderly, &[1], seed)
     });
 }
 
 #[test]
 fn copies_must_be_kept_in_order() {
-    run_many("sim_store copies", 700, |pool, seed| {
-        schedule(Class::Orderly, &[2, 3], pool, seed)
+    run_many("sim_store copies", 700, |seed| {
+        schedule(Class::Orderly, &[2, 3], seed)
     });
 }
 
 #[test]
 fn class_1_must_keep_everything() {
-    run_many("sim_store class_1", 700, |pool, seed| {
-        schedule(Class::Crashes, &[2, 2, 3], pool, seed)
+    run_many("sim_store class_1", 700, |seed| {
+        schedule(Class::Crashes, &[2, 2, 3], seed)
     });
 }
 
 #[test]
 fn class_2_must_keep_what_is_stable() {
-    run_many("sim_store class_2", 300, |pool, seed| {
-        schedule(Class::Everything, &[2, 2, 3], pool, seed)
+    run_many("sim_store class_2", 300, |seed| {
+        schedule(Class::Everything, &[2, 2, 3], seed)
     });
 }
 
 /// Some schedules of a class in a world that is worse.
 fn run_worse(test: &str, class: Class, worse: Worse, replicas: &[usize]) {
-    run_many(&format!("sim_store {test}"), 200, |pool, seed| {
-        worse_schedule(class, worse, replicas, pool, seed)
+    run_many(&format!("sim_store {test}"), 200, |seed| {
+        worse_schedule(class, worse, replicas, seed)
     });
 }
 
@@ -162,14 +155,11 @@ fn class_2_must_keep_what_is_stable_in_the_worst_world() {
 #[test]
 fn must_replay_from_the_seed() {
     for seed in 1..=20 {
-        let play = || schedule(Class::Everything, &[2], &Pool::default(), seed).trace_hash;
+        let play = || schedule(Class::Everything, &[2], seed).trace_hash;
         assert_eq!(play(), play(), "seed {seed}");
     }
     for seed in 1..=4 {
-        let worst = || {
-            let pool = Pool::default();
-            worse_schedule(Class::Everything, Worse::ALL, COPIES, &pool, seed).trace_hash
-        };
+        let worst = || worse_schedule(Class::Everything, Worse::ALL, COPIES, seed).trace_hash;
         assert_eq!(worst(), worst(), "seed {seed} in the worst world");
     }
 }

@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use super::history::{Outcome, Promise, brief};
 use super::network::SimNetwork;
-use super::pool::panic_text;
 use super::runner::{Figures, print_trace, run_many, run_world};
 use super::schedule::location;
+use super::scheduler::panic_text;
 use super::store::StoreRing;
 use super::wires::Weather;
 use super::world::{Options, Phase, Subject, TICK, Way, World};
@@ -40,14 +40,14 @@ pub fn direct(test: &str, replicas: usize, play: Play) {
 }
 
 pub fn direct_seeds(test: &str, replicas: usize, seeds: u64, play: Play) {
-    run_many(test, seeds, |pool, seed| {
+    run_many(test, seeds, |seed| {
         let subject: Arc<dyn Subject> = Arc::new(StoreRing { replicas });
         let options = Options {
             weather: Weather::default(),
             print: print_trace(),
             ..Options::default()
         };
-        run_world(pool, seed, &subject, options, move |world| {
+        run_world(seed, &subject, options, move |world| {
             world.history().shown_counts = true;
             let stage = Stage::new(world.clone());
             play(&stage)?;

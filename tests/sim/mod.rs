@@ -2,7 +2,7 @@
 //!
 //! From the ground up:
 //!
-//! * `pool`: threads; `scheduler`: activities, virtual time, whose turn it is;
+//! * `fiber`: code with its own stack; `scheduler`: activities, virtual time, whose turn it is;
 //! * `clock`: a machine's clocks; `wires`: the state of the links;
 //! * `network`: calls between nodes, and all that can happen to them;
 //! * `subject`: what a node and a client are to the world; `world`: processes, clocks, crashes;
@@ -21,12 +21,12 @@
 pub mod chaos;
 pub mod clock;
 pub mod direct;
+pub mod fiber;
 pub mod history;
 pub mod network;
 pub mod original;
 pub mod plain;
 pub mod plan;
-pub mod pool;
 pub mod runner;
 pub mod schedule;
 pub mod scheduler;

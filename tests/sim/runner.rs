@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use super::pool::Pool;
 use super::scheduler::Scheduler;
 use super::world::{Options, Subject, World};
 
@@ -16,7 +15,6 @@ use super::world::{Options, Subject, World};
 pub struct Figures {
     pub schedules: u64,
     pub turns: u64,
-    pub handovers: u64,
     pub virtual_time: Duration,
     pub puts: u64,
     pub puts_acknowledged: u64,
@@ -42,7 +40,6 @@ impl AddAssign for Figures {
     fn add_assign(&mut self, other: Self) {
         self.schedules += other.schedules;
         self.turns += other.turns;
-        self.handovers += other.handovers;
         self.virtual_time += other.virtual_time;
         self.puts += other.puts;
         self.puts_acknowledged += other.puts_acknowledged;
@@ -74,13 +71,12 @@ pub struct Verdict {
 
 /// Runs one world until `play` ends. What `play` returns as an error is the failure.
 pub fn run_world(
-    pool: &Pool,
     seed: u64,
     subject: &Arc<dyn Subject>,
     options: Options,
     play: impl FnOnce(&Arc<World>) -> Result<Figures, String> + Send + 'static,
 ) -> Verdict {
-    let scheduler = Scheduler::new(seed, options.turns_max, options.print, pool);
+    let scheduler = Scheduler::new(seed, options.turns_max, options.print);
     let world = World::new(seed, subject.clone(), options, scheduler.clone());
     let figures = Arc::new(Mutex::new(Figures::default()));
     let (stage, noted) = (world.clone(), figures.clone());
@@ -92,7 +88,6 @@ pub fn run_world(
     let mut figures = *figures.lock().expect("BUG: nobody panics with it");
     figures.schedules = 1;
     figures.turns = report.turns;
-    figures.handovers = report.handovers;
     figures.virtual_time = report.virtual_time;
     Verdict {
         failure: report.failure,
@@ -122,11 +117,7 @@ pub fn print_trace() -> bool {
 ///
 /// # Panics
 /// At the first failure, with its seed, the command that replays it, and the end of its trace.
-pub fn run_many(
-    test: &str,
-    schedules: u64,
-    play: impl Fn(&Pool, u64) -> Verdict + Sync,
-) -> Figures {
+pub fn run_many(test: &str, schedules: u64, play: impl Fn(u64) -> Verdict + Sync) -> Figures {
     let seed = number("SIM_SEED");
     let many = number("SIM_SCHEDULES").unwrap_or(if seed.is_some() { 1 } else { schedules });
     let first = seed.unwrap_or(1);
@@ -143,13 +134,12 @@ pub fn run_many(
     thread::scope(|scope| {
         for _ in 0..lanes {
             scope.spawn(|| {
-                let pool = Pool::default();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + many || failed.load(Ordering::Relaxed) {
                         return;
                     }
-                    let verdict = play(&pool, seed);
+                    let verdict = play(seed);
                     *total.lock().expect("BUG: adding panicked") += verdict.figures;
                     if let Some(failure) = &verdict.failure {
                         if keep_going {

@@ -1,6 +1,6 @@
 //! One process that plays a whole network: many activities, exactly one of which runs.
 //!
-//! An activity is a thread of the operating system that gives its turn away at each point where it
+//! An activity has a stack of its own and gives its turn away at each point where it
 //! waits; a seeded generator picks who is next. Time is virtual: when nobody can run, it jumps to the
 //! next moment at which somebody will. So a schedule depends on its seed alone, and a failure
 //! can be looked at as often as one likes.
@@ -12,19 +12,20 @@
 //! * Nobody runnable and nothing to wait for, too many turns, and a panic are failures.
 //! * When the first activity ends, all others are unwound; then the schedule is over.
 
-use std::cell::{Cell, RefCell};
+use std::any::Any;
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::{self, Write as _};
 use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
 use thrifty_p2p::net::Random;
 
-use super::pool::{Pool, Threads, Worker, panic_text};
+use super::fiber::{Fiber, Stacks, suspend};
 
 /// Real time without a single turn passed after which a schedule counts as hanging.
 const HANG: Duration = Duration::from_secs(60);
@@ -68,7 +69,6 @@ struct Activity {
     wait: u64,
     /// Not yet begun.
     job: Option<Job>,
-    worker: Option<Arc<Worker>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,7 +120,6 @@ struct State {
     groups_made: u32,
     sequence: u64,
     turns: u64,
-    handovers: u64,
     ending: bool,
     finished: bool,
     failure: Option<String>,
@@ -153,9 +152,8 @@ impl Trace {
 }
 
 thread_local! {
-    /// The activity that this thread runs.
+    /// The activity that runs on this thread.
     static CURRENT: Cell<Option<usize>> = const { Cell::new(None) };
-    static WORKER: RefCell<Option<Arc<Worker>>> = const { RefCell::new(None) };
 }
 
 /// What a schedule leaves behind.
@@ -166,14 +164,10 @@ pub struct Report {
     /// The last lines.
     pub trace: Vec<String>,
     pub turns: u64,
-    /// Turns that went to another thread.
-    pub handovers: u64,
     pub virtual_time: Duration,
 }
 
 pub struct Scheduler {
-    me: Weak<Scheduler>,
-    pool: Arc<Threads>,
     turns_max: u64,
     /// Decides who is next and nothing else.
     random: Random,
@@ -182,10 +176,8 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn new(seed: u64, turns_max: u64, print: bool, pool: &Pool) -> Arc<Self> {
-        Arc::new_cyclic(|me| Scheduler {
-            me: me.clone(),
-            pool: pool.threads().clone(),
+    pub fn new(seed: u64, turns_max: u64, print: bool) -> Arc<Self> {
+        Arc::new(Scheduler {
             turns_max,
             random: Random::new(seed),
             state: Mutex::new(State {
@@ -198,7 +190,6 @@ impl Scheduler {
                 groups_made: 0,
                 sequence: 0,
                 turns: 0,
-                handovers: 0,
                 ending: false,
                 finished: false,
                 failure: None,
@@ -223,10 +214,14 @@ impl Scheduler {
             first();
             scheduler.state().ending = true;
         });
-        if let Some(next) = self.choose() {
-            self.resume(next);
-        }
+        let scheduler = self.clone();
+        let lane = thread::Builder::new().name("schedule".into());
+        let lane = lane.spawn(move || scheduler.pass_turns());
+        let lane = lane.expect("a thread for a schedule");
         let over = self.await_end();
+        if over {
+            lane.join().expect("BUG: the scheduler panicked");
+        }
         // What never ran holds the world, which holds this: the circle is cut here.
         let (mut state, left) = {
             let mut state = self.state();
@@ -238,7 +233,6 @@ impl Scheduler {
             trace_hash: state.trace.hash,
             trace: take(&mut state.trace.lines).into(),
             turns: state.turns,
-            handovers: state.handovers,
             virtual_time: state.now,
         };
         drop(state);
@@ -260,7 +254,6 @@ impl Scheduler {
                 state.failure = Some(format!(
                     "hangs in {who:?}: it blocks outside the scheduler; is a lock held across a call?"
                 ));
-                self.pool.abandon();
                 return false;
             }
         }
@@ -300,7 +293,6 @@ impl Scheduler {
             status: Status::Waiting,
             wait,
             job: Some(Box::new(job)),
-            worker: None,
         };
         let id = match state.free.pop() {
             Some(id) => {
@@ -415,9 +407,8 @@ impl Scheduler {
     fn switch(&self, from: usize) {
         let next = self.choose().expect("BUG: an activity that waits is there");
         if next != from {
-            let worker = WORKER.with_borrow(Clone::clone);
-            self.resume(next);
-            worker.expect("BUG: an activity has a thread").await_turn();
+            suspend(next);
+            CURRENT.set(Some(from));
         }
         self.check_alive();
     }
@@ -466,54 +457,35 @@ impl Scheduler {
         }
     }
 
-    /// Gives the turn to another activity, on a thread of the pool if it hasn't begun.
-    fn resume(&self, id: usize) {
-        let begun = {
-            let mut state = self.state();
-            state.handovers += 1;
-            state.activities[id].worker.clone()
-        };
-        let worker = begun.unwrap_or_else(|| {
-            let worker = self.pool.take();
-            let scheduler = self.me.upgrade().expect("BUG: runs without an owner");
-            worker.set_errand(Box::new(move |worker| scheduler.live(id, worker)));
-            worker
-        });
-        worker.give_turn();
-    }
-
-    /// Runs a new activity to its end, and then others as long as they are new too: a turn that
-    /// stays on its thread costs nothing.
-    fn live(&self, first: usize, worker: &Arc<Worker>) {
-        WORKER.set(Some(worker.clone()));
-        let mut id = first;
-        loop {
-            self.carry_out(id, worker);
-            match self.choose() {
-                None => {
-                    self.pool.give_back(worker);
-                    self.state().finished = true;
-                    self.over.notify_all();
-                    return;
+    /// Lets one activity after the other run, until nobody is left.
+    fn pass_turns(self: Arc<Self>) {
+        let mut stacks = Stacks::default();
+        let mut begun: BTreeMap<usize, Fiber> = BTreeMap::new();
+        let mut next = self.choose();
+        while let Some(id) = next {
+            let new = {
+                let activity = &mut self.state().activities[id];
+                activity.job.take().map(|job| (activity.name, job))
+            };
+            if let Some((name, job)) = new {
+                let scheduler = self.clone();
+                let fiber = stacks.fiber(move || scheduler.carry_out(id, name, job));
+                begun.insert(id, fiber);
+            }
+            let fiber = begun.get_mut(&id).expect("BUG: nobody has begun it");
+            next = fiber.resume();
+            if next.is_none() {
+                if let Some(fiber) = begun.remove(&id) {
+                    stacks.take_back(fiber);
                 }
-                Some(next) if self.state().activities[next].worker.is_none() => id = next,
-                Some(next) => {
-                    self.pool.give_back(worker);
-                    self.resume(next);
-                    return;
-                }
+                next = self.choose();
             }
         }
+        self.state().finished = true;
+        self.over.notify_all();
     }
 
-    fn carry_out(&self, id: usize, worker: &Arc<Worker>) {
-        let (name, job) = {
-            let mut state = self.state();
-            let activity = &mut state.activities[id];
-            activity.worker = Some(worker.clone());
-            (activity.name, activity.job.take())
-        };
-        let job = job.expect("BUG: a new activity has its job");
+    fn carry_out(&self, id: usize, name: &'static str, job: Job) {
         CURRENT.set(Some(id));
         let outcome = catch_unwind(AssertUnwindSafe(job));
         CURRENT.set(None);
@@ -525,6 +497,15 @@ impl Scheduler {
         }
         state.discard(id);
     }
+}
+
+/// What a panic said.
+pub fn panic_text(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        return (*text).to_owned();
+    }
+    let text = payload.downcast_ref::<String>();
+    text.cloned().unwrap_or_else(|| "a panic".to_owned())
 }
 
 impl State {
@@ -577,7 +558,6 @@ impl State {
     fn discard(&mut self, id: usize) -> Option<Job> {
         let activity = &mut self.activities[id];
         activity.status = Status::Free;
-        activity.worker = None;
         self.free.push(id);
         activity.job.take()
     }
