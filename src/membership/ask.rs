@@ -195,7 +195,7 @@ impl Membership {
                 self.ask(caller.location.clone());
             }
         } else if self.is_member(&caller.location, caller.incarnation) {
-            self.hear_state(caller);
+            self.hear_state(caller, question.you);
             self.suspect(&question.lost[..question.lost.len().min(NEWS_MAX)]);
             self.hear_digest(&caller.location, question.digest);
         } else if self.view.get(&caller.location).is_some() {
@@ -227,12 +227,14 @@ impl Membership {
         }
     }
 
-    /// A member's own word on its state.
-    fn hear_state(&mut self, member: &Member) {
+    /// A member's own word on its state. Goodbye says one that still has this node: another has handed what it had to
+    /// those that it had, which may be lost here as well.
+    fn hear_state(&mut self, member: &Member, you: Standing) {
         let known = self.view.get(&member.location);
         let later = known.is_some_and(|known| known.state < member.state);
         if member.state == State::Left {
-            self.lose(&member.location, true);
+            let goodbye = self.has_me(you).0;
+            self.lose(&member.location, goodbye);
         } else if later && member.state.takes_part() {
             self.note_return(member);
             let member = member.clone();
@@ -325,7 +327,7 @@ impl Membership {
             self.lose(&asked.to, false);
         }
         if present(self).is_some() {
-            self.hear_state(other);
+            self.hear_state(other, reply.you);
         } else {
             self.hear_outsider(reply);
         }

@@ -283,3 +283,16 @@ fn must_note_what_was_lost_together() {
     one.accept_loss();
     assert_eq!(one.alarm(), []);
 }
+
+/// What it had it has handed to those that it still had, which may be lost to this node as well.
+#[test]
+fn must_not_take_the_goodbye_of_one_that_has_lost_it() {
+    let (mut one, mut other) = two_full(1);
+    one.synced(&location(1), true);
+    other.refused(&location(0), one.me().incarnation);
+    other.leave();
+    other.go();
+    ask(&mut one, &mut other, TICK);
+    assert!(one.view().get(&location(1)).is_none());
+    assert_eq!(one.alarm(), [location(1)]);
+}
