@@ -11,7 +11,7 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::thrift::{Error, Reader, Write, wire};
+use crate::thrift::{Decode, Encode, Error, Reader, Write, wire};
 
 /// The longest host name that DNS knows.
 const ADDRESS_BYTES_MAX: usize = 255;
@@ -51,26 +51,24 @@ impl Location {
     pub fn port(&self) -> u16 {
         self.port
     }
+}
 
-    /// The struct `{1: string address, 2: i16 port}`. A port above 32767 travels as the negative
-    /// number with the same bits.
-    pub fn write(&self, out: &mut Vec<u8>) {
+/// The struct `{1: string address, 2: i16 port}`. A port above 32767 travels as the negative
+/// number with the same bits.
+impl Encode for Location {
+    const KIND: u8 = wire::STRUCT;
+
+    fn encode(&self, out: &mut Vec<u8>) {
         out.write_bytes_field(1, self.address().as_bytes());
         out.write_i16_field(2, self.port as i16);
         out.write_stop();
     }
+}
 
-    /// Appends a list of structs, without a field's header.
-    pub fn write_list<'a>(out: &mut Vec<u8>, locations: impl ExactSizeIterator<Item = &'a Self>) {
-        out.write_list(wire::STRUCT, locations.len());
-        for location in locations {
-            location.write(out);
-        }
-    }
-
-    /// `None` for a struct that is none of a node: without address or port, or with an address
-    /// that can't be one.
-    pub fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, Error> {
+/// [`Error::Missing`] for a struct that is none of a node: without address or port, or with an address
+/// that can't be one.
+impl Decode<'_> for Location {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Error> {
         let (mut address, mut port) = (None, None);
         while let Some((kind, id)) = reader.field()? {
             match (id, kind) {
@@ -80,16 +78,8 @@ impl Location {
             }
         }
         let both = address.zip(port);
-        Ok(both.and_then(|(address, port)| Location::new(address, port).ok()))
-    }
-
-    /// The nodes of a list; what is no node's location is left out.
-    pub fn read_list(reader: &mut Reader<'_>) -> Result<Vec<Self>, Error> {
-        let mut locations = Vec::new();
-        for _ in 0..reader.list(wire::STRUCT)? {
-            locations.extend(Location::read(reader)?);
-        }
-        Ok(locations)
+        let location = both.and_then(|(address, port)| Location::new(address, port).ok());
+        location.ok_or(Error::Missing("location"))
     }
 }
 
@@ -170,8 +160,8 @@ mod tests {
 
     fn round_trip(location: &Location) -> Option<Location> {
         let mut bytes = Vec::new();
-        location.write(&mut bytes);
-        Location::read(&mut Reader::new(&bytes, &Limits::default())).unwrap()
+        location.encode(&mut bytes);
+        Location::decode(&mut Reader::new(&bytes, &Limits::default())).ok()
     }
 
     #[test]
@@ -185,7 +175,7 @@ mod tests {
     #[test]
     fn must_write_high_ports_in_twos_complement() {
         let mut bytes = Vec::new();
-        Location::new("h", 40000).unwrap().write(&mut bytes);
+        Location::new("h", 40000).unwrap().encode(&mut bytes);
         let port = (-25536_i16).to_be_bytes();
         assert_eq!(
             bytes,

@@ -8,8 +8,8 @@ use serde_json::Value;
 use thrifty_p2p::diststore::KeyValue;
 use thrifty_p2p::location::Location;
 use thrifty_p2p::thrift::{
-    Error, Exception, Limits, Message, MessageKind, Reader, Splitter, Write, begin_message,
-    end_frame, wire,
+    Decode, Encode, Error, Exception, Limits, Message, MessageKind, Reader, Splitter, Write,
+    begin_message, end_frame, wire,
 };
 
 /// A line of `wire.jsonl`.
@@ -241,13 +241,13 @@ fn must_carry_locations_as_the_libraries_do() {
             let mut again = start;
             let mut out = Vec::new();
             if line.id.starts_with("rep.get_all") {
-                let locations = Location::read_list(&mut again).unwrap();
-                Location::write_list(&mut out, locations.iter());
+                let locations = Vec::<Location>::decode(&mut again).unwrap();
+                locations.encode(&mut out);
             } else if kind == wire::STRUCT && !line.id.contains("extra") {
-                let Some(location) = Location::read(&mut again).unwrap() else {
+                let Ok(location) = Location::decode(&mut again) else {
                     continue;
                 };
-                location.write(&mut out);
+                location.encode(&mut out);
             } else {
                 continue;
             }
@@ -531,15 +531,18 @@ fn must_skip_unknown_fields_of_every_type_in_any_order() {
         bytes.extend(fields.concat());
         bytes.write_stop();
         let mut reader = whole(&bytes).reader(&limits);
-        let location = Location::read(&mut reader).unwrap();
-        assert_eq!(location, "127.0.0.1:9900".parse().ok());
+        let location = Location::decode(&mut reader).unwrap();
+        assert_eq!(location, "127.0.0.1:9900".parse().unwrap());
         assert_eq!(reader.byte(), Err(Error::Truncated));
     }
 }
 
 fn location_of(fields: &[Vec<u8>]) -> Option<Location> {
     let bytes = [fields.concat(), vec![wire::STOP]].concat();
-    Location::read(&mut Reader::new(&bytes, &Limits::default())).unwrap()
+    match Location::decode(&mut Reader::new(&bytes, &Limits::default())) {
+        Err(Error::Missing("location")) => None,
+        location => Some(location.unwrap()),
+    }
 }
 
 #[test]
@@ -581,14 +584,14 @@ fn must_leave_out_of_a_list_what_is_no_location() {
     let mut bytes = Vec::new();
     bytes.write_list(wire::STRUCT, 3);
     bytes.write_stop();
-    "a:1".parse::<Location>().unwrap().write(&mut bytes);
+    "a:1".parse::<Location>().unwrap().encode(&mut bytes);
     bytes.write_bytes_field(1, b"b");
     bytes.write_stop();
     let limits = Limits::default();
-    let found = Location::read_list(&mut Reader::new(&bytes, &limits));
+    let found = Vec::<Location>::decode(&mut Reader::new(&bytes, &limits));
     assert_eq!(found, Ok(vec!["a:1".parse().unwrap()]));
     let numbers = [wire::I16, 0, 0, 0, 1, 0, 1];
-    let found = Location::read_list(&mut Reader::new(&numbers, &limits));
+    let found = Vec::<Location>::decode(&mut Reader::new(&numbers, &limits));
     assert_eq!(found, Err(Error::WrongType(wire::I16)));
 }
 
@@ -596,14 +599,14 @@ fn must_leave_out_of_a_list_what_is_no_location() {
 fn read_all(mut reader: Reader<'_>) {
     let mut as_location = reader;
     // Bytes at random: whatever comes of it, it comes back.
-    let _ = Location::read(&mut as_location);
+    let _ = Location::decode(&mut as_location);
     let _ = Exception::read(reader);
     while let Ok(Some((kind, _))) = reader.field() {
         let mut inside = reader;
         match kind {
             wire::STRUCT => read_all(inside),
             wire::LIST | wire::SET => {
-                let _ = Location::read_list(&mut inside);
+                let _ = Vec::<Location>::decode(&mut inside);
                 for element in ALL_TYPES {
                     let mut inside = reader;
                     if let Ok(length) = inside.list(element) {
@@ -768,7 +771,7 @@ fn must_take_no_memory_for_forged_lengths() {
     let mut list = vec![wire::STRUCT];
     list.write_i32(1_000_000);
     list.extend([0; 1000]);
-    let (found, usage) = measure(|| Location::read_list(&mut Reader::new(&list, &limits)));
+    let (found, usage) = measure(|| Vec::<Location>::decode(&mut Reader::new(&list, &limits)));
     assert_eq!((found, usage.peak), (Err(Error::Truncated), 0));
 }
 

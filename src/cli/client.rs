@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use getopts::{Matches, Options, ParsingStyle};
 
-use crate::diststore::{KeyValue, read_string};
+use crate::diststore::KeyValue;
 use crate::location::Location;
 use crate::locator::{
-    EXTENSION, LIMITS, read_result, request, service_types, single_request, write_key,
+    EXTENSION, LIMITS, read_answer, request, service_types, single_request, write_key,
 };
 use crate::net::{CallError, Network, Request, TcpNetwork};
-use crate::thrift::wire;
 
 use crate::words::counted;
 
@@ -199,7 +198,7 @@ impl Client {
     /// There is no answer.
     pub fn get(&self, key: &[u8]) -> Result<Vec<u8>, Trouble> {
         let answer = self.call("get", write_key(key), false);
-        let value = answer.and_then(|result| read_string(&result, "get"));
+        let value = answer.and_then(|result| read_answer(&result, "get"));
         value.map_err(|cause| self.trouble(cause))
     }
 
@@ -209,10 +208,7 @@ impl Client {
     /// There is no answer.
     pub fn get_node(&self, key: &[u8]) -> Result<Location, Trouble> {
         let answer = self.call("get_node", write_key(key), false);
-        let node = answer.and_then(|result| {
-            let node = read_result(&result, "get_node", wire::STRUCT, Location::read)?;
-            node.ok_or_else(|| CallError::Broken("get_node: no location".into()))
-        });
+        let node = answer.and_then(|result| read_answer(&result, "get_node"));
         node.map_err(|cause| self.trouble(cause))
     }
 

@@ -13,7 +13,8 @@ use getopts::{Options, ParsingStyle};
 
 use crate::location::{Location, host_and_port};
 use crate::locator::{
-    self, EMPTY, EXTENSION, LIMITS, Locator, Participant, Status, kind, request, service_types,
+    self, EMPTY, EXTENSION, LIMITS, Locator, Participant, Status, kind, read_answer, request,
+    service_types,
 };
 use crate::membership::State;
 use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork};
@@ -298,7 +299,7 @@ fn look_around(network: Arc<dyn Network>, me: &Location, service: &'static str) 
         }
         let status = request("status", EMPTY.to_vec());
         let status = network.call(location, &status, limit);
-        match status.and_then(|result| Status::read(&result)) {
+        match status.and_then(|result| read_answer::<Status>(&result, "status")) {
             // It can't bring anybody in any more.
             Ok(status) if status.me.state == State::Left => Offer::Nothing,
             Ok(status) if status.me.state == State::Outside => Offer::Perhaps(location.clone()),

@@ -4,9 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::locator::{EMPTY, Status, read_result, request, single_request};
+use crate::locator::{EMPTY, Status, read_answer, request, single_request};
 use crate::net::{CallError, Network};
-use crate::thrift::wire;
 use crate::words::counted;
 
 use super::{Trouble, print};
@@ -25,8 +24,7 @@ pub struct Report {
 fn members(network: &dyn Network, asked: &Location) -> Result<Vec<Location>, Trouble> {
     let get_all = single_request("get_all", EMPTY.to_vec(), false);
     let members = network.call(asked, &get_all, LIMIT);
-    let members =
-        members.and_then(|result| read_result(&result, "get_all", wire::LIST, Location::read_list));
+    let members = members.and_then(|result| read_answer(&result, "get_all"));
     members.map_err(|cause| Trouble::new(asked, cause))
 }
 
@@ -55,7 +53,7 @@ pub fn ask_all(network: &dyn Network, asked: &Location) -> Result<Report, Troubl
     };
     let mut digest = None;
     for ((member, _), answer) in calls.iter().zip(network.call_all(&calls, LIMIT)) {
-        let status = answer.and_then(|result| Status::read(&result));
+        let status = answer.and_then(|result| read_answer::<Status>(&result, "status"));
         let line = match &status {
             Ok(status) => describe(status),
             Err(CallError::Exception(_)) => "a node of the original".to_owned(),
@@ -64,7 +62,7 @@ pub fn ask_all(network: &dyn Network, asked: &Location) -> Result<Report, Troubl
         report.lines.push(format!("{member} {line}"));
         report.safe &= status.is_ok_and(|status| {
             // As many as were asked: none came in since it was asked who is there.
-            let all = status.members == calls.len();
+            let all = status.members as usize == calls.len();
             status.is_safe() && all && *digest.get_or_insert(status.digest) == status.digest
         });
     }
@@ -85,7 +83,7 @@ pub fn report(network: &dyn Network, asked: &Location) -> Result<ExitCode, Troub
 
 fn describe(status: &Status) -> String {
     let state = format!("{:?}", status.me.state).to_lowercase();
-    let members = counted(status.members, "member", "members");
+    let members = counted(status.members as usize, "member", "members");
     let keys = counted(status.items, "key", "keys");
     let mut line = format!("{state}, {members}, {keys}");
     if status.unconfirmed > 0 {
@@ -115,9 +113,9 @@ fn describe(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::locator::write_answer;
     use crate::membership::{Member, State};
     use crate::net::{Answer, Request};
-    use crate::thrift::Write;
 
     fn location(port: u16) -> Location {
         Location::new("127.0.0.1", port).unwrap()
@@ -126,7 +124,7 @@ mod tests {
     /// A network in which all nodes say that they are safe, among so many members.
     struct Content {
         listed: Vec<Location>,
-        members: usize,
+        members: u32,
     }
 
     impl Network for Content {
@@ -134,9 +132,7 @@ mod tests {
             let answer = |(at, request): &(Location, Request)| {
                 let mut result = Vec::new();
                 if request.method == "get_all" {
-                    result.write_field(wire::LIST, 0);
-                    Location::write_list(&mut result, self.listed.iter());
-                    result.write_stop();
+                    write_answer(&self.listed, &mut result);
                     return Ok(result);
                 }
                 let status = Status {
@@ -154,7 +150,7 @@ mod tests {
                     settled: true,
                     missing: Vec::new(),
                 };
-                status.write(&mut result);
+                write_answer(&status, &mut result);
                 Ok(result)
             };
             calls.iter().map(answer).collect()

@@ -5,12 +5,12 @@
 //! which takes each item under its own list.
 
 use crate::location::Location;
-use crate::locator::give_way;
+use crate::locator::{give_way, read_answer, read_arguments};
 use crate::membership::{Member, State, View};
 use crate::thrift::Exception;
 
 use super::Store;
-use super::calls::{self, Item, ItemList, Part, Taken};
+use super::calls::{Exchanged, Item, ItemList, Part, Taken, write_exchanged};
 use super::items::SHARDS;
 use super::table::Record;
 
@@ -29,7 +29,7 @@ const TAKEN_MAX: usize = 64;
 
 /// A part of a shard that is to be compared.
 struct Open {
-    shard: usize,
+    shard: u32,
     /// Behind this key.
     after: Option<Vec<u8>>,
 }
@@ -107,10 +107,9 @@ impl Store {
         let mut open: Vec<_> = shards
             .iter()
             .rev()
-            .map(|shard| Open {
-                shard: *shard,
-                after: None,
-            })
+            .filter(|shard| **shard < SHARDS)
+            .filter_map(|shard| u32::try_from(*shard).ok())
+            .map(|shard| Open { shard, after: None })
             .collect();
         while !open.is_empty() {
             let parts = open.split_off(open.len().saturating_sub(PARTS_MAX));
@@ -129,7 +128,6 @@ impl Store {
             .with(|membership, _| (membership.me(), membership.view().clone()));
         let offers: Vec<_> = parts
             .iter()
-            .filter(|part| part.shard < SHARDS)
             .map(|part| self.offer(&view, &with.location, part))
             .collect();
         let calls = parts.iter().zip(&offers).map(|(open, offer)| {
@@ -139,6 +137,7 @@ impl Store {
                 range: open.shard,
                 after: open.after.as_deref(),
                 upto: offer.upto.as_deref(),
+                items: Vec::new(),
             };
             (with.location.clone(), part.request(&offer.list))
         });
@@ -156,7 +155,7 @@ impl Store {
                     return self.locator.note_outcome(with, made, &Err(cause));
                 }
             };
-            let Ok(exchanged) = calls::read_exchanged(&result) else {
+            let Ok(exchanged) = read_answer::<Exchanged<'_>>(&result, "exchange") else {
                 good = false;
                 return;
             };
@@ -166,7 +165,7 @@ impl Store {
             }
             good &= self.take_in(with, shared, &exchanged.items);
             let keys = exchanged.wanted.iter();
-            wanted.extend(keys.filter_map(|place| offer.keys.get(*place).cloned()));
+            wanted.extend(keys.filter_map(|place| offer.keys.get(*place as usize).cloned()));
             let reached = exchanged.reached.map(<[u8]>::to_vec);
             if let Some(after) = reached.or_else(|| offer.upto.clone()) {
                 rest.push(Open {
@@ -190,21 +189,22 @@ impl Store {
         let shares = self.shares(view, other);
         let wanted =
             |record: &Record| after.is_none_or(|after| record.key() > after) && shares(record);
-        self.items.each_in_order(part.shard, wanted, |record| {
-            if offer.keys.len() == KEYS_MAX || offer.list.bytes() >= BATCH_BYTES {
-                offer.upto = offer.keys.last().cloned();
-                return false;
-            }
-            offer.list.push(&Item {
-                key: record.key(),
-                version: record.version(),
-                value: None,
-                digest: Some(record.value_digest()),
-                list: 0,
+        self.items
+            .each_in_order(part.shard as usize, wanted, |record| {
+                if offer.keys.len() == KEYS_MAX || offer.list.bytes() >= BATCH_BYTES {
+                    offer.upto = offer.keys.last().cloned();
+                    return false;
+                }
+                offer.list.push(&Item {
+                    key: record.key(),
+                    version: record.version(),
+                    value: None,
+                    digest: Some(record.value_digest()),
+                    list: None,
+                });
+                offer.keys.push(record.key().to_vec());
+                true
             });
-            offer.keys.push(record.key().to_vec());
-            true
-        });
         give_way(offer.keys.len());
         offer
     }
@@ -248,7 +248,7 @@ impl Store {
                         version: record.version(),
                         value: Some(record.value()),
                         digest: None,
-                        list: view.list_digest(list),
+                        list: Some(view.list_digest(list)),
                     });
                     versions.push(record.version());
                 });
@@ -269,7 +269,8 @@ impl Store {
         arguments: &[u8],
         result: &mut Vec<u8>,
     ) -> Result<(), Exception> {
-        let (part, theirs) = Part::read(arguments)?;
+        let part: Part<'_> = read_arguments(arguments)?;
+        let range = part.range as usize;
         let look = || {
             self.locator.with(|membership, _| {
                 let now = membership.shared_with(&part.me);
@@ -279,15 +280,15 @@ impl Store {
         };
         let (mut list, mut wanted, mut reached) = (ItemList::default(), Vec::new(), None);
         let (same, view) = look();
-        if same && part.range < SHARDS {
+        if same && range < SHARDS {
             let shares = self.shares(&view, &part.me.location);
-            let mut theirs = theirs.iter().enumerate().peekable();
+            let mut theirs = (0_u32..).zip(&part.items).peekable();
             let in_part = |record: &Record| {
                 part.after.is_none_or(|after| record.key() > after)
                     && part.upto.is_none_or(|upto| record.key() <= upto)
                     && shares(record)
             };
-            self.items.each_in_order(part.range, in_part, |record| {
+            self.items.each_in_order(range, in_part, |record| {
                 if list.bytes() >= BATCH_BYTES {
                     return false;
                 }
@@ -323,7 +324,7 @@ impl Store {
         // Looked at again: what has been forgotten meanwhile was forgotten under another list.
         let differs = Some(look()).filter(|(same, _)| !same);
         let differs = differs.as_ref().map(|(_, view)| view.members());
-        calls::write_exchanged(&list, &wanted, reached.as_deref(), differs, result);
+        write_exchanged(&list, &wanted, reached.as_deref(), differs, result);
         Ok(())
     }
 
@@ -413,7 +414,7 @@ impl Store {
                     version: stray.version,
                     value: None,
                     digest: Some(stray.digest),
-                    list: stray.list,
+                    list: Some(stray.list),
                 });
             }
             let taken = self.send(me, std::slice::from_ref(member), &list, false);

@@ -18,7 +18,7 @@ mod items;
 mod request;
 mod table;
 
-pub use calls::{KeyValue, read_string};
+pub use calls::KeyValue;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,14 +26,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::locator::{Application, Held, Locator, Participant, read_key};
+use crate::locator::{
+    Application, Held, Locator, Participant, read_arguments, read_key, write_answer,
+};
 use crate::membership::{Member, View};
 use crate::ring;
 use crate::service::{Call, Order, Service};
 use crate::thrift::{Exception, Write};
 use crate::words::counted;
 
-use calls::{Item, StoreArguments, Taken};
+use calls::{Fetch, Fetched, Item, StoreAnswer, Stored, Taken};
 use items::{Items, SHARDS};
 use table::Record;
 
@@ -93,13 +95,13 @@ impl Store {
 
     /// `store`: takes items in, each under the list that its sender has.
     fn on_store<'a>(&self, arguments: &'a [u8], result: &mut Vec<u8>) -> Result<(), Exception> {
-        let StoreArguments { me, put, items } = StoreArguments::read(arguments)?;
+        let Stored { me, put, items } = read_arguments(arguments)?;
         let mut new = Vec::new();
         let (taken, members) = self.locator.with(|membership, now| {
             let known = membership.shared_with(&me).is_some();
             let mut take = |item: &Item<'a>| {
                 let hash = ring::hash(item.key);
-                if !known || !membership.is_replica(hash, item.list) {
+                if !known || !membership.is_replica(hash, item.list.unwrap_or(0)) {
                     return Taken::Differs;
                 }
                 let Some(value) = item.value else {
@@ -121,8 +123,8 @@ impl Store {
             (taken, differs.then(|| membership.view().clone()))
         });
         new.iter().for_each(|key| self.note_received(key));
-        let members = members.as_ref().map(|view| view.members());
-        calls::write_taken(&taken, members, result);
+        let members = members.map(|view| view.members().to_vec());
+        write_answer(&StoreAnswer { taken, members }, result);
         Ok(())
     }
 
@@ -138,7 +140,7 @@ impl Store {
 
     /// `fetch`: what lies here of a key, under the list that the caller has.
     fn on_fetch(&self, arguments: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
-        let (list, key) = calls::read_fetch(arguments)?;
+        let Fetch { list, key } = read_arguments(arguments)?;
         let hash = ring::hash(key);
         let found = self
             .locator
@@ -146,8 +148,14 @@ impl Store {
                 true => Ok(self.account(key)),
                 false => Err(membership.view().clone()),
             });
-        let found = found.as_ref().map_err(|view| view.members());
-        calls::write_found(found, result);
+        let members = found.as_ref().err().map(|view| view.members().to_vec());
+        let (version, value) = found.unwrap_or_default();
+        let fetched = Fetched {
+            version,
+            value,
+            members,
+        };
+        write_answer(&fetched, result);
         Ok(())
     }
 

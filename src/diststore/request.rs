@@ -15,13 +15,17 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::locator::{EMPTY, REQUEST_TICKS, Route, single_request, write_key};
+use crate::locator::{
+    EMPTY, REQUEST_TICKS, Route, read_answer, request_of, single_request, write_answer, write_key,
+};
 use crate::membership::{Member, State};
 use crate::net::CallError;
 use crate::thrift::{Exception, Write};
 
 use super::Store;
-use super::calls::{self, Forwarded, Item, ItemList, KeyValue, Taken};
+use super::calls::{
+    Fetch, Fetched, Forwarded, Item, ItemList, KeyValue, StoreAnswer, Taken, store_request,
+};
 use super::table::Record;
 
 /// How long a request waits before it looks again at what it waits for: at first, and twice as long each time, up
@@ -80,11 +84,8 @@ impl Store {
                     value: None,
                     above: 0,
                 };
-                match self.forward(primary, &forward, self.locator.ticks(2)) {
-                    Ok(Forwarded::Done(value)) => Ok(value),
-                    Ok(Forwarded::NotPrimary(_)) => Err(CallError::Silent),
-                    Err(cause) => Err(cause),
-                }
+                let answer = self.forward(primary, &forward, self.locator.ticks(2));
+                answer.and_then(|forwarded| forwarded.done.ok_or(CallError::Silent))
             } else {
                 Err(CallError::Silent)
             };
@@ -106,7 +107,7 @@ impl Store {
         let calls = [(to.clone(), forward.request())];
         let mut answers = self.locator.call_members(&calls, limit);
         let answer = answers.pop().expect("BUG: an answer for each call");
-        answer.and_then(|result| Forwarded::read(&result))
+        answer.and_then(|result| read_answer(&result, "forward"))
     }
 
     /// Answers a get as the primary. `None`: not now.
@@ -123,14 +124,17 @@ impl Store {
         if others.is_empty() {
             return None;
         }
-        let fetch = calls::fetch_request(digest, key);
+        let fetch = request_of("fetch", &Fetch { list: digest, key });
         let calls: Vec<_> = others.iter().map(|m| (m.clone(), fetch.clone())).collect();
         let answers = self.locator.call_members(&calls, self.locator.ticks(1));
         let mut accounts = vec![self.account(key)];
         for (member, answer) in others.iter().zip(answers) {
-            match answer.and_then(|result| calls::read_found(&result)) {
-                Ok(Ok(account)) => accounts.push(account),
-                Ok(Err(members)) => self.locator.differs(member, &members),
+            match answer.and_then(|result| read_answer(&result, "fetch")) {
+                Ok(Fetched {
+                    members: Some(members),
+                    ..
+                }) => self.locator.differs(member, &members),
+                Ok(Fetched { version, value, .. }) => accounts.push((version, value)),
                 Err(_) => {}
             }
         }
@@ -192,25 +196,25 @@ impl Store {
                     self.forward(primary, &forward, limit)
                 }
                 // It is an original's, and nobody keeps a copy.
-                None if route.original().is_some() => Ok(Forwarded::Done(Vec::new())),
-                None => Ok(Forwarded::NotPrimary(above)),
+                None if route.original().is_some() => Ok(Forwarded::done(Vec::new())),
+                None => Ok(Forwarded::not_primary(above)),
             };
             let answer = match (answer, route.original()) {
-                (Ok(Forwarded::Done(_)), Some(original)) => {
+                (Ok(Forwarded { done: Some(_), .. }), Some(original)) => {
                     self.locator.ask_kind(original);
                     let put = self.put_at_original(original, key, value, done);
                     // If it has left meanwhile, it has handed over what it had before, or lost it.
                     let same = self.locator.route(key).original() == Some(original);
                     match same {
-                        true => put.map(|()| Forwarded::Done(Vec::new())),
-                        false => Ok(Forwarded::NotPrimary(above)),
+                        true => put.map(|()| Forwarded::done(Vec::new())),
+                        false => Ok(Forwarded::not_primary(above)),
                     }
                 }
                 (answer, _) => answer,
             };
             match answer {
-                Ok(Forwarded::Done(_)) => return Ok(()),
-                Ok(Forwarded::NotPrimary(tried)) => above = above.max(tried),
+                Ok(Forwarded { done: Some(_), .. }) => return Ok(()),
+                Ok(forwarded) => above = above.max(forwarded.above),
                 Err(CallError::Exception(exception)) => return Err(exception),
                 // It may be carrying the put out, or its messages are still on their way: elsewhere
                 // the same put could be overtaken by another one, and then come back over it.
@@ -232,7 +236,7 @@ impl Store {
         loop {
             let route = self.locator.route(key);
             if !route.is_primary() {
-                return Ok(Forwarded::NotPrimary(*above));
+                return Ok(Forwarded::not_primary(*above));
             }
             // Not below what a try before may have left somewhere: it would come back over a later put.
             let version = self.wall().max(self.items.version(key) + 1).max(*above + 1);
@@ -241,7 +245,7 @@ impl Store {
             match self.store_at_others(&route, key, version, value) {
                 Accepted::All => {
                     if self.put_own(&route, key, version, value, asked, patience)? {
-                        return Ok(Forwarded::Done(Vec::new()));
+                        return Ok(Forwarded::done(Vec::new()));
                     }
                     continue;
                 }
@@ -319,7 +323,7 @@ impl Store {
             version,
             value: Some(value),
             digest: None,
-            list: route.digest,
+            list: Some(route.digest),
         });
         let mut all = Accepted::All;
         let sent = self.send(&route.me, &others, &items, true);
@@ -347,13 +351,13 @@ impl Store {
         items: &ItemList,
         put: bool,
     ) -> Vec<Vec<Taken>> {
-        let store = calls::store_request(me, put, items);
+        let store = store_request(me, put, items);
         let calls: Vec<_> = to.iter().map(|m| (m.clone(), store.clone())).collect();
         let answers = self.locator.call_members(&calls, self.locator.ticks(2));
         let read = |(member, answer): (&Member, Result<Vec<u8>, CallError>)| match answer
-            .and_then(|result| calls::read_taken(&result))
+            .and_then(|result| read_answer(&result, "store"))
         {
-            Ok((taken, members)) => {
+            Ok(StoreAnswer { taken, members }) => {
                 if let Some(members) = members {
                     self.locator.differs(member, &members);
                 }
@@ -386,15 +390,15 @@ impl Store {
             None => loop {
                 let route = self.locator.route(key);
                 if !route.is_primary() {
-                    break Forwarded::NotPrimary(0);
+                    break Forwarded::not_primary(0);
                 }
                 if let Some(value) = self.get_here(key, &route) {
-                    break Forwarded::Done(value);
+                    break Forwarded::done(value);
                 }
                 self.wait(&mut patience)?;
             },
         };
-        answer.write(result);
+        write_answer(&answer, result);
         Ok(())
     }
 
@@ -416,7 +420,7 @@ impl Store {
         let _relayed = Relayed::new(self, key.to_vec());
         let request = single_request("get", write_key(key), false);
         let answer = self.locator.call_member(original, &request, ORIGINAL_LIMIT);
-        calls::read_string(&answer?, "get")
+        read_answer(&answer?, "get")
     }
 
     /// An original's own `put`, and a `ping` behind it: when it answers, it has acted on the put.

@@ -75,7 +75,7 @@ impl Record {
             version: self.version(),
             value: Some(self.value()),
             digest: None,
-            list: 0,
+            list: None,
         }
     }
 

@@ -5,10 +5,12 @@ use std::fmt;
 use crate::location::Location;
 use crate::membership::{Entry, Member, View};
 use crate::net::{Answer, CallError, Request};
-use crate::thrift::{Exception, Write, wire};
+use crate::thrift::Exception;
 use crate::words::counted;
 
-use super::calls::{self, Candidate, member_arguments, request};
+use super::calls::{
+    self, Candidate, Reach, Reached, read_answer, read_arguments, request_of, write_answer,
+};
 use super::{ANSWER_TICKS, EXTENSION, Locator, VERSION, kind};
 
 /// A member asks the candidate at its name before it answers.
@@ -110,12 +112,12 @@ impl Locator {
     pub(super) fn enter_request(&self) -> Request {
         let candidate = Candidate {
             me: self.with(|membership, _| membership.candidate()),
-            service: self.service_type().as_bytes().to_vec(),
-            replicas: i32::try_from(self.replicas()).unwrap_or(i32::MAX),
+            service: self.service_type().to_owned(),
+            replicas: u32::try_from(self.replicas()).unwrap_or(u32::MAX),
             tick_millis: self.tick_millis(),
             version: VERSION,
         };
-        candidate.request()
+        request_of("enter", &candidate)
     }
 
     fn tick_millis(&self) -> i64 {
@@ -159,7 +161,7 @@ impl Locator {
                 "this network speaks version {VERSION} of {EXTENSION}, not {version}"
             ));
         }
-        if service != self.service_type().as_bytes() {
+        if service != self.service_type() {
             return Some(format!("this is a network of {}", self.service_type()));
         }
         if usize::try_from(*replicas) != Ok(self.replicas()) {
@@ -178,12 +180,12 @@ impl Locator {
     }
 
     pub(super) fn on_enter(&self, arguments: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
-        let candidate = Candidate::read(arguments)?;
+        let candidate: Candidate = read_arguments(arguments)?;
         let entry = match self.misfit(&candidate) {
             Some(reason) => Entry::Refused(reason),
             None => self.let_in(&candidate.me),
         };
-        calls::write_entry(&entry, result);
+        calls::write_entry(entry, result);
         Ok(())
     }
 
@@ -216,26 +218,35 @@ impl Locator {
         view: &View,
         before: &Member,
     ) -> Entry {
-        let reach = request("reach", member_arguments(candidate));
+        let reach = Reach {
+            candidate: candidate.clone(),
+        };
+        let reach = request_of("reach", &reach);
         let calls: Vec<_> = others
             .iter()
             .filter_map(|other| Some((view.get(other)?.clone(), reach.clone())))
             .collect();
         let answers = self.call_members(&calls, self.ticks(REACH_TICKS));
-        let outcomes = calls.iter().zip(answers).map(|((member, _), answer)| {
-            let outcome = answer.and_then(|result| calls::read_reached(&result));
-            (&member.location, outcome.map_err(|_| ()))
+        let answers = calls.iter().zip(answers).map(|((member, _), answer)| {
+            let answer = answer.and_then(|result| read_answer(&result, "reach"));
+            (&member.location, answer.ok())
         });
-        let own = (self.location(), Ok(self.reach(candidate)));
+        let own = (self.location(), Some(self.reach(candidate)));
         let mut alarmed = false;
-        for (by, outcome) in outcomes.chain([own]) {
-            match outcome {
-                Ok(Ok(by_it)) => alarmed |= by_it,
-                Ok(Err(reason)) if reason.is_empty() => {
+        for (by, answer) in answers.chain([own]) {
+            match answer {
+                None => return Entry::Later(String::new()),
+                Some(Reached {
+                    reached: true,
+                    alarmed: by_it,
+                    ..
+                }) => alarmed |= by_it,
+                Some(Reached { reason, .. }) if reason.is_empty() => {
                     return Entry::Later(format!("{by} can't reach it: no answer"));
                 }
-                Ok(Err(reason)) => return Entry::Refused(format!("{by} can't reach it: {reason}")),
-                Err(()) => return Entry::Later(String::new()),
+                Some(Reached { reason, .. }) => {
+                    return Entry::Refused(format!("{by} can't reach it: {reason}"));
+                }
             }
         }
         self.with(|membership, _| {
@@ -247,14 +258,13 @@ impl Locator {
         })
     }
 
-    /// Asks a candidate at its name; the answer is whether this node has an alarm. The error: why that can't be done,
-    /// empty if it may be in a moment.
-    fn reach(&self, candidate: &Member) -> Result<bool, String> {
+    /// Asks a candidate at its name.
+    fn reach(&self, candidate: &Member) -> Reached {
         let asked = self.with(|membership, now| {
             membership.expect(candidate, false);
             membership.question(now, &candidate.location)
         });
-        let request = calls::ask_request(&asked.question);
+        let request = request_of("ask", &asked.question);
         let network = &self.environment.network;
         let answer = network.call(&candidate.location, &request, self.ticks(ANSWER_TICKS));
         let reason = match &answer {
@@ -262,23 +272,16 @@ impl Locator {
             _ => String::new(),
         };
         self.take_reply(&asked, answer);
-        self.with(|membership, _| match membership.has_reached(candidate) {
-            true => Ok(membership.is_alarmed()),
-            false => Err(reason),
+        self.with(|membership, _| Reached {
+            reached: membership.has_reached(candidate),
+            reason,
+            alarmed: membership.is_alarmed(),
         })
     }
 
     pub(super) fn on_reach(&self, arguments: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
-        let candidate = calls::read_member_arguments(arguments)?;
-        let reached = self.reach(&candidate);
-        result.write_field(wire::STRUCT, 0);
-        result.write_bool_field(1, reached.is_ok());
-        match reached {
-            Ok(alarmed) => result.write_bool_field(3, alarmed),
-            Err(reason) => result.write_bytes_field(2, reason.as_bytes()),
-        }
-        result.write_stop();
-        result.write_stop();
+        let Reach { candidate } = read_arguments(arguments)?;
+        write_answer(&self.reach(&candidate), result);
         Ok(())
     }
 

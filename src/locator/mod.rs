@@ -20,8 +20,8 @@ mod settle;
 mod status;
 
 pub use calls::{
-    EMPTY, LIMITS, News, of_the_key, read_key, read_member, read_members, read_result, request,
-    single_request, write_key, write_member, write_members,
+    EMPTY, LIMITS, News, of_the_key, read_answer, read_arguments, read_key, read_result, request,
+    request_of, single_request, write_answer, write_key,
 };
 pub use enter::StartError;
 pub use originals::service_types;
@@ -431,7 +431,7 @@ impl Locator {
             let (to, request, question) = match action {
                 Action::Ask(to) => {
                     let question = self.with(|membership, now| membership.question(now, &to));
-                    (to, calls::ask_request(&question.question), Some(question))
+                    (to, request_of("ask", &question.question), Some(question))
                 }
                 Action::Enter(to) => {
                     ticks = ENTER_TICKS;
@@ -469,10 +469,8 @@ impl Locator {
     }
 
     fn take_reply(&self, asked: &Asked, answer: Answer) {
-        match answer.and_then(|result| calls::read_reply(&result)) {
-            Ok((reply, members)) => self.with(|membership, now| {
-                membership.answered(now, asked, &reply, members.as_deref());
-            }),
+        match answer.and_then(|result| read_answer(&result, "ask")) {
+            Ok(reply) => self.with(|membership, now| membership.answered(now, asked, &reply)),
             Err(CallError::Refused) => self.with(|membership, _| membership.unasked(asked)),
             Err(error) => {
                 if let CallError::Local(cause) = &error {

@@ -11,9 +11,9 @@ use std::time::Duration;
 use crate::location::Location;
 use crate::net::{CallError, Network, Request};
 use crate::service::Call;
-use crate::thrift::{Exception, Write, wire};
+use crate::thrift::{Exception, Write};
 
-use super::calls::{EMPTY, News, read_result, single_request};
+use super::calls::{EMPTY, News, read_answer, read_arguments, single_request};
 use super::{ANSWER_TICKS, EXTENSION, Locator};
 
 /// An original that was added less than this ago and refuses connections is starting: it joins
@@ -68,7 +68,7 @@ impl Locator {
     pub(super) fn members_of_original(&self, at: &Location) -> Result<Vec<Location>, CallError> {
         let request = single_request("get_all", EMPTY.to_vec(), false);
         let result = self.environment.network.call(at, &request, BUSY)?;
-        read_result(&result, "get_all", wire::LIST, Location::read_list)
+        read_answer(&result, "get_all")
     }
 
     fn originals(&self) -> Vec<Location> {
@@ -243,7 +243,7 @@ impl Locator {
 
     /// `join`, `add` and `remove`: what originals, and scripts, say.
     pub(super) fn on_news(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
-        let news = News::read(call.arguments)?;
+        let news: News = read_arguments(call.arguments)?;
         match call.method {
             b"remove" => self.on_remove(&news.location, &news.authorities),
             _ => self.on_add(&news.location),
@@ -378,13 +378,7 @@ pub fn service_types(
 ) -> Result<Vec<String>, CallError> {
     let request = single_request("service_types", EMPTY.to_vec(), false);
     match network.call(location, &request, limit) {
-        Ok(result) => read_result(&result, "service_types", wire::LIST, |reader| {
-            let mut names = Vec::new();
-            for _ in 0..reader.list(wire::STRING)? {
-                names.push(String::from_utf8_lossy(reader.bytes()?).into_owned());
-            }
-            Ok(names)
-        }),
+        Ok(result) => read_answer(&result, "service_types"),
         Err(CallError::Exception(exception)) if exception.kind == Exception::UNKNOWN_METHOD => {
             Ok(Vec::new())
         }

@@ -1,10 +1,9 @@
 //! The calls of the Locator, and those of the extension that are its own.
 
-use crate::location::Location;
 use crate::service::{Call, Order};
-use crate::thrift::{Exception, Write, wire};
+use crate::thrift::{Exception, Write, put_field};
 
-use super::calls::{self, read_key};
+use super::calls::{read_arguments, read_key};
 use super::{Application, EXTENSION, Locator, Status};
 
 impl Locator {
@@ -33,12 +32,9 @@ impl Locator {
                 result.write_bytes_field(0, self.service_type().as_bytes());
             }
             b"service_types" => {
-                let types = self.options.service_types;
-                result.write_field(wire::LIST, 0);
-                result.write_list(wire::STRING, types.len() + 1);
-                for name in types.iter().chain([&EXTENSION]) {
-                    result.write_bytes(name.as_bytes());
-                }
+                let own = self.options.service_types.iter();
+                let types = own.chain([&EXTENSION]).map(|name| name.as_bytes());
+                put_field(result, 0, &types.collect::<Vec<_>>());
             }
             b"debug" => self.debug(application),
             b"die" => {
@@ -55,37 +51,26 @@ impl Locator {
                 if all.is_empty() {
                     all.push(self.location()); // Outside of any network it knows itself.
                 }
-                result.write_field(wire::LIST, 0);
-                Location::write_list(result, all.into_iter());
+                put_field(result, 0, &all);
             }
             b"get_node" => {
                 let view = self.view();
-                result.write_field(wire::STRUCT, 0);
                 let owner = view.owner(read_key(call.arguments)?);
                 // The same.
-                owner
-                    .map_or(self.location(), |owner| &owner.location)
-                    .write(result);
+                let owner = owner.map_or(self.location(), |owner| &owner.location);
+                put_field(result, 0, owner);
             }
             b"accept_loss" => self.with(|membership, _| membership.accept_loss()),
             b"join" | b"add" | b"remove" => return self.on_news(call, result),
             b"ask" => {
-                let question = calls::read_question(call.arguments)?;
-                let (reply, members) = self.with(|membership, now| {
-                    let reply = membership.answer(now, &question);
-                    let differ = question.wants_members && reply.digest != question.digest;
-                    (reply, differ.then(|| membership.known()))
-                });
-                calls::write_reply(&reply, members.as_deref(), result);
-                return Ok(());
+                let question = read_arguments(call.arguments)?;
+                let reply = self.with(|membership, now| membership.answer(now, &question));
+                put_field(result, 0, &reply);
             }
             b"enter" => return self.on_enter(call.arguments, result),
             b"reach" => return self.on_reach(call.arguments, result),
             b"compare" => return self.on_compare(call.arguments, result, application),
-            b"status" => {
-                self.status(application).write(result);
-                return Ok(());
-            }
+            b"status" => put_field(result, 0, &self.status(application)),
             b"hello" | b"pull" => return Err(self.refuse_version_1()),
             _ => return Err(Exception::unknown_method(call.method)),
         }
@@ -106,11 +91,12 @@ impl Locator {
         self.with(|membership, now| membership.ask_all(now));
         self.announce();
         let held = application.held();
+        let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
         self.with(|membership, now| Status {
             me: membership.me(),
-            replicas: self.options.replicas,
-            members: membership.view().members().len(),
-            full: membership.count_full(),
+            replicas: count(self.options.replicas),
+            members: count(membership.view().members().len()),
+            full: count(membership.count_full()),
             digest: membership.view().digest(),
             items: held.items,
             unconfirmed: held.elsewhere,

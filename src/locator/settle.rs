@@ -6,7 +6,7 @@ use crate::membership::{Member, Shared, State};
 use crate::net::CallError;
 use crate::thrift::Exception;
 
-use super::calls::{Compared, Comparison};
+use super::calls::{Compared, Comparison, read_answer, read_arguments, request_of, write_answer};
 use super::participant::Application;
 use super::{ANSWER_TICKS, Locator};
 
@@ -38,13 +38,13 @@ impl Locator {
                 exchanged: false,
                 view: view.digest(),
             };
-            calls.push((member.clone(), comparison.request()));
+            calls.push((member.clone(), request_of("compare", &comparison)));
         }
         let answers = self.call_members(&calls, self.ticks(COMPARE_TICKS));
         for ((((member, _), answer), (_, shared)), own) in
             calls.iter().zip(answers).zip(&owed).zip(&digests)
         {
-            let compared = answer.and_then(|result| Compared::read(&result));
+            let compared = answer.and_then(|result| read_answer(&result, "compare"));
             self.settle_with(member, *shared, own, compared, application);
         }
     }
@@ -78,10 +78,12 @@ impl Locator {
                 exchanged: true,
                 view: self.view().digest(),
             };
-            let call = (compared.me.clone(), exchanged.request());
+            let call = (compared.me.clone(), request_of("compare", &exchanged));
             let mut answers = self.call_members(&[call], self.ticks(ANSWER_TICKS));
-            match answers.pop().map(|answer| Compared::read(&answer?)) {
-                Some(Ok(answer)) if answer.digests.is_some() => {}
+            match answers.pop().map(|answer| read_answer(&answer?, "compare")) {
+                Some(Ok(Compared {
+                    digests: Some(_), ..
+                })) => {}
                 _ => return,
             }
         }
@@ -103,7 +105,7 @@ impl Locator {
             digests: theirs,
             exchanged,
             view: other_view,
-        } = Comparison::read(arguments)?;
+        } = read_arguments(arguments)?;
         let (me, view, left, same) = self.with(|membership, _| {
             let same = membership.shared_with(&caller);
             let same = same.filter(|same| same.digest == shared);
@@ -132,7 +134,7 @@ impl Locator {
             left,
             digests: own,
         };
-        compared.write(result);
+        write_answer(&compared, result);
         Ok(())
     }
 

@@ -77,6 +77,8 @@ pub struct Reply {
     pub digest: u64,
     /// Its side, should the two have lost each other.
     pub side: Option<Side>,
+    /// The answerer's members, and the last that left, if they were wanted and the views differ.
+    pub members: Option<Vec<Member>>,
 }
 
 impl Membership {
@@ -174,12 +176,15 @@ impl Membership {
                 granted = wanted;
             }
         }
+        let digest = self.view.digest();
+        let differ = question.wants_members && digest != question.digest;
         Reply {
             me: self.me(),
             you: self.standing(&caller.location),
             granted,
-            digest: self.view.digest(),
+            digest,
             side: self.side(now, &caller.location),
+            members: differ.then(|| self.known()),
         }
     }
 
@@ -291,14 +296,8 @@ impl Membership {
             })
     }
 
-    /// The answer to a question has come; with the other one's members, if its view differs.
-    pub fn answered(
-        &mut self,
-        now: Duration,
-        asked: &Asked,
-        reply: &Reply,
-        members: Option<&[Member]>,
-    ) {
+    /// The answer to a question has come.
+    pub fn answered(&mut self, now: Duration, asked: &Asked, reply: &Reply) {
         let me = &asked.question.me;
         self.asking.remove(&asked.to);
         if me.incarnation != self.incarnation || !self.state().takes_part() {
@@ -338,7 +337,7 @@ impl Membership {
         let lost = both || self.is_lost(&asked.to, other.incarnation);
         let Some(peer) = self.peers.get_mut(&asked.to) else {
             if lost || self.has_lost_me(reply.you) {
-                self.meet(now, reply, members);
+                self.meet(now, reply);
             }
             return;
         };
@@ -362,8 +361,8 @@ impl Membership {
                 .or(Some(lease));
         }
         if self.has_lost_me(reply.you) {
-            self.meet(now, reply, members);
-        } else if let Some(members) = members.filter(|_| counted) {
+            self.meet(now, reply);
+        } else if let Some(members) = reply.members.as_ref().filter(|_| counted) {
             self.learn(members);
         } else if counted {
             if exactly && self.state().is_coming() && reply.digest == self.view.digest() {
@@ -480,7 +479,7 @@ impl Membership {
 
     /// One of the two has lost the other, and both live: one of them comes back as a candidate, with what
     /// it has.
-    fn meet(&mut self, now: Duration, reply: &Reply, members: Option<&[Member]>) {
+    fn meet(&mut self, now: Duration, reply: &Reply) {
         let other = &reply.me;
         if !other.state.takes_part() {
             return;
@@ -503,6 +502,7 @@ impl Membership {
         };
         let me = key(&mine, i_am_lost, &self.location);
         if me > key(theirs, it_is_lost, &other.location) {
+            let members = reply.members.as_deref();
             self.come_back(members.unwrap_or(std::slice::from_ref(other)));
         } else {
             self.doubted.insert(other.location.clone());

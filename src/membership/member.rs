@@ -2,7 +2,8 @@
 
 use crate::digest::{digest, mix};
 use crate::location::Location;
-use crate::thrift::{Error, Reader, Write, wire};
+use crate::thrift::{Decode, Encode, Error, Reader, Write, wire};
+use crate::thrift_struct;
 
 /// How far a node is in one of its lives. Within a life the later state in this order is the later one:
 /// that is how two accounts of one life are compared.
@@ -101,39 +102,21 @@ impl Member {
         let name = digest(self.location.name().as_bytes());
         mix(name ^ self.incarnation.cast_unsigned().rotate_left(8) ^ self.state as u64)
     }
+}
 
-    /// Appends the struct `Member` of idl/peer.thrift.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.write_field(wire::STRUCT, 1);
-        self.location.write(out);
-        out.write_i32_field(2, self.state as i32);
-        out.write_i64_field(3, self.incarnation);
-        out.write_stop();
+// The struct of idl/peer.thrift.
+thrift_struct!(Member { 1 location, 2 state, 3 incarnation });
+
+impl Encode for State {
+    const KIND: u8 = wire::I32;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.write_i32(*self as i32);
     }
+}
 
-    /// `None` for a struct that tells of no node.
-    ///
-    /// # Errors
-    /// The bytes are no struct.
-    pub fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, Error> {
-        let (mut location, mut state, mut incarnation) = (None, None, None);
-        reader.each_field(|id, kind, reader| {
-            match (id, kind) {
-                (1, wire::STRUCT) => location = Location::read(reader)?,
-                (2, wire::I32) => state = State::from_number(reader.i32()?),
-                (3, wire::I64) => incarnation = Some(reader.i64()?),
-                _ => return Ok(false),
-            }
-            Ok(true)
-        })?;
-        let (Some(location), Some(state), Some(incarnation)) = (location, state, incarnation)
-        else {
-            return Ok(None);
-        };
-        Ok(Some(Member {
-            location,
-            state,
-            incarnation,
-        }))
+impl Decode<'_> for State {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        State::from_number(reader.i32()?).ok_or(Error::Missing("state"))
     }
 }

@@ -9,16 +9,19 @@
 //! Source: the Thrift binary protocol specification
 //! (<https://github.com/apache/thrift/blob/master/doc/specs/thrift-binary-protocol.md>).
 //! [`Splitter`] finds messages in a stream, [`Reader`] takes a struct apart, the `write_*`
-//! functions of [`Write`] append one to a `Vec<u8>`.
+//! functions of [`Write`] append one to a `Vec<u8>`; [`thrift_struct!`](crate::thrift_struct) does both for a struct
+//! of Rust.
 
 mod header;
 mod message;
 mod reader;
 mod scanner;
+mod value;
 mod writer;
 
 pub use message::{Message, MessageKind, Splitter, begin_message, end_frame};
 pub use reader::Reader;
+pub use value::{Decode, Encode, put_field, take_field};
 pub use writer::Write;
 
 use std::fmt;
@@ -117,6 +120,10 @@ pub enum Error {
     WrongType(u8),
     /// Something is left within a frame after its message. (A frame too short is `Truncated`.)
     FrameMismatch,
+    /// A struct lacks a field that it has to have; its name. From [`Decode`], as is the next.
+    Missing(&'static str),
+    /// A number that can't be one of those.
+    OutOfRange,
 }
 
 impl Error {
@@ -147,6 +154,8 @@ impl fmt::Display for Error {
             ),
             Error::WrongType(kind) => write!(f, "a value of the wrong type: {kind}"),
             Error::FrameMismatch => write!(f, "the frame is longer than its message"),
+            Error::Missing(name) => write!(f, "missing field: {name}"),
+            Error::OutOfRange => write!(f, "a number out of range"),
         }
     }
 }
@@ -229,7 +238,10 @@ impl Exception {
 
 impl From<Error> for Exception {
     fn from(error: Error) -> Self {
-        Exception::new(Exception::PROTOCOL_ERROR, error.to_string())
+        match error {
+            Error::Missing(name) => Exception::missing_argument(name),
+            error => Exception::new(Exception::PROTOCOL_ERROR, error.to_string()),
+        }
     }
 }
 

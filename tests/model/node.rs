@@ -59,7 +59,7 @@ pub struct Store {
 }
 
 pub enum Response {
-    Replied(Reply, Option<Vec<Member>>),
+    Replied(Reply),
     Entry(Entry),
     Reached(bool),
     /// Version held now, and whether that is what was sent, or later.
@@ -183,9 +183,8 @@ impl World {
         let message = Message::Ask(asked.question.clone());
         let outcome: Then = Box::new(move |world, outcome| {
             world.act(run, |node, now| match outcome {
-                Outcome::Answer(Response::Replied(reply, members)) => {
-                    let membership = &mut node.membership;
-                    membership.answered(now, &asked, &reply, members.as_deref());
+                Outcome::Answer(Response::Replied(reply)) => {
+                    node.membership.answered(now, &asked, &reply);
                 }
                 Outcome::Refused => node.membership.unasked(&asked),
                 _ => node.membership.unanswered(now, &asked),
@@ -217,14 +216,8 @@ impl World {
         let (hash, copies) = (self.hash(), self.copies);
         match message {
             Message::Ask(question) => {
-                let (reply, members) = self.act(run, |node, now| {
-                    let reply = node.membership.answer(now, &question);
-                    let members = node.membership.known();
-                    (reply, members)
-                });
-                let differ = question.wants_members && reply.digest != question.digest;
-                let members = differ.then_some(members);
-                answer(self, Response::Replied(reply, members));
+                let reply = self.act(run, |node, now| node.membership.answer(now, &question));
+                answer(self, Response::Replied(reply));
             }
             Message::Enter(candidate) => self.let_in(run, candidate, answer),
             Message::Reach(candidate) => {

@@ -20,11 +20,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use thrifty_p2p::diststore::{KeyValue, read_string};
+use thrifty_p2p::diststore::KeyValue;
 use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{EMPTY, Status, read_result, request, write_key};
+use thrifty_p2p::locator::{EMPTY, Status, read_answer, request, write_key};
 use thrifty_p2p::net::{Answer, CallError, Network, TcpNetwork};
-use thrifty_p2p::thrift::wire;
 
 /// Far more than anything here takes, on a busy machine too.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -362,27 +361,25 @@ pub fn put(network: &TcpNetwork, at: &Location, key: &[u8], value: &[u8]) -> Ans
 /// The value, empty for a missing key.
 pub fn get(network: &TcpNetwork, at: &Location, key: &[u8]) -> Result<Vec<u8>, CallError> {
     let answer = network.call(at, &request("get", write_key(key)), CALL_LIMIT);
-    answer.and_then(|result| read_string(&result, "get"))
+    answer.and_then(|result| read_answer(&result, "get"))
 }
 
 /// The node that a key belongs to.
 pub fn owner(network: &TcpNetwork, at: &Location, key: &[u8]) -> Location {
     let answer = network.call(at, &request("get_node", write_key(key)), CALL_LIMIT);
-    let owner = answer
-        .and_then(|result| read_result(&result, "get_node", wire::STRUCT, Location::read))
-        .expect("get_node is answered");
-    owner.expect("a location")
+    let owner = answer.and_then(|result| read_answer(&result, "get_node"));
+    owner.expect("get_node is answered")
 }
 
 pub fn members(network: &TcpNetwork, at: &Location) -> Result<Vec<Location>, CallError> {
     let answer = network.call(at, &request("get_all", EMPTY.to_vec()), CALL_LIMIT)?;
-    read_result(&answer, "get_all", wire::LIST, Location::read_list)
+    read_answer(&answer, "get_all")
 }
 
 pub fn status(network: &TcpNetwork, at: &Location) -> Status {
     let answer = network.call(at, &request("status", EMPTY.to_vec()), CALL_LIMIT);
     answer
-        .and_then(|result| Status::read(&result))
+        .and_then(|result| read_answer(&result, "status"))
         .expect("status is answered")
 }
 

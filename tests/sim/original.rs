@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use thrifty_p2p::diststore::KeyValue;
 use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{EMPTY, LIMITS, News, read_key, read_result, single_request, write_key};
+use thrifty_p2p::locator::{
+    EMPTY, News, read_answer, read_arguments, read_key, single_request, write_key,
+};
 use thrifty_p2p::net::{CallError, Environment};
 use thrifty_p2p::ring::{self, Ring};
 use thrifty_p2p::service::{Call, Order, Service};
-use thrifty_p2p::thrift::{Exception, Reader, Write, wire};
+use thrifty_p2p::thrift::{Exception, Write, put_field, wire};
 
 use super::scheduler::{Scheduler, Ticket};
 use super::world::{HUNG_UP, Item, SimNode, Way, World};
@@ -131,29 +133,13 @@ impl World {
 }
 
 fn news(location: &Location, authorities: &BTreeSet<Location>) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.write_field(wire::STRUCT, 1);
-    location.write(&mut out);
-    out.write_field(wire::LIST, 2);
-    Location::write_list(&mut out, authorities.iter());
-    out.write_stop();
-    out
+    News::write(location, authorities.iter())
 }
 
 fn read_news(arguments: &[u8]) -> Outcome<(Location, BTreeSet<Location>)> {
-    let (mut location, mut authorities) = (None, Vec::new());
-    let mut reader = Reader::new(arguments, &LIMITS);
-    let read = reader.each_field(|id, kind, reader| {
-        match (id, kind) {
-            (1, wire::STRUCT) => location = Location::read(reader)?,
-            (2, wire::LIST) => authorities = Location::read_list(reader)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    });
-    read.map_err(|why| Trouble::HungUp(why.to_string()))?;
-    let location = location.ok_or_else(|| Trouble::HungUp("no location".to_owned()))?;
-    Ok((location, authorities.into_iter().collect()))
+    let news = read_arguments::<News>(arguments);
+    let news = news.map_err(|why| Trouble::HungUp(why.to_string()))?;
+    Ok((news.location, news.authorities.into_iter().collect()))
 }
 
 impl Original {
@@ -234,9 +220,7 @@ impl Original {
         };
         match self.call(&owner, "get", write_key(key)) {
             Ok(result) => {
-                let value = read_result(&result, "get", wire::STRING, |reader| {
-                    Ok(reader.bytes()?.to_vec())
-                });
+                let value = read_answer(&result, "get");
                 Ok(value?)
             }
             Err(Trouble::NotFound) => self.forget(&owner).map(|()| Vec::new()),
@@ -269,7 +253,7 @@ impl Original {
 
     fn enter(&self, contact: &Location) -> Outcome<()> {
         let all = self.call(contact, "get_all", EMPTY.to_vec())?;
-        let all = read_result(&all, "get_all", wire::LIST, Location::read_list)?;
+        let all = read_answer::<Vec<Location>>(&all, "get_all")?;
         self.state().nodes.extend(all);
         self.call(contact, "join", News::write(&self.me, [].iter()))?;
         Ok(())
@@ -317,13 +301,11 @@ impl Original {
                     .for_each(|name| result.write_bytes(name.as_bytes()));
             }
             b"get_all" => {
-                result.write_field(wire::LIST, 0);
-                Location::write_list(result, self.nodes().iter());
+                put_field(result, 0, &self.nodes().iter().collect::<Vec<_>>());
             }
             b"get_node" => {
-                result.write_field(wire::STRUCT, 0);
                 let owner = self.owner(read_key(call.arguments)?);
-                owner.unwrap_or_else(|| self.me.clone()).write(result);
+                put_field(result, 0, &owner.unwrap_or_else(|| self.me.clone()));
             }
             b"join" => self.join(&read_news(call.arguments)?.0)?,
             b"add" => {

@@ -8,13 +8,12 @@ use thrifty_p2p::cli;
 use thrifty_p2p::diststore::{KeyValue, SERVICE_TYPES, Store};
 use thrifty_p2p::location::Location;
 use thrifty_p2p::locator::{
-    EMPTY, Errand, Locator, Options, Participant, Status, read_result, write_key,
+    EMPTY, Errand, Locator, Options, Participant, Status, read_answer, write_key,
 };
 use thrifty_p2p::membership::State;
 use thrifty_p2p::net::{Connection, Environment, Network, Request};
 use thrifty_p2p::ring::{self, Ring};
 use thrifty_p2p::service::Service;
-use thrifty_p2p::thrift::wire;
 
 use super::world::{Item, Placement, SimNode, Subject, TICK, Way};
 
@@ -39,7 +38,7 @@ impl Node {
         for place in places.iter().filter(|place| *place != locator.location()) {
             let network = &locator.environment().network;
             let answer = network.call(place, &request("status", EMPTY.to_vec()), TICK);
-            match answer.and_then(|result| Status::read(&result)) {
+            match answer.and_then(|result| read_answer::<Status>(&result, "status")) {
                 Ok(status) if status.me.state == State::Outside => looking.push(place.clone()),
                 Ok(status) if status.me.state != State::Left => return vec![place.clone()],
                 Ok(_) | Err(_) => {}
@@ -161,11 +160,7 @@ impl Subject for StoreRing {
 
     fn get(&self, net: &dyn Network, to: &Location, key: &[u8]) -> Result<Vec<u8>, String> {
         let answer = net.call(to, &request("get", write_key(key)), CLIENT_LIMIT);
-        let value = answer.and_then(|result| {
-            read_result(&result, "get", wire::STRING, |reader| {
-                Ok(reader.bytes()?.to_vec())
-            })
-        });
+        let value = answer.and_then(|result| read_answer(&result, "get"));
         value.map_err(|why| why.to_string())
     }
 
