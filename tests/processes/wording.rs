@@ -1,5 +1,7 @@
 //! What the programs print is English, and has no blanks at the ends of its lines.
 
+use std::collections::BTreeSet;
+
 use crate::running::{
     LOCATION, LONG, Node, PROGRAMS, SECONDS, STOREGET, STOREPUT, STORESERVER, own_address, run,
     settle,
@@ -15,6 +17,43 @@ fn must_have_no_blanks_at_the_ends_of_help() {
             assert_eq!(line, line.trim_end(), "{program}");
         }
     }
+}
+
+/// The words of a text that begin with two dashes.
+fn options(text: &str) -> BTreeSet<&str> {
+    let part_of_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let words = text.split(|c| !part_of_word(c));
+    let named = |word: &str| word.strip_prefix("--")?.chars().next();
+    let is_option = |word: &&str| named(word).is_some_and(char::is_alphabetic);
+    words.filter(is_option).collect()
+}
+
+#[test]
+fn must_have_the_programs_and_options_that_readme_lists() {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("\n## Programs\n").unwrap();
+    let (programs, rest) = section.split_once("\n| option |").unwrap();
+    let (listed, _) = rest.split_once("\n\n").unwrap();
+    let help = |program| String::from_utf8(run(program, &["--help"], SECONDS).stdout).unwrap();
+    for program in [STORESERVER, LOCATION] {
+        let help = help(program);
+        let (usage, described) = help.split_once("\nOptions:\n").unwrap();
+        let first_columns = listed.lines().filter_map(|row| row.split('|').nth(1));
+        let first_columns = first_columns.collect::<Vec<_>>().join("\n");
+        // Their first word of a line; what is said of one may name another.
+        let heads = described
+            .lines()
+            .filter(|line| line.trim_start().starts_with('-'));
+        let heads = heads.map(|line| line.trim().split("  ").next().unwrap());
+        let heads = heads.collect::<Vec<_>>().join("\n");
+        assert_eq!(options(&heads), options(&first_columns), "{program}");
+        assert!(programs.contains(&usage.lines().next().unwrap()["Usage: ".len()..]));
+    }
+    for program in PROGRAMS {
+        let name = program.rsplit('/').next().unwrap();
+        assert!(programs.contains(&format!("\n| `{name} ")), "{name}");
+    }
+    assert_eq!(programs.matches("\n| `").count(), PROGRAMS.len());
 }
 
 #[test]
