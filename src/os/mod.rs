@@ -9,4 +9,4 @@ mod socket;
 
 pub use output::output_was_closed;
 pub use signals::{Signal, Signals};
-pub use socket::unacknowledged;
+pub use socket::{lengthen_backlog, unacknowledged};

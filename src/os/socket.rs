@@ -1,6 +1,9 @@
-//! What has become of the bytes that were written to a connection.
+//! What has become of the bytes that were written to a connection, and how many connections may wait to be
+//! accepted.
 
-use std::net::TcpStream;
+use std::ffi::c_int;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 
 /// How many bytes were written to this connection and are not acknowledged by the peer's system yet.
 /// They wait in a buffer here, or are on their way. 0 where the system can't tell: anything but Linux.
@@ -14,8 +17,7 @@ use std::net::TcpStream;
     )
 ))]
 pub fn unacknowledged(stream: &TcpStream) -> usize {
-    use std::ffi::{c_int, c_ulong};
-    use std::os::fd::AsRawFd;
+    use std::ffi::c_ulong;
     unsafe extern "C" {
         fn ioctl(descriptor: c_int, request: c_ulong, ...) -> c_int;
     }
@@ -39,4 +41,31 @@ pub fn unacknowledged(stream: &TcpStream) -> usize {
 )))]
 pub fn unacknowledged(_: &TcpStream) -> usize {
     0
+}
+
+/// Lets as many connections wait to be accepted as the system allows (Linux: `net.core.somaxconn`), where std lets
+/// 128. Of what comes beyond, the first packet is dropped, and sent again after a second.
+pub fn lengthen_backlog(listener: &TcpListener) {
+    unsafe extern "C" {
+        fn listen(descriptor: c_int, backlog: c_int) -> c_int;
+    }
+    // SAFETY: the descriptor is open while `listener` lives, and listens already. If it fails nothing has changed.
+    unsafe { listen(listener.as_raw_fd(), c_int::MAX) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn must_let_more_connections_wait_than_std_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        lengthen_backlog(&listener);
+        let address = listener.local_addr().unwrap();
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(900)).unwrap();
+        let waiting: Vec<_> = (0..200).map(connect).collect();
+        assert_eq!(waiting.len(), 200);
+    }
 }

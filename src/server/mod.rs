@@ -46,6 +46,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::net::lacks_descriptors;
+use crate::os::lengthen_backlog;
 use crate::service::Service;
 use crate::thrift::Limits;
 use connection::{Connection, Phase};
@@ -173,6 +174,7 @@ impl Server {
         service: Arc<dyn Service>,
         options: Options,
     ) -> io::Result<Server> {
+        lengthen_backlog(&listener);
         // A listener and a stream are the same to the system, and only the latter has a shutdown.
         let again = TcpStream::from(OwnedFd::from(listener.try_clone()?));
         let shared = Arc::new(Shared {
