@@ -100,7 +100,8 @@ fn schedule(seed: u64, kind: Kind) -> World {
         }
         if world.is_safe() {
             trouble.clear();
-            world.apart = false;
+            // A cut that has just begun may not have shown yet.
+            world.apart &= !world.cut.is_empty();
         }
         something_happens(&mut world, kind, &mut trouble, count);
     }
