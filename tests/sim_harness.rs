@@ -2,7 +2,7 @@
 
 mod sim;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use sim::clock::DAY;
 use sim::direct::expected_failure;
 use sim::history::{History, Outcome, Promise};
 use sim::network::{Origin, SimNetwork};
-use sim::plan::{Class, Plan};
+use sim::plan::{Class, PEER_METHODS, Plan};
 use sim::runner::{Figures, Verdict, run_many, run_world};
 use sim::schedule::{location, play};
 use sim::wires::Fate;
@@ -603,4 +603,17 @@ fn must_find_what_was_shown_and_taken_back() {
     assert!(taken_back.contains("is older than"), "{taken_back}");
     let missing = read_after_new(true, b"").expect_err("it is missing");
     assert!(missing.contains("missing after"), "{missing}");
+}
+
+/// A method that is gone would never be late again, and nobody would see it.
+#[test]
+fn must_know_every_call_between_our_nodes() {
+    let idl = include_str!("../idl/peer.thrift");
+    let lines = idl.lines().filter_map(|line| line.strip_prefix("  "));
+    let methods = lines.filter_map(|line| line.split_once('(')?.0.split_once(' '));
+    let methods = methods.filter(|(_, name)| name.chars().all(|c| c.is_lowercase() || c == '_'));
+    let methods: BTreeSet<_> = methods.map(|(_, name)| name).collect();
+    // Those that people ask for.
+    let asked = ["status", "accept_loss"];
+    assert_eq!(methods, PEER_METHODS.into_iter().chain(asked).collect());
 }

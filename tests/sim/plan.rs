@@ -98,6 +98,11 @@ pub struct Plan {
     pub late_methods: Vec<&'static str>,
 }
 
+/// What our own nodes call at each other: all of idl/peer.thrift but what people ask for.
+pub const PEER_METHODS: [&str; 8] = [
+    "ask", "enter", "reach", "compare", "exchange", "store", "fetch", "forward",
+];
+
 impl Plan {
     pub fn new(class: Class, replicas: usize) -> Self {
         Plan {
@@ -136,9 +141,6 @@ impl Plan {
         let pauses = [[500, 5_000], [500, 100_000], [20_000, 800_000]];
         let chaos_pauses = [[1_000, 20_000], [20_000, 300_000], [20_000, 1_500_000]];
         let rests = [(20_000, 100_000), (50_000, 500_000), (500_000, 500_001)];
-        let methods = [
-            "hello", "pull", "store", "offer", "fetch", "forward", "suspect", "digests",
-        ];
         let usual = Plan::new(class, replicas);
         // All at once, and all about one key or two.
         let storm = dice.below(2) == 0;
@@ -172,7 +174,7 @@ impl Plan {
             mover_rests: rests[dice.below(3)],
             late: seldom(100) + seldom(500),
             late_methods: {
-                let chosen = methods.into_iter().filter(|_| dice.below(3) == 0);
+                let chosen = PEER_METHODS.into_iter().filter(|_| dice.below(3) == 0);
                 chosen.collect()
             },
             ..usual
