@@ -24,9 +24,9 @@
 //!
 //! # Locks
 //!
-//! No lock is held while another node is called; that is what makes nodes that call each other at
-//! the same moment both finish. Two are held at once in one order only: an item is written or forgotten (a
-//! shard's lock) while the view can't change (the lock of [`locator::Locator`]).
+//! No lock is held while another node is called. So two nodes that call each other at the same moment both finish.
+//! A thread that takes two locks takes that of [`locator::Locator`] first and a shard's then: an item is written or
+//! forgotten while the view can't change.
 
 // Allowed again in `os`, and nowhere else.
 #![deny(unsafe_code)]

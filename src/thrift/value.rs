@@ -66,6 +66,17 @@ fn if_any<T>(value: Result<T, Error>) -> Result<Option<T>, Error> {
 
 /// Writes and reads a struct by the numbers of its fields. A condition may follow that each one read has to meet.
 ///
+/// | in Rust | in the IDL | if it is missing |
+/// |---|---|---|
+/// | `bool`, `i32`, `i64` | `bool`, `i32`, `i64` | false, 0 |
+/// | `u32`, `usize` | `i32`, `i64`: a count | 0 |
+/// | `u64` | `i64`: any 64 bits | 0 |
+/// | `&[u8]` | `binary`, `string` | an error |
+/// | `Vec<u8>`, `String` | the same | empty |
+/// | `Vec<T>` | `list<T>` | empty |
+/// | a struct | the struct | an error |
+/// | `Option<T>` | `optional` | `None` |
+///
 /// ```
 /// use thrifty_p2p::thrift::{Decode, Encode, Limits, Reader};
 ///

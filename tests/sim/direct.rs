@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! direct("sim_worse must_keep_puts_of_a_node_whose_clock_is_two_days_ahead", 2, |stage| {
-//!     stage.begin(3)?;                            // nodes 0, 1, 2: one network, safe
+//!     stage.begin(3)?;                            // nodes 0, 1, 2 know each other
 //!     let key = stage.key(&[0, 1], &[0, 1, 2]);   // its list is 0, 1
 //!     stage.put(2, &key, "old")?;                 // by way of node 2; has to be acknowledged
 //!     stage.world.suspend(&location(0));          // what goes wrong: see World and Wires
@@ -34,7 +34,8 @@ const SEEDS: u64 = 20;
 /// What a world does.
 pub type Play = fn(&Stage) -> Result<(), String>;
 
-/// Some seeds of a directed world of stores; it fails also if a client has seen what it may not see.
+/// Some seeds of a directed world of stores; it fails also if a client has seen what it may not see. `test` is what
+/// `cargo test --test` takes to run it: the test program, and the beginning of the test's name.
 pub fn direct(test: &str, replicas: usize, play: Play) {
     direct_seeds(test, replicas, SEEDS, play);
 }

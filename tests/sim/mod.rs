@@ -11,7 +11,7 @@
 //! * `plan`: what a schedule is like; `schedule`: random schedules of everything, in which
 //!   `chaos` makes things go wrong; `runner`: many of them, and replay; `direct`: worlds told step by step; `plain`: nodes that keep nothing.
 //!
-//! To replay a failure, say what it prints: `SIM_SEED=17 cargo test --test sim_store class_1`;
+//! To replay a failure, say what it prints: `SIM_SEED=17 cargo test --release --test sim_store class_1`;
 //! with `SIM_TRACE=1` the whole trace is printed. `SIM_SCHEDULES=100000` runs that many,
 //! and `SIM_KEEP_GOING=1` lists all that fail.
 

@@ -164,7 +164,7 @@ pub fn run_many(test: &str, schedules: u64, play: impl Fn(u64) -> Verdict + Sync
         let failure = verdict.failure.as_deref().unwrap_or_default();
         panic!(
             "{trace}\n\nseed {seed}: {failure}\n\
-             replay: SIM_SEED={seed} cargo test --test {test} -- --nocapture (whole trace: SIM_TRACE=1)"
+             replay: SIM_SEED={seed} cargo test --release --test {test} -- --nocapture (whole trace: SIM_TRACE=1)"
         );
     }
     total
