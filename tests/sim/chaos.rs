@@ -202,7 +202,11 @@ impl Chaos {
             let longest = [1, 1_000, 300_000, 5_000_000][world.random.below(4)];
             world.scheduler.sleep(world.between(0, longest));
             let up = world.processes().into_iter();
-            let up: Vec<_> = up.filter(|(_, p)| p.phase == Phase::Up).collect();
+            let mut up: Vec<_> = up.filter(|(_, p)| p.phase == Phase::Up).collect();
+            // Those that only look for the network by way of each other can't know that there is one.
+            if up.iter().any(|(_, p)| !p.node.members().is_empty()) {
+                up.retain(|(_, p)| !p.node.members().is_empty());
+            }
             if let Some((contact, _)) = world.pick(&up) {
                 world.boot(&victim, Some(contact));
             }
