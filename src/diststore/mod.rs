@@ -53,7 +53,7 @@ pub struct Store {
     /// Items that other nodes have confirmed.
     confirmed: AtomicUsize,
     /// Keys with which originals are being called, and by how many threads: what comes back is answered
-    /// here.
+    /// here. And keys whose latest value is being sent back to other replicas.
     relayed: Mutex<BTreeMap<Vec<u8>, usize>>,
     lines: Mutex<Lines>,
 }

@@ -143,6 +143,8 @@ impl Store {
         }
         let latest = accounts.iter().max()?.clone();
         if accounts.iter().any(|account| *account != latest) {
+            // Each would send the same value to the same nodes: over a narrow link none would arrive in time.
+            let _alone = Relayed::alone(self, back_mark(key))?;
             let (version, value) = &latest;
             match self.store_at_others(route, key, *version, value) {
                 Accepted::All => {}
@@ -492,6 +494,11 @@ fn put_mark(key: &[u8], value: &[u8]) -> Vec<u8> {
     [b"put\0", key, b"\0", value].concat()
 }
 
+/// The same for a value that a get sends back to replicas that have another.
+fn back_mark(key: &[u8]) -> Vec<u8> {
+    [b"get\0", key].concat()
+}
+
 /// Marks a key as being relayed to an original, as long as it lives; several threads may do so at once.
 struct Relayed<'a> {
     store: &'a Store,
@@ -502,6 +509,17 @@ impl<'a> Relayed<'a> {
     fn new(store: &'a Store, key: Vec<u8>) -> Self {
         *store.relayed().entry(key.clone()).or_default() += 1;
         Relayed { store, key }
+    }
+
+    /// `None`: another thread has marked it.
+    fn alone(store: &'a Store, key: Vec<u8>) -> Option<Self> {
+        let marked = {
+            let mut relayed = store.relayed();
+            let marked = relayed.contains_key(&key);
+            relayed.entry(key.clone()).or_insert(1);
+            marked
+        };
+        (!marked).then_some(Relayed { store, key })
     }
 }
 
