@@ -1,19 +1,19 @@
-//! Making connections: names, addresses, several at a time.
+//! Making connections: to the addresses of a name, several at a time.
 
-use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use super::CallError;
+use super::names::Names;
 use crate::location::Location;
 
 /// Connections made at a time by one caller.
 const CONNECTING_MAX: usize = 64;
 
-/// Stack of the threads that connect and look names up.
+/// Stack of the threads that connect.
 const STACK_BYTES: usize = 256 << 10;
 
 /// Whether this process, or the machine, has no descriptor left: `EMFILE` and `ENFILE`, the same
@@ -26,46 +26,27 @@ pub(crate) fn lacks_descriptors(error: &io::Error) -> bool {
 /// no descriptor for it, and says whether it has got one back.
 pub(super) fn connect(
     to: &Location,
+    names: &Arc<Names>,
     deadline: Instant,
     relieve: &dyn Fn() -> bool,
 ) -> Result<TcpStream, CallError> {
+    let addresses = names.addresses(to.address(), deadline);
+    let addresses =
+        addresses.map_err(|cause| CallError::Local(format!("{}: {cause}", to.address())))?;
     let mut outcome = Err(CallError::Local(format!("{}: no address", to.address())));
-    for address in resolve(to, deadline)? {
+    for address in addresses {
+        let address = SocketAddr::new(address, to.port());
         outcome = match (outcome, connect_to(address, deadline, relieve)) {
             // One address that refuses doesn't make up for one that is silent.
             (Err(CallError::Silent), Err(_)) => Err(CallError::Silent),
             (_, outcome) => outcome,
         };
         if outcome.is_ok() {
-            break;
+            return outcome;
         }
     }
+    names.forget(to.address());
     outcome
-}
-
-/// The addresses of a location. A name is looked up in a thread of its own, which ends when the
-/// system's resolver gives up, as nothing else bounds that.
-fn resolve(to: &Location, deadline: Instant) -> Result<Vec<SocketAddr>, CallError> {
-    if let Ok(ip) = to.address().parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, to.port())]);
-    }
-    let (answer, answered) = mpsc::channel();
-    let (name, port) = (to.address().to_owned(), to.port());
-    let look_up = move || {
-        let addresses = (name.as_str(), port).to_socket_addrs();
-        // Nobody may be waiting any more.
-        let _ = answer.send(addresses.map(Vec::from_iter));
-    };
-    let thread = thread::Builder::new()
-        .name("resolve".to_owned())
-        .stack_size(STACK_BYTES);
-    let local = |cause: &dyn fmt::Display| CallError::Local(format!("{}: {cause}", to.address()));
-    thread.spawn(look_up).map_err(|error| local(&error))?;
-    let left = deadline.saturating_duration_since(Instant::now());
-    match answered.recv_timeout(left) {
-        Ok(addresses) => addresses.map_err(|error| local(&error)),
-        Err(_) => Err(local(&"no answer to the look-up of the name")),
-    }
 }
 
 fn connect_to(

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::dial::{connect, side_by_side};
 use super::incoming::Incoming;
+use super::names::Names;
 use super::patience::Patience;
 use super::{Answer, CallError, Connection, Network, Request};
 use crate::location::Location;
@@ -43,6 +44,7 @@ const LIMIT_STEP: Duration = Duration::from_millis(10);
 #[derive(Debug, Default)]
 pub struct TcpNetwork {
     limits: Limits,
+    names: Arc<Names>,
     /// Guards the kept connections, idle and in use.
     pools: Mutex<Pools>,
 }
@@ -134,6 +136,7 @@ impl TcpNetwork {
     pub fn new(limits: Limits) -> Self {
         TcpNetwork {
             limits,
+            names: Arc::default(),
             pools: Mutex::default(),
         }
     }
@@ -320,7 +323,9 @@ impl TcpNetwork {
 
     fn connect(&self, group: &Group<'_>, deadline: Instant) -> Result<Link, CallError> {
         let link = Link {
-            stream: Arc::new(connect(group.to, deadline, &|| self.close_idle())?),
+            stream: Arc::new(connect(group.to, &self.names, deadline, &|| {
+                self.close_idle()
+            })?),
             sequence: 0,
             limit: None,
             underway: 0,
