@@ -4,9 +4,13 @@
 //! holds what it need not offers that to the replicas, and forgets it once all have it. Both end in `store`,
 //! which takes each item under its own list.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
 use crate::location::Location;
 use crate::locator::{give_way, read_answer, read_arguments};
 use crate::membership::{Member, State, View};
+use crate::net::CallError;
 use crate::thrift::Exception;
 
 use super::Store;
@@ -347,7 +351,7 @@ impl Store {
         }
         let place = view.place(self.locator.location());
         let members = view.members();
-        let mut left = 0;
+        let (mut left, mut silent) = (0, BTreeSet::new());
         for shard in 0..SHARDS {
             let mut strays = Vec::new();
             let walked = self.items.each(shard, |record| {
@@ -381,7 +385,7 @@ impl Store {
             });
             give_way(walked);
             for some in strays.chunks_mut(KEYS_MAX) {
-                left += self.give_some(&me, &view, some);
+                left += self.give_some(&me, &view, some, &mut silent);
             }
         }
         let mut strays = self.strays();
@@ -390,8 +394,14 @@ impl Store {
         left == 0
     }
 
-    /// The answer: how many of them lie here still.
-    fn give_some(&self, me: &Member, view: &View, strays: &mut [Stray]) -> usize {
+    /// The answer: how many of them lie here still. An original that is silent is asked for nothing more.
+    fn give_some(
+        &self,
+        me: &Member,
+        view: &View,
+        strays: &mut [Stray],
+        silent: &mut BTreeSet<Location>,
+    ) -> usize {
         for (place, member) in view.members().iter().enumerate() {
             let concerned: Vec<_> = (0..strays.len())
                 .filter(|number| strays[*number].replicas.contains(&place))
@@ -401,8 +411,17 @@ impl Store {
             }
             if !member.is_ours() {
                 for number in concerned {
-                    let held = self.give_to_original(&member.location, &strays[number]);
-                    strays[number].held += usize::from(held);
+                    if silent.contains(&member.location) {
+                        break;
+                    }
+                    match self.give_to_original(&member.location, &strays[number]) {
+                        Ok(held) => {
+                            strays[number].held += usize::from(held);
+                            self.confirmed
+                                .fetch_add(usize::from(held), Ordering::Relaxed);
+                        }
+                        Err(_) => drop(silent.insert(member.location.clone())),
+                    }
                 }
                 continue;
             }
@@ -454,27 +473,27 @@ impl Store {
         left
     }
 
-    /// Gives an original what is its own now, and reads it back.
-    fn give_to_original(&self, original: &Location, stray: &Stray) -> bool {
+    /// Gives an original what is its own now, and reads it back. True: it has it, or something later.
+    ///
+    /// # Errors
+    /// It doesn't answer.
+    fn give_to_original(&self, original: &Location, stray: &Stray) -> Result<bool, CallError> {
         self.locator.ask_kind(original);
         let (_, value) = self.account(&stray.key);
         // One that leaves hands its keys over itself, and has later values than the copies here.
         if self.locator.originals_are_leaving() {
-            return false;
+            return Ok(false);
         }
         // The empty value is its word for a missing key.
         if value.is_empty() {
-            return true;
+            return Ok(true);
         }
-        let mut found = self.get_from_original(original, &stray.key);
-        if found.as_ref().is_ok_and(Vec::is_empty)
-            && self
-                .put_at_original(original, &stray.key, &value, &|| ())
-                .is_ok()
-        {
-            found = self.get_from_original(original, &stray.key);
+        let mut found = self.get_from_original(original, &stray.key)?;
+        if found.is_empty() {
+            self.put_at_original(original, &stray.key, &value, &|| ())?;
+            found = self.get_from_original(original, &stray.key)?;
         }
         // Something else was put there by others: what is here is the older one, as it was never told.
-        found.is_ok_and(|found| !found.is_empty())
+        Ok(!found.is_empty())
     }
 }

@@ -364,7 +364,9 @@ impl Store {
                     self.locator.differs(member, &members);
                 }
                 let held = taken.iter().filter(|taken| matches!(taken, Taken::Held(_)));
-                self.confirmed.fetch_add(held.count(), Ordering::Relaxed);
+                // A leaver's puts go on; they are none of what it hands over.
+                let handed = if put { 0 } else { held.count() };
+                self.confirmed.fetch_add(handed, Ordering::Relaxed);
                 taken
             }
             Err(_) => Vec::new(),

@@ -11,6 +11,7 @@ use crate::words::counted;
 use super::calls::{
     self, Candidate, Reach, Reached, read_answer, read_arguments, request_of, write_answer,
 };
+use super::originals::BUSY;
 use super::{ANSWER_TICKS, EXTENSION, Locator, VERSION, kind};
 
 /// A member asks the candidate at its name before it answers.
@@ -84,7 +85,8 @@ impl Locator {
                         return Err(StartError::PortTooHigh(contact.clone()));
                     }
                     originals.push(contact.clone());
-                    let members = self.members_of_original(contact).unwrap_or_default();
+                    let members = self.members_of_original(contact, BUSY);
+                    let members = members.unwrap_or_default();
                     for member in members.into_iter().filter(|m| m != self.location()) {
                         match self.service_types_of(&member) {
                             Ok(types) if types.iter().any(|name| name == EXTENSION) => {

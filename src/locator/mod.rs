@@ -349,7 +349,8 @@ impl Locator {
                 }
                 Action::Meet(location) => {
                     wake.work = true;
-                    inner.originals.name(location);
+                    let now = self.now();
+                    inner.originals.name(now, location, None);
                 }
                 Action::Added(location) => self.say(&format!("added {location}")),
                 Action::Removed(location, goodbye) => {
@@ -517,6 +518,7 @@ impl Locator {
                 membership.refused(&member.location, member.incarnation);
             }),
             Err(CallError::Refused) => self.original_refuses(&member.location),
+            answer if !member.is_ours() => self.note_original(&member.location, self.now(), answer),
             Err(CallError::Silent) if member.is_ours() => {
                 self.with(|membership, _| membership.silent(&member.location, made));
             }

@@ -9,35 +9,52 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::net::{CallError, Network, Request};
+use crate::net::{Answer, CallError, Network, Request};
 use crate::service::Call;
 use crate::thrift::{Exception, Write};
 
 use super::calls::{EMPTY, News, read_answer, read_arguments, single_request};
-use super::{ANSWER_TICKS, EXTENSION, Locator};
+use super::{ANSWER_TICKS, EXTENSION, Locator, kind};
 
-/// An original that was added less than this ago and refuses connections is starting: it joins
-/// before it listens.
-const STARTING: Duration = Duration::from_secs(2);
+/// A node that somebody named, and that has refused connections for so long, doesn't come: an original joins
+/// before it listens, and waits for a newcomer itself for as long.
+const STARTING: Duration = Duration::from_secs(10);
 
-/// An original that has been silent for longer is gone.
+/// An original that has been silent for longer is gone, and a node that somebody named doesn't come.
 const DEAF: Duration = Duration::from_secs(30);
 
 /// How many looks lie between two questions to an original.
 const VISIT_TICKS: usize = 20;
 
 /// How long an original may be busy with somebody else before it is silent.
-const BUSY: Duration = Duration::from_secs(15);
+pub(super) const BUSY: Duration = Duration::from_secs(15);
+
+/// How long a node that leaves waits for an original to hear it.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// How many nodes are remembered that are to be asked what they are, or told of.
 const NAMED_MAX: usize = 64;
 
+/// How often it is said that there are too many.
+const COMPLAINT: Duration = Duration::from_secs(60);
+
+/// A node that somebody named, to be asked what it is. It is no member before it has answered.
+#[derive(Debug, Clone)]
+struct Named {
+    since: Duration,
+    /// How often it has been asked, and when it is asked next: after twice as long each time.
+    asked: u32,
+    due: Duration,
+    /// Members that know of it; `None`: this node need tell nobody.
+    told: Option<BTreeSet<Location>>,
+}
+
 /// What this node knows of originals, besides that they are members. Times are of the monotonic clock.
 #[derive(Debug, Default)]
 pub(super) struct Originals {
-    /// To be asked what they are.
-    named: BTreeSet<Location>,
-    added: BTreeMap<Location, Duration>,
+    named: BTreeMap<Location, Named>,
+    /// When it was said last that there are too many.
+    complained: Option<Duration>,
     silent_since: BTreeMap<Location, Duration>,
     /// Those that have said `remove` of themselves, and may still be handing over.
     leaving: BTreeMap<Location, Duration>,
@@ -46,10 +63,38 @@ pub(super) struct Originals {
 }
 
 impl Originals {
-    pub fn name(&mut self, location: Location) {
-        if self.named.len() < NAMED_MAX {
-            self.named.insert(location);
+    /// Somebody speaks of a node. False: too many are being asked already.
+    pub fn name(
+        &mut self,
+        now: Duration,
+        location: Location,
+        told: Option<BTreeSet<Location>>,
+    ) -> bool {
+        let room = self.named.len() < NAMED_MAX || self.named.contains_key(&location);
+        if room {
+            let named = self.named.entry(location).or_insert(Named {
+                since: now,
+                asked: 0,
+                due: now,
+                told: None,
+            });
+            match (&mut named.told, told) {
+                (Some(known), Some(more)) => known.extend(more),
+                (known, told) => *known = known.take().or(told),
+            }
         }
+        room
+    }
+
+    /// There are too many to be asked. True: that has been said of late.
+    fn complain(&mut self, now: Duration) -> bool {
+        let said = self
+            .complained
+            .is_some_and(|at| now.saturating_sub(at) < COMPLAINT);
+        if !said {
+            self.complained = Some(now);
+        }
+        said
     }
 
     pub fn tell_removed(&mut self, location: &Location) {
@@ -65,9 +110,13 @@ impl Locator {
         service_types(network, location, self.ticks(2 * ANSWER_TICKS))
     }
 
-    pub(super) fn members_of_original(&self, at: &Location) -> Result<Vec<Location>, CallError> {
+    pub(super) fn members_of_original(
+        &self,
+        at: &Location,
+        limit: Duration,
+    ) -> Result<Vec<Location>, CallError> {
         let request = single_request("get_all", EMPTY.to_vec(), false);
-        let result = self.environment.network.call(at, &request, BUSY)?;
+        let result = self.environment.network.call(at, &request, limit)?;
         read_answer(&result, "get_all")
     }
 
@@ -77,44 +126,112 @@ impl Locator {
         members.map(|member| member.location.clone()).collect()
     }
 
-    /// Asks a node that is said to be an original what it is. One of ours is then known as such.
+    /// Asks an original that is to be asked what it is, before it is called. One of ours is then known as such.
     pub fn ask_kind(&self, location: &Location) {
-        let asked = !self.lock().originals.named.contains(location);
-        if asked || location == self.location() {
-            self.lock().originals.named.remove(location);
-            return;
+        if self.lock().originals.named.contains_key(location) {
+            self.hear_kind(location, self.service_types_of(location));
         }
-        match self.service_types_of(location) {
-            Ok(types) => {
-                self.lock().originals.named.remove(location);
-                let ours = types.iter().any(|name| name == EXTENSION);
+    }
+
+    /// Asks those that somebody named what they are, all at once.
+    fn ask_named(&self) {
+        let now = self.now();
+        let due: Vec<_> = {
+            let mut inner = self.lock();
+            let named = inner.originals.named.iter_mut();
+            let due = named.filter(|(_, named)| named.due <= now);
+            due.map(|(location, named)| {
+                named.due = now + self.ticks(1 << named.asked.min(6));
+                named.asked += 1;
+                location.clone()
+            })
+            .collect()
+        };
+        let request = service_types_request();
+        let calls: Vec<_> = due.into_iter().map(|to| (to, request.clone())).collect();
+        let network = &self.environment.network;
+        let answers = network.call_all(&calls, self.ticks(2 * ANSWER_TICKS));
+        for ((location, _), answer) in calls.iter().zip(answers) {
+            self.hear_kind(location, read_service_types(answer));
+        }
+    }
+
+    /// A node has said what it is, or not. An original that answers is a member.
+    fn hear_kind(&self, location: &Location, types: Result<Vec<String>, CallError>) {
+        let (named, waited) = {
+            let inner = self.lock();
+            let Some(named) = inner.originals.named.get(location) else {
+                return;
+            };
+            (named.clone(), self.now().saturating_sub(named.since))
+        };
+        let forget = || drop(self.lock().originals.named.remove(location));
+        match types {
+            Ok(types) if types.iter().any(|name| name == EXTENSION) => {
+                forget();
                 self.with(|membership, _| {
-                    if ours {
-                        membership.remove_original(location);
-                        membership.hear_of(location);
-                    } else {
-                        membership.add_original(location.clone());
-                    }
+                    membership.remove_original(location);
+                    membership.hear_of(location);
                 });
             }
-            Err(CallError::Refused) => self.original_refuses(location),
+            Ok(types) if kind(&types).is_some_and(|kind| kind != self.service_type()) => {
+                forget();
+                self.say(&format!("{location} is refused: it runs another service"));
+            }
+            Ok(_) => {
+                forget();
+                self.with(|membership, _| membership.add_original(location.clone()));
+                let joined_here = named.told.as_ref().is_some_and(BTreeSet::is_empty);
+                if let Some(told) = named.told {
+                    self.tell_of_original(location, &told);
+                }
+                self.compare_lists(location, joined_here);
+            }
+            Err(CallError::Refused | CallError::Local(_)) => {
+                if waited >= STARTING {
+                    forget();
+                }
+                self.original_refuses(location);
+            }
+            Err(_) if waited >= DEAF => forget(),
             Err(_) => {}
         }
     }
 
+    /// An original doesn't know those that came in between its `join` and its answer: this node makes itself known to
+    /// it, and other originals, if it joined here.
+    fn compare_lists(&self, original: &Location, joined_here: bool) {
+        let Ok(known) = self.members_of_original(original, self.ticks(2 * ANSWER_TICKS)) else {
+            return;
+        };
+        if !known.contains(&self.location) {
+            self.with(|membership, _| membership.meet_again(original));
+        }
+        let others = self.originals().into_iter();
+        let others =
+            others.filter(|other| joined_here && other != original && !known.contains(other));
+        let notices: Vec<_> = others
+            .map(|other| (original.clone(), self.news("add", &other)))
+            .collect();
+        self.notify(&notices);
+        self.hear_of_all(known);
+    }
+
+    /// Tells all members of a new one, but those that know.
+    fn tell_of_original(&self, location: &Location, told: &BTreeSet<Location>) {
+        let add = self.news("add", location);
+        let view = self.view();
+        let members = view.members().iter().map(|member| &member.location);
+        let others = members.filter(|member| {
+            *member != location && **member != self.location && !told.contains(*member)
+        });
+        let notices: Vec<_> = others.map(|to| (to.clone(), add.clone())).collect();
+        self.notify(&notices);
+    }
+
     /// A fresh connection to an original was refused.
     pub(super) fn original_refuses(&self, location: &Location) {
-        let now = self.now();
-        let starting = {
-            let mut inner = self.lock();
-            let added = inner.originals.added.get(location);
-            let starting = added.is_some_and(|added| now.saturating_sub(*added) < STARTING);
-            if !starting {
-                inner.originals.named.remove(location);
-            }
-            starting
-        };
-        if !starting {
+        if self.view().get(location).is_some() {
             self.drop_original(location);
         }
     }
@@ -122,7 +239,7 @@ impl Locator {
     fn drop_original(&self, location: &Location) {
         {
             let mut inner = self.lock();
-            inner.originals.added.remove(location);
+            inner.originals.named.remove(location);
             inner.originals.silent_since.remove(location);
         }
         self.with(|membership, _| membership.remove_original(location));
@@ -137,7 +254,7 @@ impl Locator {
         let network = &self.environment.network;
         let added = network.call(original, &add, self.ticks(2 * ANSWER_TICKS));
         // It serves one connection after the other: when it answers this, it has acted on that.
-        match added.and_then(|_| self.members_of_original(original)) {
+        match added.and_then(|_| self.members_of_original(original, BUSY)) {
             Ok(members) => {
                 self.hear_of_all(members);
                 self.with(|membership, _| membership.met_original(original));
@@ -149,11 +266,11 @@ impl Locator {
 
     /// An original has these members.
     fn hear_of_all(&self, members: Vec<Location>) {
-        let view = self.view();
+        let (view, now) = (self.view(), self.now());
         let mut inner = self.lock();
         for location in members {
             if view.get(&location).is_none() && location != self.location {
-                inner.originals.name(location);
+                inner.originals.name(now, location, None);
             }
         }
     }
@@ -161,10 +278,7 @@ impl Locator {
     /// Looks after the originals: asks newcomers what they are, and now and then asks an original
     /// for its list. Can take long.
     pub fn look_after_originals(&self) {
-        let named = self.lock().originals.named.clone();
-        for location in named {
-            self.ask_kind(&location);
-        }
+        self.ask_named();
         let originals = self.originals();
         let removed = std::mem::take(&mut self.lock().originals.removed);
         if originals.is_empty() {
@@ -182,28 +296,46 @@ impl Locator {
         }
         self.watch_leaving_originals();
         let turn = self.environment.random.below(VISIT_TICKS * originals.len());
-        if let Some(location) = originals.get(turn) {
-            self.visit(location);
+        let silent = self.lock().originals.silent_since.clone();
+        for (place, location) in originals.iter().enumerate() {
+            if place == turn || silent.contains_key(location) {
+                self.visit(location, self.ticks(2 * ANSWER_TICKS));
+            }
         }
     }
 
-    fn visit(&self, location: &Location) {
+    /// Asks an original for its list. One that works answers at least once in the time of [`DEAF`].
+    fn visit(&self, location: &Location, limit: Duration) {
         let asked = self.now();
-        match self.members_of_original(location) {
-            Ok(members) => {
-                self.lock().originals.silent_since.remove(location);
-                self.hear_of_all(members);
-            }
+        let members = self.members_of_original(location, limit);
+        self.note_original(location, asked, &members);
+        match members {
+            Ok(members) => self.hear_of_all(members),
             Err(CallError::Refused) => self.original_refuses(location),
-            Err(_) => {
-                let mut inner = self.lock();
-                let silent = &mut inner.originals.silent_since;
-                let since = *silent.entry(location.clone()).or_insert(asked);
-                drop(inner);
-                if self.now().saturating_sub(since) >= DEAF {
-                    self.drop_original(location);
+            Err(_) if limit < BUSY => {
+                let since = self.lock().originals.silent_since.get(location).copied();
+                if since.is_some_and(|since| asked.saturating_sub(since) >= DEAF - BUSY) {
+                    self.visit(location, BUSY);
                 }
             }
+            Err(_) => self.drop_original(location),
+        }
+    }
+
+    /// An original has answered a call that was made then, or was silent.
+    pub(super) fn note_original<T>(
+        &self,
+        location: &Location,
+        made: Duration,
+        answer: &Result<T, CallError>,
+    ) {
+        let silent = &mut self.lock().originals.silent_since;
+        match answer {
+            Ok(_) | Err(CallError::Exception(_)) => drop(silent.remove(location)),
+            Err(CallError::Silent) if silent.len() < NAMED_MAX => {
+                silent.entry(location.clone()).or_insert(made);
+            }
+            Err(_) => {}
         }
     }
 
@@ -237,7 +369,7 @@ impl Locator {
         let pings: Vec<_> = self.originals().into_iter().map(ping).collect();
         if !pings.is_empty() {
             // One that doesn't answer is told of nothing more.
-            let _ = self.environment.network.call_all(&pings, BUSY);
+            let _ = self.environment.network.call_all(&pings, GOODBYE);
         }
     }
 
@@ -246,45 +378,36 @@ impl Locator {
         let news: News = read_arguments(call.arguments)?;
         match call.method {
             b"remove" => self.on_remove(&news.location, &news.authorities),
-            _ => self.on_add(&news.location),
+            // Who joins at this node has told nobody else.
+            b"join" => self.on_add(&news.location, BTreeSet::new()),
+            _ => self.on_add(&news.location, news.authorities.iter().cloned().collect()),
         }
         (call.done)();
-        match call.method {
-            // The newcomer may not listen yet.
-            b"join" => {
-                let mut notices = self.tell_originals("add", &news.location);
-                let add = self.news("add", &news.location);
-                let ours = self.view();
-                let ours = ours.members().iter().filter(|member| {
-                    member.is_ours()
-                        && member.location != self.location
-                        && member.location != news.location
-                });
-                notices.extend(ours.map(|member| (member.location.clone(), add.clone())));
-                self.notify(&notices);
-            }
-            b"add" => self.pass_on("add", &news),
-            _ => self.pass_on("remove", &news),
+        if call.method == b"remove" {
+            self.pass_on("remove", &news);
         }
         result.write_stop();
         Ok(())
     }
 
-    /// Until it is asked, a node is taken for an original: the mover asks.
-    fn on_add(&self, location: &Location) {
-        if *location == self.location || self.view().get(location).is_some() {
+    /// It is asked what it is, by the mover, and is a member once it has answered: it may not listen yet.
+    fn on_add(&self, location: &Location, told: BTreeSet<Location>) {
+        let view = self.view();
+        if *location == self.location || view.get(location).is_some() {
             return;
         }
-        let now = self.now();
-        {
-            let mut inner = self.lock();
-            let originals = &mut inner.originals;
-            originals.name(location.clone());
-            if originals.added.len() < NAMED_MAX {
-                originals.added.insert(location.clone(), now);
-            }
+        let told = told.into_iter().filter(|one| view.get(one).is_some());
+        let (now, told) = (self.now(), told.collect());
+        let well = {
+            let originals = &mut self.lock().originals;
+            originals.name(now, location.clone(), Some(told)) || originals.complain(now)
+        };
+        if !well {
+            self.say(&format!(
+                "{NAMED_MAX} nodes that were named are being asked what they are: {location} is passed over"
+            ));
         }
-        self.with(|membership, _| membership.add_original(location.clone()));
+        self.wake_work();
     }
 
     /// Of one of ours that is not believed: it is asked.
@@ -366,6 +489,21 @@ impl Locator {
     }
 }
 
+fn service_types_request() -> Request {
+    single_request("service_types", EMPTY.to_vec(), false)
+}
+
+/// Nodes of before June 2009 don't know the question: no names.
+fn read_service_types(answer: Answer) -> Result<Vec<String>, CallError> {
+    match answer {
+        Ok(result) => read_answer(&result, "service_types"),
+        Err(CallError::Exception(exception)) if exception.kind == Exception::UNKNOWN_METHOD => {
+            Ok(Vec::new())
+        }
+        Err(cause) => Err(cause),
+    }
+}
+
 /// Asks a node which services it answers for, on a connection of its own, as it may be an original.
 /// Nodes of before June 2009 don't know the question: no names.
 ///
@@ -376,12 +514,5 @@ pub fn service_types(
     location: &Location,
     limit: Duration,
 ) -> Result<Vec<String>, CallError> {
-    let request = single_request("service_types", EMPTY.to_vec(), false);
-    match network.call(location, &request, limit) {
-        Ok(result) => read_answer(&result, "service_types"),
-        Err(CallError::Exception(exception)) if exception.kind == Exception::UNKNOWN_METHOD => {
-            Ok(Vec::new())
-        }
-        Err(cause) => Err(cause),
-    }
+    read_service_types(network.call(location, &service_types_request(), limit))
 }

@@ -148,7 +148,10 @@ impl Locator {
             self.say_goodbye_to_originals();
             return Ok(0);
         }
-        let (mut confirmed, mut progress) = (usize::MAX, self.now());
+        let mut progress = Progress {
+            confirmed: 0,
+            since: self.now(),
+        };
         loop {
             self.with(|membership, now| membership.ask_all(now));
             // What the answers named is asked as well: a newcomer that only another leaver knew.
@@ -165,7 +168,7 @@ impl Locator {
             if alone || (settled && held.elsewhere == 0) {
                 self.say_goodbye();
                 if self.view().has_originals() {
-                    return self.give_to_originals(application);
+                    return self.give_to_originals(application, progress);
                 }
                 if !alone {
                     // Requests may still be on their way from nodes that have just heard of it.
@@ -173,10 +176,7 @@ impl Locator {
                 }
                 return Ok(if alone { held.items } else { 0 });
             }
-            if held.confirmed != confirmed {
-                (confirmed, progress) = (held.confirmed, self.now());
-            }
-            if self.now().saturating_sub(progress) > NO_PROGRESS_MAX {
+            if progress.has_ended(self.now(), held.confirmed) {
                 self.say_goodbye();
                 return Err(held.elsewhere.max(usize::from(!settled)));
             }
@@ -186,15 +186,35 @@ impl Locator {
     }
 
     /// What is the originals' now they take after the goodbye: before, they would hand it back.
-    fn give_to_originals(&self, application: &dyn Application) -> Result<usize, usize> {
-        let began = self.now();
+    fn give_to_originals(
+        &self,
+        application: &dyn Application,
+        mut progress: Progress,
+    ) -> Result<usize, usize> {
         while !application.give() {
-            let left = application.held().elsewhere;
-            if self.now().saturating_sub(began) > NO_PROGRESS_MAX {
-                return Err(left.max(1));
+            let held = application.held();
+            if progress.has_ended(self.now(), held.confirmed) {
+                return Err(held.elsewhere.max(1));
             }
             self.environment.clock.pause(self.ticks(1) / 10);
         }
         Ok(0)
+    }
+}
+
+/// How a leaver gets on.
+struct Progress {
+    /// Items that others have confirmed, when one was last.
+    confirmed: usize,
+    since: Duration,
+}
+
+impl Progress {
+    /// Whether nothing has been confirmed for too long.
+    fn has_ended(&mut self, now: Duration, confirmed: usize) -> bool {
+        if confirmed != self.confirmed {
+            (self.confirmed, self.since) = (confirmed, now);
+        }
+        now.saturating_sub(self.since) > NO_PROGRESS_MAX
     }
 }

@@ -319,6 +319,7 @@ impl Membership {
         if other.location != asked.to {
             // Another name for a node that has its own.
             self.lose(&asked.to, false);
+            self.lost.remove(&asked.to);
             return;
         }
         // (One that says of the same life that it is outside has not heard yet that it was let in.)

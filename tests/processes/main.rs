@@ -15,4 +15,5 @@ mod moving;
 mod output;
 mod ring_script;
 mod starting;
+mod strangers;
 mod wording;

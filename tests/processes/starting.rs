@@ -150,7 +150,7 @@ fn regression_must_take_another_name_of_its_own_for_no_other_node() {
     let add = single_request("add", add, false);
     network.call(&node.location, &add, CALL_LIMIT).unwrap();
     settle(&[&node]);
-    assert!(node.process.has_said(&format!("removed {alias}")));
+    assert!(!node.process.has_said(&format!("added {alias}")));
     for number in 0..20 {
         let key = format!("key {number}");
         put(&network, &node.location, key.as_bytes(), b"value").unwrap();
