@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::location::Location;
-use crate::membership::{Entry, Member, View};
+use crate::membership::{Entry, Member, Reply, View};
 use crate::net::{Answer, CallError, Request};
 use crate::thrift::Exception;
 use crate::words::counted;
@@ -244,10 +244,10 @@ impl Locator {
                     ..
                 }) => alarmed |= by_it,
                 Some(Reached { reason, .. }) if reason.is_empty() => {
-                    return Entry::Later(format!("{by} can't reach it: no answer"));
+                    return Entry::Later(unreachable(candidate, by, "no answer"));
                 }
                 Some(Reached { reason, .. }) => {
-                    return Entry::Refused(format!("{by} can't reach it: {reason}"));
+                    return Entry::Refused(unreachable(candidate, by, &reason));
                 }
             }
         }
@@ -271,7 +271,13 @@ impl Locator {
         let answer = network.call(&candidate.location, &request, self.ticks(ANSWER_TICKS));
         let reason = match &answer {
             Err(error @ (CallError::Refused | CallError::Local(_))) => error.to_string(),
-            _ => String::new(),
+            Ok(result) => match read_answer::<Reply>(result, "ask") {
+                Ok(reply) if reply.me.location != candidate.location => {
+                    format!("{} answers there", reply.me.location)
+                }
+                _ => String::new(),
+            },
+            Err(_) => String::new(),
         };
         self.take_reply(&asked, answer);
         self.with(|membership, _| Reached {
@@ -293,4 +299,9 @@ impl Locator {
         self.say(&format!("a node is refused: {message}"));
         Exception::internal(message)
     }
+}
+
+fn unreachable(candidate: &Member, by: &Location, reason: &str) -> String {
+    let name = &candidate.location;
+    format!("{name} can't be reached from {by}: {reason}: give another --address")
 }
