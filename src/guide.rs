@@ -1,4 +1,4 @@
-//! How it works, and what it costs: pages for whoever wants to know, or to change it.
+//! How it works, what it costs, and how to change it.
 
 #[doc = include_str!("guide/how_it_works.md")]
 pub mod how_it_works {}

@@ -1,9 +1,9 @@
 //! A flat peer-to-peer network, and a key-value store spread over it.
 //!
-//! README.md says what it is for, what it promises and how to use the programs. This is the house
-//! from the ground up; each floor knows only the floors below it.
+//! README.md says what it is for, what it promises and how to use the programs. These are its layers,
+//! the topmost first; each layer knows only the layers below it.
 //!
-//! | floor | what it is |
+//! | layer | what it is |
 //! |---|---|
 //! | `src/bin` | one small file a program: options in, exit code out |
 //! | [`cli`] | what the programs share: options, discovery, messages, exit codes |
@@ -19,8 +19,8 @@
 //! | [`os`] | signals, and what sockets tell: C functions |
 //!
 //! Read first: [`service`] and [`net`], the seam that everything rests on; then
-//! [`membership::View::list`], the one rule of who holds what; then [`guide`], which tells how it
-//! all works together. A service of one's own is `examples/factor.rs`.
+//! [`membership::View::list`], the one rule that says which nodes hold a key; then [`guide`], which tells
+//! how it all works together. `examples/factor.rs` shows how to write a service of your own.
 //!
 //! # Locks
 //!

@@ -3,7 +3,7 @@
 //! Two names for one machine are two nodes (`localhost:9900` is not `127.0.0.1:9900`): every
 //! comparison and every hash uses the text. The text is ordered as text: `a:10000` < `a:9900`.
 //!
-//! The name of a node with an IPv6 address is the original's, `::1:9900`. People write and read
+//! A node with an IPv6 address has the name that the original gives it, `::1:9900`. People write and read
 //! `[::1]:9900`: [`fmt::Display`] gives that, and both are understood.
 
 use std::fmt;
@@ -65,8 +65,8 @@ impl Encode for Location {
     }
 }
 
-/// [`Error::Missing`] for a struct that is none of a node: without address or port, or with an address
-/// that can't be one.
+/// [`Error::Missing`] for a struct that doesn't describe a node: it has no address or no port, or its
+/// address is invalid.
 impl Decode<'_> for Location {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Error> {
         let (mut address, mut port) = (None, None);
@@ -95,11 +95,11 @@ impl FromStr for Location {
     }
 }
 
-/// Splits what people write: `host`, `host:port`, an IPv6 address with or without brackets, and a
-/// port behind that or not. `None` if it is none of these.
+/// Splits what people write: `host`, `host:port`, or an IPv6 address with or without brackets, with or
+/// without a port behind it. `None` if it is none of these.
 ///
-/// Without brackets a port is what stands behind the last colon if an address stands before it:
-/// `::1:9900` has one, `::1` has none.
+/// Without brackets, what stands behind the last colon is a port if an address stands before that colon:
+/// `::1:9900` has a port, `::1` has none.
 pub fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;

@@ -10,7 +10,7 @@
 //!   stdout is stuck.
 //! * [`flush`] waits for a bounded time: a program ends whether its lines are written or not.
 //!
-//! What panics is said by the standard library, past this.
+//! Messages of panics don't pass through here: the standard library prints them.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};

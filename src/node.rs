@@ -29,8 +29,8 @@ pub struct Node<P> {
 }
 
 impl<P: Participant> Node<P> {
-    /// Serves on `listener`, whose port is the node's own already: the port is the lock by which of
-    /// two nodes started at once only one gets it. Calls that need to know the network wait until
+    /// Serves on `listener`, whose port is the node's own already. The port serves as a lock: of two nodes
+    /// that are started at once, only one gets it. Calls that need to know the network wait until
     /// [`Node::join`] or [`Node::begin`].
     ///
     /// # Errors

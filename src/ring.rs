@@ -51,14 +51,14 @@ fn first_word(bytes: &[u8]) -> u32 {
 #[derive(Debug, Clone, Default)]
 pub struct Ring {
     names: Vec<Arc<str>>,
-    /// Made at the first look-up: who only wants to know the members pays for no points.
+    /// Made at the first look-up: a caller that only wants to know the names pays for no points.
     points: OnceLock<Vec<u64>>,
 }
 
 impl Ring {
     /// # Panics
-    /// With more than [`NODES_MAX`] names, as [`Ring::insert`]: whoever takes names from outside
-    /// stops earlier.
+    /// With more than [`NODES_MAX`] names, as [`Ring::insert`]: callers that take names from outside
+    /// stop earlier.
     pub fn new(names: impl IntoIterator<Item = Arc<str>>) -> Self {
         let mut names: Vec<_> = names.into_iter().collect();
         names.sort_unstable();

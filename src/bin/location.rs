@@ -1,4 +1,4 @@
-//! A node that only knows where everybody is: service `locator.Locator`.
+//! A node of nothing but the locator, without keys: service `locator.Locator`.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Reads back what `storeprimer` has put, and prints each value, or which node should have had it.
-//! Ends with exit code 1 if one is missing.
+//! Reads back what `storeprimer` has put, and prints each value; for a missing one, it prints the node
+//! that should have had it, and ends with exit code 1.
 
 use std::process::ExitCode;
 

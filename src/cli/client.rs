@@ -37,7 +37,7 @@ impl ClientOptions {
     /// Takes exactly the arguments that `names` names.
     ///
     /// # Errors
-    /// Options that aren't any, or another number of arguments.
+    /// An option that the program doesn't have, or a wrong number of arguments.
     pub fn parse(
         program: &str,
         names: &[&str],

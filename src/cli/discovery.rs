@@ -1,9 +1,9 @@
 //! Finding nodes on a machine: the ports from 9900 up, asked side by side.
 //!
-//! A port that refuses is done with at once, and so is a node: one thread asks them one after the
-//! other. A stranger that listens and says nothing keeps it, and further threads go on behind. The
-//! lowest port that answers as wanted wins; those below it that are silent are waited for a moment
-//! only. Everything ends at the caller's deadline.
+//! One thread asks the ports one after the other: a port that refuses answers at once, and so does a node. A
+//! program that listens and says nothing holds this thread up, and further threads go on with the next
+//! ports. The lowest port that answers as wanted wins; silent ports below it are waited for only a
+//! moment. Everything ends at the caller's deadline.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};

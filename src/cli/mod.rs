@@ -82,7 +82,7 @@ pub fn main<T>(
 /// Prints a line on stdout: what the program was run for.
 ///
 /// # Errors
-/// It is lost. A reader that has gone wants no more: nothing is lost then.
+/// The line is lost. If the reader has gone, it wants no more, and nothing is lost.
 pub fn print(line: &[u8]) -> Result<(), Trouble> {
     let trouble = |cause: &dyn fmt::Display| Trouble::new("standard output", cause);
     if output_was_closed() {
@@ -151,10 +151,10 @@ fn parse(
     Ok(Parsed::Run(matches))
 }
 
-/// `HOST:PORT`, or `HOST` and `port`, or that and [`DEFAULT_PORT`].
+/// Reads `HOST:PORT` or `HOST`. With `HOST` alone the port is `port`, or else [`DEFAULT_PORT`].
 ///
 /// # Errors
-/// It is neither, or both name a port.
+/// The text is neither, or both the text and `port` name a port.
 fn peer(text: &str, port: Option<u16>) -> Result<Location, Trouble> {
     let text = String::from_utf8_lossy(&narrow(text)).into_owned();
     let Some((host, own)) = host_and_port(&text) else {

@@ -1,4 +1,4 @@
-//! The programs that are nodes: `location`, `storeserver`, and whoever writes another one.
+//! The programs that are nodes: `location`, `storeserver`, and any other that is built on the library.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -174,8 +174,8 @@ fn connections(matches: &getopts::Matches) -> Result<Option<usize>, Trouble> {
     Ok(wanted)
 }
 
-/// Without the brackets that one of IPv6 may have, and without a port: it is not `::1` and 9900
-/// that `::1:9900` means here.
+/// The address, without the brackets that an IPv6 address may have. No port may follow: `::1:9900` is an
+/// address here, and not `::1` with port 9900.
 fn checked_address(text: &str) -> Result<String, Trouble> {
     let address = match host_and_port(text) {
         Some((address, None)) => address,
@@ -278,8 +278,8 @@ pub fn run_node<P: Participant>(
     }
 }
 
-/// The first node on this one's address that is of its kind and in a network; if there is none, those that
-/// look for one, too.
+/// The first node on this node's address that is of the same kind and in a network. If there is none: all nodes
+/// of the same kind there that look for a network, too.
 fn look_around(network: Arc<dyn Network>, me: &Location, service: &'static str) -> Vec<Location> {
     let own = me.clone();
     let ask = move |location: &Location, limit| {

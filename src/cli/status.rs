@@ -12,12 +12,12 @@ use super::{Trouble, print};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How the network is that a node is in.
+/// The state of the network that a node is in.
 pub struct Report {
     /// One for each member.
     pub lines: Vec<String>,
-    /// Every key is safe now: all say that they are full and settled, have nothing to hand over and miss nobody,
-    /// and have the same view; and there are as many as copies.
+    /// Every key is safe now: all members say that they are full and settled, have nothing to hand over, and miss no
+    /// member; all have the same view; and there are at least as many members as copies.
     pub safe: bool,
 }
 
@@ -28,7 +28,7 @@ fn members(network: &dyn Network, asked: &Location) -> Result<Vec<Location>, Tro
     members.map_err(|cause| Trouble::new(asked, cause))
 }
 
-/// Has all members give up what was lost together.
+/// Has all members end the alarm for members that were lost together.
 ///
 /// # Errors
 /// `asked` doesn't answer.

@@ -86,7 +86,7 @@ pub fn first_string(arguments: &[u8]) -> Option<&[u8]> {
 pub struct Forwarded {
     /// Done, with the value, if it was a get. `None`: the answerer isn't the key's primary.
     pub done: Option<Vec<u8>>,
-    /// The greatest version in which a put has been tried by one that isn't.
+    /// The greatest version in which the answerer has tried the put, if it isn't the primary.
     pub above: i64,
 }
 thrift_struct!(Forwarded { 1 done, 2 above } if |forwarded| is_version(forwarded.above));
@@ -110,9 +110,9 @@ pub struct Item<'a> {
     pub key: &'a [u8],
     pub version: i64,
     pub value: Option<&'a [u8]>,
-    /// Of the value, where that is not sent along: another one may have the same version.
+    /// The digest of the value, where the value is not sent along: another value may have the same version.
     pub digest: Option<u64>,
-    /// Of the list of the key's replicas, as the sender has it, where that is spoken of.
+    /// The digest of the key's list, as the sender has it; `None` in messages that don't need it.
     pub list: Option<u64>,
 }
 thrift_struct!(Item<'a> { 1 key, 2 version, 3 value, 4 digest, 5 list } if |item| is_version(item.version));
@@ -148,7 +148,8 @@ impl Encode for ItemList {
 /// `store`: items for a replica.
 pub struct Stored<'a> {
     pub me: Member,
-    /// A put's: what is greater there has to be outdone. Otherwise it is as good.
+    /// True for a put: if the receiver holds something greater, the put has to be tried again above that.
+    /// False: something greater is as good as the item itself.
     pub put: bool,
     pub items: Vec<Item<'a>>,
 }
@@ -166,11 +167,11 @@ pub fn store_request(me: &Member, put: bool, items: &ItemList) -> Request {
 /// What came of an item that was sent to a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// The two have not the same list for the key.
+    /// The two nodes have different lists for the key.
     Differs,
     /// The answerer lacks it, and it came without its value.
     Wanted,
-    /// This version is held now, or what is to be above where something greater is.
+    /// The version that is held now. If something greater than the item is held: the version that a put has to exceed.
     Held(i64),
 }
 
@@ -221,7 +222,7 @@ pub type Account = (i64, Vec<u8>);
 pub struct Fetched {
     pub version: i64,
     pub value: Vec<u8>,
-    /// There is none, as the lists differ: the answerer's members.
+    /// The answerer's members, if the lists differ: then there is no account.
     pub members: Option<Vec<Member>>,
 }
 thrift_struct!(Fetched { 1 version, 2 value, 3 members } if |fetched| is_version(fetched.version));
@@ -229,19 +230,19 @@ thrift_struct!(Fetched { 1 version, 2 value, 3 members } if |fetched| is_version
 /// `exchange`: what the caller has of a part of a range, without the values.
 pub struct Part<'a> {
     pub me: Member,
-    /// Of the ranges of the ring that both share.
+    /// The digest of the ranges of the ring that both share, and of their lists.
     pub shared: u64,
     pub range: u32,
-    /// Behind this key; `None`: from the least on.
+    /// The part begins behind this key; `None`: with the least key.
     pub after: Option<&'a [u8]>,
-    /// Up to this key; `None`: to the greatest.
+    /// The part ends with this key; `None`: with the greatest.
     pub upto: Option<&'a [u8]>,
     pub items: Vec<Item<'a>>,
 }
 thrift_struct!(Part<'a> { 1 me, 2 shared, 3 range, 4 after, 5 upto, 6 items });
 
 impl Part<'_> {
-    /// With these items in the place of its own.
+    /// The request, with these items in the place of the part's own.
     pub fn request(&self, items: &ItemList) -> Request {
         let mut out = Vec::with_capacity(items.bytes() + 64);
         put_field(&mut out, 1, &self.me);
@@ -257,7 +258,7 @@ impl Part<'_> {
 
 /// The answer to `exchange`.
 pub struct Exchanged<'a> {
-    /// What the answerer has later, or the caller has not.
+    /// Items of the answerer that are later than the caller's, or that the caller lacks.
     pub items: Vec<Item<'a>>,
     /// The places among the caller's items of those that the answerer lacks.
     pub wanted: Vec<u32>,

@@ -1,7 +1,7 @@
 //! How items move: one node says what it has, the other what it lacks.
 //!
-//! Two replicas compare digests shard by shard of what both should hold, and exchange what differs. A node that
-//! holds what it need not offers that to the replicas, and forgets it once all have it. Both end in `store`,
+//! Two replicas compare digests, shard by shard, of what both should hold, and exchange what differs. A node offers
+//! items that it need not hold to their replicas, and forgets each once all replicas have it. Both end in `store`,
 //! which takes each item under its own list.
 
 use std::collections::BTreeSet;

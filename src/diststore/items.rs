@@ -1,7 +1,8 @@
 //! What a node holds: key to value and version, in memory.
 //!
-//! Merging is all there is: of two accounts of a key the one with the greater version stands, of
-//! equal versions the one with the greater value; so the order in which they come doesn't matter.
+//! Merging is all there is. Two accounts of a key are two pairs of version and value: the one with the
+//! greater version stands; of equal versions, the one with the greater value. So the order in which they
+//! come doesn't matter.
 //! The empty value is the tombstone: it reads as absent and is kept.
 //!
 //! Invariants: a walk takes one shard's lock at a time, and calls nobody while it has it; nobody waits for
@@ -72,9 +73,9 @@ impl Items {
         }
     }
 
-    /// Has the processor bring the items of these keys near, side by side: looked up one by one,
-    /// with the serving of a request between two, each would be waited for in turn. So it would with a
-    /// lock between two; all are taken first, but for those that are taken already.
+    /// Has the processor bring the items of these keys into its cache, side by side. If they were looked
+    /// up one by one, with the serving of a request or the taking of a lock between two, it would wait for
+    /// each in turn. So all locks are taken first, except those that other threads hold.
     pub fn touch<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) {
         let mut locked = Vec::with_capacity(TOUCHED_AT_ONCE);
         loop {
@@ -104,8 +105,8 @@ impl Items {
         self.read(key, Record::version).unwrap_or(0)
     }
 
-    /// Takes in a new value of a key, in the version that `next` gives when handed the one held (0:
-    /// none), and that is greater.
+    /// Takes in a new value of a key. `next` is handed the version that is held (0: none), and gives the new
+    /// value's version, which is greater.
     pub fn put(&self, key: &[u8], value: &[u8], next: impl FnOnce(i64) -> i64) {
         let Place { shard, hash } = self.place(key);
         let mut shard = self.shard(shard);

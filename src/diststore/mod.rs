@@ -2,13 +2,13 @@
 //!
 //! It keeps everything in memory, and nothing on disk. Each key has as many full *replicas* as
 //! `--replicas` says (see [`View::list`]); the first of them, the *primary*, coordinates its requests
-//! (`request.rs`). Items move in one way: a node offers another what that one should hold, and the other takes
-//! it under the same list (`exchange.rs`).
+//! (`request.rs`). There is one way for items to move: a node offers another node what that one should hold, and
+//! the other takes it under the same list (`exchange.rs`).
 //!
 //! Invariants:
 //!
 //! * A put is acknowledged when all replicas of one list have it, the primary's own copy last.
-//! * What another node sends is compared with the own list, and acted on, under one lock.
+//! * A node compares the list of what another node sends with its own list, and acts on it, under one lock.
 //! * An item is forgotten only when all replicas of its list have said that they have that version or a
 //!   greater one, and neither it nor that list has changed since.
 

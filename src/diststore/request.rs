@@ -2,11 +2,11 @@
 //!
 //! A node that gets a request from a client forwards it to the key's primary. That one coordinates:
 //!
-//! * A **put** gets a version, above the one held, and is stored at all other replicas of the list; then,
-//!   in one step with a look at that list and at the lease, here. Where a replica holds something
-//!   greater the put gets a version above that and goes round again; where lists differ, again.
-//! * A **get** is answered from here with a lease. Without one the other replicas are asked, and what is the
-//!   latest is stored at all of them before it is answered.
+//! * A **put** gets a version above the one that is held, and is stored at all other replicas of the list. Then,
+//!   in one step with a look at that list and at the lease, it is stored at the primary. If a replica holds
+//!   something greater, the put is tried again with a version above that. If lists differ, it is tried again too.
+//! * A primary with a lease answers a **get** from its own copy. A primary without one asks the other replicas, and
+//!   stores the latest value at all of them before it answers.
 //!
 //! A forwarded request is not forwarded again: nodes that disagree on the ring can't send it round in circles.
 

@@ -5,7 +5,7 @@
 //! grows without a look at the items; and its place on the ring and its value's digest, once somebody has
 //! asked for them: walks over all items ask for nothing else.
 //!
-//! Invariant: from the slot that a record's hash points to up to the record's own none is free.
+//! Invariant: no slot is free between the slot that a record's hash points to and the record's own slot.
 
 use std::cell::Cell;
 
@@ -63,7 +63,7 @@ impl Record {
         &self.bytes[self.key_end()..]
     }
 
-    /// Has the processor bring both its ends near. What comes of it means nothing.
+    /// Has the processor bring both ends of the item into its cache. The answer means nothing.
     pub fn touch(&self) -> u8 {
         self.bytes[0] ^ self.bytes[self.bytes.len() - 1]
     }

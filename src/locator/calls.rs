@@ -26,7 +26,7 @@ pub fn request(method: &'static str, arguments: Vec<u8>) -> Request {
     }
 }
 
-/// A request to an original, or to a node of which nobody knows what it is.
+/// A request to an original, or to a node whose kind is not known yet.
 pub fn single_request(method: &'static str, arguments: Vec<u8>, oneway: bool) -> Request {
     Request {
         connection: Connection::Single,
@@ -35,7 +35,7 @@ pub fn single_request(method: &'static str, arguments: Vec<u8>, oneway: bool) ->
     }
 }
 
-/// What an answer that can't be read is to the caller.
+/// The error that the caller gets for an answer that can't be read.
 impl From<Error> for CallError {
     fn from(error: Error) -> Self {
         CallError::Broken(error.to_string())
@@ -125,8 +125,8 @@ pub fn read_answer<'a, T: Decode<'a>>(result: &'a [u8], method: &str) -> Result<
 pub struct News {
     /// The node that the news is about.
     pub location: Location,
-    /// Nodes that know it already; at most as many as the limit of a list. None, if they are missing: `join` has no
-    /// such argument.
+    /// Nodes that know it already; at most as many as the limit of a list. Empty if the field is missing: `join` has
+    /// no such argument.
     pub authorities: Vec<Location>,
 }
 thrift_struct!(News { 1 location, 2 authorities });
@@ -145,7 +145,7 @@ impl News {
     }
 }
 
-/// A state and an incarnation: no state is unknown, left is lost.
+/// A [`Standing`] as it is sent, a state and an incarnation: no state means unknown, *left* means lost.
 struct Known {
     state: Option<State>,
     incarnation: i64,

@@ -14,7 +14,7 @@ use super::calls::{
 use super::originals::BUSY;
 use super::{ANSWER_TICKS, EXTENSION, Locator, VERSION, kind};
 
-/// A member asks the candidate at its name before it answers.
+/// How long `reach` may take: a member asks the candidate at its name before the member answers.
 const REACH_TICKS: u32 = 2 * ANSWER_TICKS;
 
 /// Why a node can't take part. It hasn't become a member anywhere.
@@ -53,11 +53,11 @@ impl std::error::Error for StartError {
 }
 
 impl Locator {
-    /// Begins to look for the network of `peer`; it is asked again and again until it has let this node in, or
-    /// says why it doesn't, see [`Locator::end_reason`].
+    /// Begins to look for the network of `peer`. This node asks `peer` again and again until it lets this node in
+    /// or says why it doesn't; see [`Locator::end_reason`].
     ///
     /// # Errors
-    /// The peer is none; nothing has changed.
+    /// `peer` is unfit, as [`StartError`] says; nothing has changed.
     pub fn join(&self, peer: &Location) -> Result<(), StartError> {
         match self.service_types_of(peer) {
             Ok(types) if kind(&types).is_some_and(|kind| kind != self.service_type()) => {
@@ -70,9 +70,9 @@ impl Locator {
         self.start(std::slice::from_ref(peer), false)
     }
 
-    /// Looks for a network at these nodes, which are of this one's kind, and starts one if there is none; of
-    /// several that look at once the first in the order of the names does. `may_begin`: even if none of
-    /// them looks.
+    /// Looks for a network at these nodes, which are of this one's kind, and starts one if there is none. If
+    /// several nodes look at once, the first in the order of the names starts it. `may_begin`: this node may
+    /// start one even if none of them is looking.
     ///
     /// # Errors
     /// An original among them can't be told of this node's port.

@@ -50,7 +50,7 @@ const ENTER_TICKS: u32 = 4;
 /// A put or get is answered within this many ticks, or fails.
 pub const REQUEST_TICKS: u32 = 12;
 
-/// How many nodes are remembered as silent; of further ones the first question may be waited for.
+/// How many nodes are remembered as silent. Questions to others may have to wait for one to a further silent node.
 const SILENT_MAX: usize = 1000;
 
 /// The name of the extension in `service_types`: a node that lists it answers every CALL, keeps
@@ -60,7 +60,7 @@ pub const EXTENSION: &str = "thrifty.Peer";
 /// The version of idl/peer.thrift.
 pub const VERSION: i32 = 2;
 
-/// The knobs of a node.
+/// The settings of a node.
 pub struct Options {
     /// The services the node answers for, the base first, its own type last; without the extension.
     pub service_types: &'static [&'static str],
@@ -93,7 +93,7 @@ pub struct Locator {
     options: Options,
     environment: Environment,
     inner: Mutex<Inner>,
-    /// How many changes led to the present view; twice that, and one if this node is by itself.
+    /// Twice the number of changes that led to the present view; one more if this node is by itself.
     epoch: AtomicU64,
     /// Wakes the threads.
     wake: OnceLock<Box<dyn Fn(Errand) + Send + Sync>>,
@@ -119,7 +119,7 @@ struct Wake {
 }
 
 /// A time that goes on while the process is stopped, and while the machine is suspended: of the two
-/// clocks the one that moved further counts. What a wall clock is set back doesn't.
+/// clocks the one that moved further counts. A wall clock that is set back counts as one that stood still.
 struct Age {
     now: Duration,
     wall: i64,
@@ -139,13 +139,13 @@ impl Age {
 
 /// The replicas of a key by one view.
 pub struct Route {
-    /// Of the view.
+    /// The epoch of the view.
     pub epoch: u64,
-    /// Of the key: its place on the ring.
+    /// The key's place on the ring.
     pub hash: u32,
     /// In the order of the ring.
     pub list: Vec<Member>,
-    /// Of the list.
+    /// The digest of the list.
     pub digest: u64,
     /// This node.
     pub me: Member,
@@ -301,8 +301,8 @@ impl Locator {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets something happen under the lock under which the view changes, and has carried out what follows
-    /// from it. The time is that of the clock, monotonic or wall, that moves further. It must call nobody.
+    /// Runs `event` under the lock under which the view changes, and then has the actions carried out that follow
+    /// from it. `event` gets the time of the clock, monotonic or wall, that moves further. It must call no node.
     pub fn with<T>(&self, event: impl FnOnce(&mut Membership, Duration) -> T) -> T {
         let mut inner = self.lock();
         let now = inner.age.look(&*self.environment.clock);
@@ -553,9 +553,9 @@ impl Locator {
     }
 }
 
-/// To be called between the parts of a long move, where no lock is held, with the number of items in the part
-/// before: a thread of a client that waits for this core goes first. Without it, gets wait for a whole slice of
-/// the scheduler's, some milliseconds.
+/// Lets a client's thread that waits for this core go first. To be called between the parts of a long move, while
+/// no lock is held, with the number of items in the part before. Without it, gets wait for a whole time slice of
+/// the scheduler, some milliseconds.
 pub fn give_way(items: usize) {
     if items > 0 {
         thread::yield_now();

@@ -126,7 +126,8 @@ impl Locator {
         members.map(|member| member.location.clone()).collect()
     }
 
-    /// Asks an original that is to be asked what it is, before it is called. One of ours is then known as such.
+    /// Asks an original what it is before it is called, if that is still to be asked. One of ours is then known as
+    /// such.
     pub fn ask_kind(&self, location: &Location) {
         if self.lock().originals.named.contains_key(location) {
             self.hear_kind(location, self.service_types_of(location));
@@ -410,7 +411,7 @@ impl Locator {
         self.wake_work();
     }
 
-    /// Of one of ours that is not believed: it is asked.
+    /// A `remove` of one of ours is not believed: that node is asked.
     fn on_remove(&self, location: &Location, tellers: &[Location]) {
         let view = self.view();
         if *location == self.location {

@@ -7,14 +7,14 @@ use crate::thrift::Exception;
 
 use super::{EXTENSION, Locator};
 
-/// What a service has.
+/// How many items a service has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
     /// All items.
     pub items: usize,
-    /// Those of which this node is no replica, or of which it isn't known yet.
+    /// Those of which this node is no replica, or of which it isn't known yet whether it is one.
     pub elsewhere: usize,
-    /// How many others have confirmed since the start of this node: by that a leaver sees that it goes on.
+    /// How many items other nodes have confirmed since the start of this node: by this a leaver sees its progress.
     pub confirmed: usize,
 }
 

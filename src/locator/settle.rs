@@ -17,7 +17,7 @@ const COMPARE_TICKS: u32 = 4;
 const NO_PROGRESS_MAX: Duration = Duration::from_secs(10);
 
 impl Locator {
-    /// Compares what this node has with each member that it owes that to, and exchanges what differs.
+    /// Compares what this node has with each member that it has to compare with, and exchanges what differs.
     pub fn settle(&self, application: &dyn Application) {
         let (me, view, owed) = self.with(|membership, _| {
             let owed = membership.owed();
@@ -185,7 +185,7 @@ impl Locator {
         }
     }
 
-    /// What is the originals' now they take after the goodbye: before, they would hand it back.
+    /// Gives the originals what is theirs now. They take it only after the goodbye: before, they would hand it back.
     fn give_to_originals(
         &self,
         application: &dyn Application,

@@ -15,7 +15,7 @@ pub struct Status {
     pub members: u32,
     /// Of them, those that are full and ours.
     pub full: u32,
-    /// Of its view: equal for equal views.
+    /// The digest of its view: equal for equal views.
     pub digest: u64,
     /// Items that lie here, deleted ones included.
     pub items: usize,

@@ -41,13 +41,13 @@ pub struct Question {
     pub me: Member,
     /// What the node that is asked is to it.
     pub you: Standing,
-    /// Of the ranges for which a lease is asked for; 0: none. See [`super::Ties::lease`].
+    /// The digest of the ranges for which a lease is asked for; 0: none. See [`super::Ties::lease`].
     pub lease: u64,
-    /// Of the view.
+    /// The digest of the asker's view.
     pub digest: u64,
     /// Its side, should the two have lost each other.
     pub side: Option<Side>,
-    /// If the views differ.
+    /// Whether the answerer is to send its members, if the views differ.
     pub wants_members: bool,
     /// Members that the asker has just lost: a reason to ask them.
     pub lost: Vec<Location>,
@@ -71,9 +71,9 @@ pub struct Reply {
     pub me: Member,
     /// What the node that asked is to it.
     pub you: Standing,
-    /// Of the ranges for which a lease is granted; 0: none.
+    /// The digest of the ranges for which a lease is granted; 0: none.
     pub granted: u64,
-    /// Of the answerer's view.
+    /// The digest of the answerer's view.
     pub digest: u64,
     /// Its side, should the two have lost each other.
     pub side: Option<Side>,
@@ -220,8 +220,8 @@ impl Membership {
         }
     }
 
-    /// A member has said which view it has: what it has that this node has not is in its list. Not asked for at once, as
-    /// mostly the news is on its way.
+    /// A member has said the digest of its view. If the two views differ, it is asked for its members; not at once, as
+    /// the news is mostly on its way.
     fn hear_digest(&mut self, of: &Location, digest: u64) {
         let differs = digest != self.view.digest();
         if let Some(peer) = self.peers.get_mut(of) {
@@ -232,8 +232,8 @@ impl Membership {
         }
     }
 
-    /// A member's own word on its state. Goodbye says one that still has this node: another has handed what it had to
-    /// those that it had, which may be lost here as well.
+    /// A member's own word on its state. A goodbye counts only from a leaver that still has this node as a member: any
+    /// other has handed what it had to the members that it had, which may be lost here as well.
     fn hear_state(&mut self, member: &Member, you: Standing) {
         let known = self.view.get(&member.location);
         let later = known.is_some_and(|known| known.state < member.state);
@@ -255,7 +255,7 @@ impl Membership {
         self.ask(member.location.clone());
     }
 
-    /// The same, where the caller asks it.
+    /// The same, but the caller puts the question to the node itself.
     pub fn expect(&mut self, member: &Member, vouched: bool) {
         let Member {
             location,
@@ -417,8 +417,8 @@ impl Membership {
         }
     }
 
-    /// What another one has in its view: where it differs, the nodes in question are asked. True: it names no
-    /// member that this node lacks.
+    /// Another member has these members in its view. Where its view differs from this one, the nodes in question are
+    /// asked. True: it names no member that this node lacks.
     pub(super) fn learn(&mut self, members: &[Member]) -> bool {
         let mut complete = true;
         let mut left = DIFFERENCES_MAX;
@@ -510,7 +510,7 @@ impl Membership {
         }
     }
 
-    /// Begins a new life outside, with what this node has, to these.
+    /// Begins a new life outside, with what this node has, and asks these members to be let in.
     fn come_back(&mut self, to: &[Member]) {
         let returning = match self.life {
             Life::Joining => false,

@@ -1,8 +1,8 @@
 //! Coming in: how a node outside finds its network, and how a network lets it in.
 //!
 //! The first full member of the view, in the order of the names, is the *gatekeeper*: others refer candidates
-//! to it. It lets one in when every member has reached it at the name that it gave, and as long as no
-//! more are coming than are full.
+//! to it. It lets a candidate in when every member has reached the candidate at the name that it gave, and as
+//! long as no more nodes are coming in than are full.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::{
 pub struct Search {
     /// It was full in an earlier life.
     returning: bool,
-    /// It starts a network if there is none. Otherwise it does only if all contacts are outside, too, waiting
+    /// It starts a network if there is none. False: it does so only if all contacts are outside, too, and wait
     /// for each other.
     may_begin: bool,
     contacts: BTreeMap<Location, Contact>,
@@ -45,8 +45,8 @@ enum Contact {
     Refused,
 }
 
-/// A node that has not been let in for so long, though there was room, gives up; half of that where nobody is
-/// there.
+/// After so many ticks a node gives up that has not been let in though there was room; after half as many if
+/// every contact refuses the connection.
 const SEARCH_TICKS: u32 = 20;
 
 /// The answer to a candidate.

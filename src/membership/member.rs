@@ -1,12 +1,12 @@
-//! A node as nodes tell each other of it: where it is, which of its lives it means, and how far it is in that.
+//! What nodes tell each other of a node: where it is, which of its lives is meant, and how far it is in that life.
 
 use crate::digest::{digest, mix};
 use crate::location::Location;
 use crate::thrift::{Decode, Encode, Error, Reader, Write, wire};
 use crate::thrift_struct;
 
-/// How far a node is in one of its lives. Within a life the later state in this order is the later one:
-/// that is how two accounts of one life are compared.
+/// How far a node is in one of its lives. Within a life, states follow each other in this order: of two
+/// accounts of one life, the one whose state is further down is the later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
     /// In no view: it looks for a network, or asks one to let it in.

@@ -32,14 +32,14 @@ use std::time::Duration;
 use crate::location::Location;
 use crate::net::Random;
 
-/// A lease ends this many ticks after the question was asked that was answered with it.
+/// A lease ends this many ticks after the moment when the question that it answers was asked.
 pub const LEASE_TICKS: u32 = 4;
 
 /// A lease is asked for again at the tick before it ends, which may come a little early.
 const RENEW_HALF_TICKS: u32 = 5;
 
-/// A member without an answer for so many ticks is lost. Twice a lease: nobody takes its place while it
-/// still answers from what it has.
+/// A member that doesn't answer for so many ticks is lost. This is twice a lease: no node takes its place
+/// while it still answers from its own copy.
 pub const SILENCE_TICKS: u32 = 8;
 
 /// How many lost nodes are remembered, and asked within the time of a lease: a node that looks for its network waits
@@ -96,19 +96,19 @@ enum Life {
 pub enum Action {
     /// Put [`Membership::question`] to this node.
     Ask(Location),
-    /// Ask this node to let the own one in.
+    /// Ask that node to let this one in.
     Enter(Location),
     /// An original, or a node that may be one, is said to be a member.
     Meet(Location),
-    /// It is a member now.
+    /// That node is a member now.
     Added(Location),
-    /// It is none any more; true: it said goodbye.
+    /// That node is no member any more; true: it said goodbye.
     Removed(Location, bool),
     /// The view has changed.
     Changed,
     /// Somebody can be compared with now.
     Settle,
-    /// The own state has changed: all are to hear it now.
+    /// This node's own state has changed: all members are to hear it now.
     Announce,
     /// This node has started a network.
     Began,
@@ -173,7 +173,7 @@ pub struct Membership {
     lost: BTreeMap<Location, i64>,
     /// Those of them that were lost since the last tick.
     news: Vec<Location>,
-    /// To hear of them, once they have answered what they were asked before.
+    /// Members that are to hear of these losses, once they have answered an earlier question.
     untold: BTreeSet<Location>,
     /// The last view under which this node had nothing left to compare, and the full or leaving members that have been
     /// lost since.
@@ -193,9 +193,9 @@ pub struct Membership {
     /// How many lists of members were asked for in this tick.
     lists: usize,
     /// While no other node is full, and others have been lost: the tick from which on this node answers from
-    /// what it has. Before, they would let it know that they have gone on without it.
+    /// its own copy. Until then, others that have gone on without it can tell it so.
     alone_from: u64,
-    /// When it last went on after it had stood still, and the tick until which that is of late.
+    /// When this node last went on after it had stood still, and the tick until which that counts as "of late".
     woke: Duration,
     slept_until: u64,
     /// Ticks that this node has run, and when the last one was.
@@ -396,7 +396,8 @@ impl Membership {
         }
     }
 
-    /// What this node need not hold by the view after so many changes, those that should have it have now.
+    /// By the view after so many changes, all items that this node need not hold are now with the nodes that should
+    /// have them.
     pub fn brought(&mut self, changes: u64) {
         self.brought = Some(changes);
         self.progress();

@@ -1,4 +1,4 @@
-//! Nodes of the 2009 original as members: this node alone says which there are.
+//! Nodes of the 2009 original as members: each node finds out for itself which there are.
 
 use crate::location::Location;
 
@@ -23,7 +23,7 @@ impl Membership {
         }
     }
 
-    /// An original is none any more, or is one of ours and to be asked as such.
+    /// An original is no member any more, or has turned out to be one of ours, which is to be asked as such.
     pub fn remove_original(&mut self, location: &Location) {
         let known = self.view.get(location);
         if known.is_some_and(|member| !member.is_ours()) {

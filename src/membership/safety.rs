@@ -10,7 +10,7 @@ use super::{
 };
 
 impl Membership {
-    /// A member is none any more. Its life never comes back here.
+    /// A member is no longer a member. Its life never comes back here.
     pub(super) fn lose(&mut self, location: &Location, goodbye: bool) {
         let Some(member) = self.view.get(location).cloned() else {
             return;
@@ -102,20 +102,20 @@ impl Membership {
         missing.cloned().collect()
     }
 
-    /// Whether there are any.
+    /// Whether there are members that were lost together.
     pub fn is_alarmed(&self) -> bool {
         !self.alarm().is_empty()
     }
 
-    /// What is missing is given up.
+    /// Gives up the members that are missing: this ends the alarm.
     pub fn accept_loss(&mut self) {
         self.missing.clear();
         self.note_safety();
     }
 
     /// This node is let in by a network with these members. What this node missed is there, or the network has gone
-    /// on without it and knows what went with it; but not if its own members were lost together: then all count as
-    /// missing that this node knew and that are not there with what they had.
+    /// on without it and knows what went with it. This doesn't hold if one of them has an alarm (`alarmed`): then every
+    /// member that this node knew counts as missing, unless it is there with what it had.
     pub(super) fn note_entry(
         &mut self,
         members: &[Member],

@@ -1,5 +1,5 @@
-//! What the services on it go by: whether a node may answer from what it has, and with whom it has to compare
-//! that.
+//! What services need to know of membership: whether a node may answer from its own copy, and with which members
+//! it has to compare what it has.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::{LEASE_TICKS, Member, Membership, State, Ties};
 /// What two members share, as one of them sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shared {
-    /// Of the ranges of which both are replicas, and of their lists; 0: there are none. Two that have the same number
-    /// mean the same.
+    /// The digest of the ranges of which both are replicas, and of their lists; 0: there are none. Two members with the
+    /// same digest mean the same.
     pub digest: u64,
-    /// Tells apart what was shared before, if it was the same. Each node counts for itself.
+    /// Differs from that of an earlier time at which the two shared the same. Each node counts for itself.
     since: u64,
 }
 
@@ -39,7 +39,7 @@ impl Membership {
 
     /// Whether this node, being the primary of keys with that hash under the list with this digest, may
     /// answer and acknowledge from what it has: by a lease, if the other replicas are known to have the
-    /// same; or as all on the list have accepted what was sent at that time.
+    /// same; or because all on the list have accepted what was sent at the time `asked`.
     pub fn may_decide(
         &self,
         now: Duration,
@@ -128,7 +128,7 @@ impl Membership {
         }
     }
 
-    /// With whom this node has to compare what both should have.
+    /// The members with which this node has to compare what both should have.
     pub fn owed(&self) -> Vec<(Location, Shared)> {
         let me = self.state();
         let owes = |member: &&Member| {
@@ -156,8 +156,8 @@ impl Membership {
         .collect()
     }
 
-    /// Whether this node exchanges what differs between it and that one, and not the other: the one that is
-    /// coming in does, or leaves, or else the first by name.
+    /// Whether this node, and not the other one, exchanges what differs between the two: the one that is coming
+    /// in does so, else the one that is leaving, else the first by name.
     pub fn drives(&self, other: &Member) -> bool {
         let order = |state: State| match state {
             State::Joining | State::Returning => 0,
@@ -214,7 +214,7 @@ impl Membership {
         }
     }
 
-    /// Whether nobody is here who stays: all other members are leaving.
+    /// Whether no other member stays: all of them are leaving.
     pub fn is_left_alone(&self) -> bool {
         let mut others = self.view.members().iter();
         others.all(|member| member.location == self.location || member.state == State::Leaving)

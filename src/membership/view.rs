@@ -186,8 +186,8 @@ impl View {
     }
 }
 
-/// What two nodes have to do with each other, by one's view: digests of the ranges concerned and their
-/// lists, 0 where there are none. Where both have the same, both mean the same.
+/// What two nodes have to do with each other, by the view of one of them: digests of the ranges concerned and
+/// their lists, 0 where there are none. If both nodes have the same digest, both mean the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ties {
     /// Of the ranges of which both are replicas.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::location::Location;
 use crate::thrift::Exception;
 
-/// How the connection for a call is come by.
+/// Which connection a call uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connection {
     /// A kept one if there is one, and kept afterwards: between our own nodes.
@@ -45,12 +45,12 @@ pub struct Request {
     pub oneway: bool,
 }
 
-/// Why a call brought no result. Each variant is another decision for the caller.
+/// Why a call brought no result. Each variant asks for a different decision of the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallError {
     /// A fresh connection was refused: nobody is there. The call has not been carried out.
     Refused,
-    /// No answer within the time limit, or no way there. The call may be carried out yet.
+    /// No answer within the time limit, or no way there. The call may still be carried out.
     Silent,
     /// The connection ended before the answer, or something that is no answer came. The call may
     /// have been carried out.

@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-/// Each byte that moves puts a limit off: silence is no byte for so long, not a slow link. In bytes a second.
+/// How many bytes that move put a deadline off by a second: a peer is silent if no byte moves for as long as the
+/// limit, and not because the link is slow.
 const BYTES_BUY: u32 = 64 << 10;
 
 /// How long answers are waited for.
 #[derive(Clone, Copy)]
 pub(super) struct Patience {
     pub deadline: Instant,
-    /// So long no byte may move.
+    /// The longest time that may pass without a byte that moves.
     pub limit: Duration,
-    /// With each answer that has come it begins anew.
+    /// Whether the limit begins anew with each answer that has come.
     pub anew: bool,
 }
 

@@ -34,7 +34,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// More than this may fill the peer's buffers, so its writing may have to wait for the peer.
 const QUICK_BYTES_MAX: usize = 64 << 10;
 
-/// While more than [`QUICK_BYTES_MAX`] is on its way, one looks whether it moves so often in a time limit.
+/// How often in a time limit a caller looks whether bytes move, while more than [`QUICK_BYTES_MAX`] are on their way.
 const LOOKS: u32 = 8;
 
 /// Time limits are rounded up to this, so that the next call finds the one that it wants set.

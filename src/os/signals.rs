@@ -52,7 +52,7 @@ unsafe extern "C" {
     fn signal(signal: c_int, handler: usize) -> usize;
 }
 
-/// The signals that are kept for whoever waits for them.
+/// The signals that are kept until [`Signals::wait`] takes them.
 pub struct Signals(SignalSet);
 
 impl Signals {

@@ -29,7 +29,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// would reset the connection, and answers on their way would be lost.
 const REST_BYTES_MAX: usize = 1 << 20;
 
-/// What a connection does; who watches over it decides by this and by how long it has lasted.
+/// What a connection does. The watching thread decides by this, and by how long it has lasted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Between requests.

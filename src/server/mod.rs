@@ -53,7 +53,7 @@ use connection::{Connection, Phase};
 use threads::Threads;
 use turn::Turns;
 
-/// How long the accepting thread leaves a trouble (no descriptors, no threads, no room) alone.
+/// How long the accepting thread waits after trouble (no descriptors, no threads, no room).
 const BACK_OFF: Duration = Duration::from_millis(20);
 
 /// Trouble is reported once in this time, however often it comes.
@@ -238,7 +238,7 @@ impl Server {
     }
 
     /// Cuts off all connections, within requests or not, but for the one whose request the calling
-    /// thread serves. For a node that finds that it has been stopped for long: who waits for
+    /// thread serves. For a node that finds that it has been stopped for long: callers that wait for
     /// an answer shall ask again, or ask others.
     pub fn close_connections(&self) {
         let is_other = |connection: &Connection| !connection.is_served_by_this_thread();
@@ -417,7 +417,7 @@ impl Shared {
     }
 }
 
-/// For a new one.
+/// Makes room for a new connection.
 fn hang_up_longest_idle(table: &Table) {
     let idle = table.open.values().filter_map(|connection| {
         let (phase, since) = connection.phase();

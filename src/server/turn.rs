@@ -4,9 +4,9 @@
 //! node says `remove`, `ping` and `put` on three connections, a script says a one-way put and then
 //! get on two. Connections are numbered as they are accepted, and the first request of one waits for
 //!
-//! * connections before it that have said nothing yet, for [`SILENT`] from when their threads, which on
-//!   a busy machine may be late, have found nothing there, and
-//! * writes before it, until their effect is there, for [`WORKING`] from their arrival.
+//! * connections before it that have said nothing yet: for [`SILENT`] from when their threads have found
+//!   nothing there (on a busy machine these threads may be late), and
+//! * writes before it: until their effect is there, for [`WORKING`] from their arrival.
 //!
 //! All these times run side by side: a thousand silent connections delay the next one once; and
 //! nobody waits for longer than [`WAIT_MAX`] in all.
@@ -140,8 +140,8 @@ impl Queue {
     }
 
     /// The last one before `number` that has to be waited for. Not the first: of many silent ones the
-    /// last is waited for longest, so one wait does for all, and who leaves wakes only those
-    /// who come next. The ones whose time is over are forgotten on the way.
+    /// last is waited for longest, so one wait does for all, and a connection that leaves wakes only those
+    /// that come next. The ones whose time is over are forgotten on the way.
     fn last_before(&mut self, number: u64, now: Instant) -> Option<(Instant, Arc<Condvar>)> {
         while let Some((&last, ahead)) = self.ahead.range_mut(..number).next_back() {
             if ahead.until > now {

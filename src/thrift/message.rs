@@ -59,7 +59,7 @@ impl<'a> Message<'a> {
 #[derive(Debug, Default)]
 pub struct Splitter {
     scanner: Scanner,
-    /// The header of a message of which the rest has not all come, or is none.
+    /// The header of a message whose rest has not all come, or has turned out to be no message.
     header: Option<Header>,
 }
 

@@ -1,8 +1,8 @@
 //! Values that structs and lists are made of: each type says once how it is written and read, and
 //! [`thrift_struct!`](crate::thrift_struct) does so for a struct by the numbers of its fields.
 //!
-//! Invariants: what is written is read as the same; a value that can't be one leaves out its field or element, and
-//! nothing else.
+//! Invariants: what is written is read as the same; a value that is not valid for its type leaves out its field or
+//! element, and nothing else.
 
 use super::{Error, Reader, Write, wire};
 
@@ -40,8 +40,8 @@ pub fn put_field<T: Encode + ?Sized>(out: &mut Vec<u8>, id: i16, value: &T) {
     }
 }
 
-/// Reads the value of a field into its place, as [`Reader::each_field`] wants it. A value that can't be one reads as
-/// one that did not come.
+/// Reads the value of a field into its place, as [`Reader::each_field`] wants it. A value that is not valid for its
+/// type reads as one that did not come.
 ///
 /// # Errors
 /// The bytes are no value.
@@ -64,7 +64,8 @@ fn if_any<T>(value: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-/// Writes and reads a struct by the numbers of its fields. A condition may follow that each one read has to meet.
+/// Writes and reads a struct by the numbers of its fields. A condition may follow, which each struct that is read has
+/// to meet.
 ///
 /// | in Rust | in the IDL | if it is missing |
 /// |---|---|---|
