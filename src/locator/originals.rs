@@ -188,14 +188,16 @@ impl Locator {
                 }
                 self.compare_lists(location, joined_here);
             }
-            Err(CallError::Refused | CallError::Local(_)) => {
-                if waited >= STARTING {
+            Err(cause) => {
+                let refused = cause == CallError::Refused;
+                let nobody = refused || matches!(cause, CallError::Local(_));
+                if waited >= if nobody { STARTING } else { DEAF } {
                     forget();
                 }
-                self.original_refuses(location);
+                if refused {
+                    self.original_refuses(location);
+                }
             }
-            Err(_) if waited >= DEAF => forget(),
-            Err(_) => {}
         }
     }
 
