@@ -299,7 +299,12 @@ impl Locator {
         }
         self.watch_leaving_originals();
         let turn = self.environment.random.below(VISIT_TICKS * originals.len());
-        let silent = self.lock().originals.silent_since.clone();
+        let silent = {
+            let silent = &mut self.lock().originals.silent_since;
+            // One that has gone would take the place of one that is there.
+            silent.retain(|location, _| originals.contains(location));
+            silent.clone()
+        };
         for (place, location) in originals.iter().enumerate() {
             if place == turn || silent.contains_key(location) {
                 self.visit(location, self.ticks(2 * ANSWER_TICKS));
