@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use thrifty_p2p::location::Location;
 use thrifty_p2p::locator::{
-    Application, LIMITS, Locator, Options, Participant, read_result, request,
+    Application, LIMITS, Locator, Options, Participant, read_answer, read_arguments, request,
+    request_of, write_answer,
 };
-use thrifty_p2p::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork};
+use thrifty_p2p::net::{Environment, Network, Random, SystemClock, TcpNetwork};
 use thrifty_p2p::node::Node;
 use thrifty_p2p::service::{Call, Order, Service};
-use thrifty_p2p::thrift::{Exception, Reader, Write, wire};
+use thrifty_p2p::thrift::Exception;
+use thrifty_p2p::thrift_struct;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -34,7 +36,7 @@ impl Service for Factor {
                     .owner(number.to_string().as_bytes())
                     .map(|owner| &owner.location);
                 match owner.filter(|owner| *owner != self.locator.location()) {
-                    None => write_numbers(&self.factor(number), result),
+                    None => write_answer(&self.factor(number), result),
                     Some(owner) => {
                         let request = request("factor_here", call.arguments.to_vec());
                         let answer = self.locator.call_member(owner, &request, LIMIT);
@@ -46,7 +48,7 @@ impl Service for Factor {
             }
             // What is passed on is done here, whatever the own ring says: it can't go in circles.
             b"factor_here" => {
-                write_numbers(&self.factor(read_number(call.arguments)?), result);
+                write_answer(&self.factor(read_number(call.arguments)?), result);
                 Ok(())
             }
             _ => self.locator.call(call, result, self),
@@ -83,29 +85,16 @@ impl Factor {
     }
 }
 
+/// The arguments of both calls.
+struct Question {
+    number: Option<i64>,
+}
+thrift_struct!(Question { 1 number });
+
 fn read_number(arguments: &[u8]) -> Result<i64, Exception> {
-    let mut number = None;
-    Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
-        let found = (id, kind) == (1, wire::I64);
-        if found {
-            number = Some(reader.i64()?);
-        }
-        Ok(found)
-    })?;
-    number.ok_or_else(|| Exception::missing_argument("number"))
-}
-
-fn write_numbers(numbers: &[i64], result: &mut Vec<u8>) {
-    result.write_field(wire::LIST, 0);
-    result.write_list(wire::I64, numbers.len());
-    result.extend(numbers.iter().flat_map(|number| number.to_be_bytes()));
-    result.write_stop();
-}
-
-fn read_numbers(result: &[u8]) -> Result<Vec<i64>, CallError> {
-    read_result(result, "factor", wire::LIST, |reader| {
-        (0..reader.list(wire::I64)?).map(|_| reader.i64()).collect()
-    })
+    let question: Question = read_arguments(arguments)?;
+    let missing = || Exception::missing_argument("number");
+    question.number.ok_or_else(missing)
 }
 
 fn start(peer: Option<&Location>) -> Result<(Node<Factor>, Location), Box<dyn Error>> {
@@ -138,11 +127,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let nodes = [first, start(Some(&at))?.0, start(Some(&at))?.0];
     let network = TcpNetwork::new(LIMITS);
     for number in 1_000_001..1_000_010_i64 {
-        let mut arguments = Vec::new();
-        arguments.write_i64_field(1, number);
-        arguments.write_stop();
-        let answer = network.call(&at, &request("factor", arguments), LIMIT)?;
-        let factors = read_numbers(&answer)?;
+        let question = Question {
+            number: Some(number),
+        };
+        let answer = network.call(&at, &request_of("factor", &question), LIMIT)?;
+        let factors: Vec<i64> = read_answer(&answer, "factor")?;
         assert_eq!(factors.iter().product::<i64>(), number);
         println!("{number} = {factors:?}");
     }

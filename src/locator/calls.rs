@@ -42,27 +42,6 @@ impl From<Error> for CallError {
     }
 }
 
-/// Field 0 of a result, read by `read`.
-///
-/// # Errors
-/// [`CallError::Exception`] if it is missing.
-pub fn read_result<'a, T>(
-    result: &'a [u8],
-    method: &str,
-    expected: u8,
-    mut read: impl FnMut(&mut Reader<'a>) -> Result<T, Error>,
-) -> Result<T, CallError> {
-    let mut value = None;
-    Reader::new(result, &LIMITS).each_field(|id, kind, reader| {
-        let found = (id, kind) == (0, expected);
-        if found {
-            value = Some(read(reader)?);
-        }
-        Ok(found)
-    })?;
-    value.ok_or_else(|| CallError::Exception(Exception::missing_result(method)))
-}
-
 /// The arguments of `get` and `get_node`: `{1: key}`.
 pub fn write_key(key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.len() + 8);
@@ -113,12 +92,20 @@ pub fn write_answer(answer: &impl Encode, out: &mut Vec<u8>) {
     out.write_stop();
 }
 
-/// The result of a call.
+/// The result of a call: field 0.
 ///
 /// # Errors
-/// As [`read_result`].
+/// [`CallError::Exception`] if it is missing, [`CallError::Broken`] if it can't be read.
 pub fn read_answer<'a, T: Decode<'a>>(result: &'a [u8], method: &str) -> Result<T, CallError> {
-    read_result(result, method, T::KIND, T::decode)
+    let mut answer = None;
+    Reader::new(result, &LIMITS).each_field(|id, kind, reader| {
+        let found = (id, kind) == (0, T::KIND);
+        if found {
+            answer = Some(T::decode(reader)?);
+        }
+        Ok(found)
+    })?;
+    answer.ok_or_else(|| CallError::Exception(Exception::missing_result(method)))
 }
 
 /// The arguments of `join`, `add` and `remove`: a node, and who has been told of it already.

@@ -20,8 +20,8 @@ mod settle;
 mod status;
 
 pub use calls::{
-    EMPTY, LIMITS, News, of_the_key, read_answer, read_arguments, read_key, read_result, request,
-    request_of, single_request, write_answer, write_key,
+    EMPTY, LIMITS, News, of_the_key, read_answer, read_arguments, read_key, request, request_of,
+    single_request, write_answer, write_key,
 };
 pub use enter::StartError;
 pub use originals::service_types;
