@@ -14,7 +14,7 @@ use thrifty_p2p::locator::{
     Application, LIMITS, Locator, Options, Participant, read_answer, read_arguments, request,
     request_of, write_answer,
 };
-use thrifty_p2p::net::{Environment, Network, Random, SystemClock, TcpNetwork};
+use thrifty_p2p::net::{Environment, Network, Random, SystemClock, TcpNetwork, secret};
 use thrifty_p2p::node::Node;
 use thrifty_p2p::service::{Call, Order, Service};
 use thrifty_p2p::thrift::Exception;
@@ -110,7 +110,8 @@ fn start(peer: Option<&Location>) -> Result<(Node<Factor>, Location), Box<dyn Er
     let environment = Environment {
         network: Arc::new(TcpNetwork::new(LIMITS)),
         clock: Arc::new(SystemClock::new()),
-        random: Random::new(u64::from(location.port())),
+        random: Random::new(secret()),
+        secret: secret(),
         log: Box::new(|line| println!("{line}")),
     };
     let locator = Locator::new(location.clone(), options, environment);

@@ -172,6 +172,7 @@ fn join(world: &Arc<World>, number: usize) -> Location {
         network: Arc::new(Place(world.clone())),
         clock: Arc::new(Place(world.clone())),
         random: Random::new(number as u64),
+        secret: number as u64,
         log: Box::new(|_| ()),
     };
     let peer = world

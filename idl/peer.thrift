@@ -9,7 +9,7 @@ include "locator.thrift"
 namespace * thrifty
 
 /** The version of this interface. A node of another version is refused, with a line on both sides. */
-const i32 VERSION = 2
+const i32 VERSION = 3
 
 /** How far a node is in one of its lives. Within a life the later state in this order is the later one. */
 enum State {
@@ -36,6 +36,14 @@ struct Member {
   /** The number of the life, drawn at random whenever the node asks a network to let it in; 0 for originals. A life
    *  that was lost never comes back. */
   3: i64 incarnation
+}
+
+/** The node that calls, as it says. */
+struct Caller {
+  1: Member me
+  /** The token that the callee gave that node in its last `ask`, at that node's own name; 0: none. Without it the call
+   *  may be anybody's: it is a reason to ask the node, and nothing more. */
+  2: i64 token
 }
 
 /** What a node is to another one. Absent: unknown. `state` LEFT: it was lost, in that incarnation. */
@@ -131,9 +139,10 @@ service Peer {
   /** The one question that nodes put to each other: a sign of life, news of states, the comparison of views, the
    *  lease, and the meeting of two that had lost each other. `lease` is a digest of the ranges for which a lease is
    *  asked, 0 for none; `digest` is that of the caller's view; `wants_members`: the answerer's members, if its view differs;
-   *  `lost`: members that the caller has just lost, a reason to ask them. */
-  Reply ask(1: Member me, 2: Standing you, 3: i64 lease, 4: i64 digest, 5: Side side, 6: bool wants_members,
-            7: list<locator.Location> lost)
+   *  `lost`: members that the caller has just lost, a reason to ask them; `token`: what the callee is to bring back when it
+   *  calls the caller, a number that is another one for each callee. */
+  Reply ask(1: Caller caller, 2: Standing you, 3: i64 lease, 4: i64 digest, 5: Side side, 6: bool wants_members,
+            7: list<locator.Location> lost, 8: i64 token)
 
   /** A candidate asks to be let in. A network has one service, one number of copies and one tick. */
   Entry enter(1: Member me, 2: string service_type, 3: i32 replicas, 4: i64 tick_millis, 5: i32 version)
@@ -144,7 +153,7 @@ service Peer {
   /** Digests of what both should hold, as the caller has it, for each range of keys; `shared` is a digest of the
    *  ranges of the ring that both share, and of their lists. `exchanged`: what differed has been exchanged. `view`: digest
    *  of the caller's view. */
-  Compared compare(1: Member me, 2: i64 shared, 3: list<i64> digests, 4: bool exchanged, 5: i64 view)
+  Compared compare(1: Caller caller, 2: i64 shared, 3: list<i64> digests, 4: bool exchanged, 5: i64 view)
 
   /** For people and scripts. */
   Status status()
@@ -206,13 +215,13 @@ struct Forwarded {
 service Replica extends Peer {
   /** Takes each item in if the two have the same list for its key. `put`: what is greater there has to be
    *  outdone. */
-  Stored store(1: Member me, 2: bool put, 3: list<Item> items)
+  Stored store(1: Caller caller, 2: bool put, 3: list<Item> items)
 
   /** What the answerer itself has of `key`, if the two have the same list for it. */
   Found fetch(1: i64 replicas, 2: binary key)
 
   /** What the caller has of a part of a range, without values: behind `after`, up to `upto`. */
-  Exchanged exchange(1: Member me, 2: i64 shared, 3: i32 range, 4: binary after, 5: binary upto, 6: list<Item> items)
+  Exchanged exchange(1: Caller caller, 2: i64 shared, 3: i32 range, 4: binary after, 5: binary upto, 6: list<Item> items)
 
   /** A client's request, to be carried out by the answerer: a put where `value` is there, a get where it is
    *  absent. `above`: the greatest version in which this put has been tried. */

@@ -25,10 +25,11 @@ pub struct Location {
 
 impl Location {
     /// # Errors
-    /// The address is empty, too long, or holds white space or control characters.
+    /// The address is empty, too long, or holds anything but visible ASCII characters: no host has such a name, and in
+    /// lists and logs two names could look alike.
     pub fn new(address: &str, port: u16) -> Result<Self, InvalidLocation> {
         let fits = !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX;
-        if !fits || address.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        if !fits || !address.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(InvalidLocation(format!("{address}:{port}")));
         }
         let name = format!("{address}:{port}").into();
@@ -242,6 +243,9 @@ mod tests {
             "host:65536",
             "a b:1",
             "h\n:1",
+            "h\u{202e}:1",
+            "\u{200b}h:1",
+            "h\u{0430}:1",
             "::1",
             "[::1]",
             "a:b:1",

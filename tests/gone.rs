@@ -7,7 +7,7 @@ use std::time::Duration;
 use thrifty_p2p::diststore::{KeyValue, SERVICE_TYPES, Store};
 use thrifty_p2p::location::Location;
 use thrifty_p2p::locator::{LIMITS, Locator, Options, Participant, write_key};
-use thrifty_p2p::net::{Environment, Random, SystemClock, TcpNetwork};
+use thrifty_p2p::net::{Environment, Random, SystemClock, TcpNetwork, secret};
 use thrifty_p2p::service::{Call, Service};
 use thrifty_p2p::thrift::Exception;
 
@@ -24,6 +24,7 @@ fn store() -> Store {
         network: Arc::new(TcpNetwork::new(LIMITS)),
         clock: Arc::new(SystemClock::new()),
         random: Random::new(1),
+        secret: secret(),
         log: Box::new(|_| ()),
     };
     Store::new(Locator::new(location, options, environment))

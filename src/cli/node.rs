@@ -1,6 +1,5 @@
 //! The programs that are nodes: `location`, `storeserver`, and any other that is built on the library.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{Ipv6Addr, TcpListener, ToSocketAddrs};
 use std::process::ExitCode;
@@ -17,7 +16,7 @@ use crate::locator::{
     service_types,
 };
 use crate::membership::State;
-use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork};
+use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork, secret};
 use crate::node::Node;
 use crate::os::Signals;
 use crate::words::counted;
@@ -337,12 +336,11 @@ fn status(options: &NodeOptions) -> Result<ExitCode, Trouble> {
 }
 
 fn environment(network: Arc<dyn Network>) -> Environment {
-    // The one source of randomness in std.
-    let seed = RandomState::new().build_hasher().finish();
     Environment {
         network,
         clock: Arc::new(SystemClock::new()),
-        random: Random::new(seed),
+        random: Random::new(secret()),
+        secret: secret(),
         log: Box::new(log::say),
     }
 }

@@ -2,7 +2,7 @@
 //! (idl/peer.thrift, service Replica): the structs that are sent, by the numbers of their fields.
 
 use crate::locator::{LIMITS, of_the_key, request};
-use crate::membership::Member;
+use crate::membership::{Caller, Member};
 use crate::net::Request;
 use crate::thrift::{Decode, Encode, Error, Exception, Reader, Write, put_field, wire};
 use crate::thrift_struct;
@@ -147,17 +147,17 @@ impl Encode for ItemList {
 
 /// `store`: items for a replica.
 pub struct Stored<'a> {
-    pub me: Member,
+    pub caller: Caller,
     /// True for a put: if the receiver holds something greater, the put has to be tried again above that.
     /// False: something greater is as good as the item itself.
     pub put: bool,
     pub items: Vec<Item<'a>>,
 }
-thrift_struct!(Stored<'a> { 1 me, 2 put, 3 items });
+thrift_struct!(Stored<'a> { 1 caller, 2 put, 3 items });
 
-pub fn store_request(me: &Member, put: bool, items: &ItemList) -> Request {
+pub fn store_request(caller: &Caller, put: bool, items: &ItemList) -> Request {
     let mut out = Vec::with_capacity(items.bytes() + 64);
-    put_field(&mut out, 1, me);
+    put_field(&mut out, 1, caller);
     put_field(&mut out, 2, &put);
     put_field(&mut out, 3, items);
     out.write_stop();
@@ -229,7 +229,7 @@ thrift_struct!(Fetched { 1 version, 2 value, 3 members } if |fetched| is_version
 
 /// `exchange`: what the caller has of a part of a range, without the values.
 pub struct Part<'a> {
-    pub me: Member,
+    pub caller: Caller,
     /// The digest of the ranges of the ring that both share, and of their lists.
     pub shared: u64,
     pub range: u32,
@@ -239,13 +239,13 @@ pub struct Part<'a> {
     pub upto: Option<&'a [u8]>,
     pub items: Vec<Item<'a>>,
 }
-thrift_struct!(Part<'a> { 1 me, 2 shared, 3 range, 4 after, 5 upto, 6 items });
+thrift_struct!(Part<'a> { 1 caller, 2 shared, 3 range, 4 after, 5 upto, 6 items });
 
 impl Part<'_> {
     /// The request, with these items in the place of the part's own.
     pub fn request(&self, items: &ItemList) -> Request {
         let mut out = Vec::with_capacity(items.bytes() + 64);
-        put_field(&mut out, 1, &self.me);
+        put_field(&mut out, 1, &self.caller);
         put_field(&mut out, 2, &self.shared);
         put_field(&mut out, 3, &self.range);
         put_field(&mut out, 4, &self.after);

@@ -127,16 +127,16 @@ impl Store {
 
     /// What is left of the parts; `None`: something went wrong, and it is to be done again.
     fn exchange_parts(&self, with: &Member, shared: u64, parts: Vec<Open>) -> Option<Vec<Open>> {
-        let (me, view) = self
+        let (caller, view) = self
             .locator
-            .with(|membership, _| (membership.me(), membership.view().clone()));
+            .with(|membership, _| (membership.caller(&with.location), membership.view().clone()));
         let offers: Vec<_> = parts
             .iter()
             .map(|part| self.offer(&view, &with.location, part))
             .collect();
         let calls = parts.iter().zip(&offers).map(|(open, offer)| {
             let part = Part {
-                me: me.clone(),
+                caller: caller.clone(),
                 shared,
                 range: open.shard,
                 after: open.after.as_deref(),
@@ -178,7 +178,7 @@ impl Store {
                 });
             }
         });
-        good &= good && self.send_values(&me, &view, with, &wanted);
+        good &= good && self.send_values(&caller.me, &view, with, &wanted);
         good.then_some(rest)
     }
 
@@ -277,7 +277,7 @@ impl Store {
         let range = part.range as usize;
         let look = || {
             self.locator.with(|membership, _| {
-                let now = membership.shared_with(&part.me);
+                let now = membership.shared_with(&part.caller);
                 let same = now.is_some_and(|now| now.digest == part.shared);
                 (same, membership.view().clone())
             })
@@ -285,7 +285,7 @@ impl Store {
         let (mut list, mut wanted, mut reached) = (ItemList::default(), Vec::new(), None);
         let (same, view) = look();
         if same && range < SHARDS {
-            let shares = self.shares(&view, &part.me.location);
+            let shares = self.shares(&view, &part.caller.me.location);
             let mut theirs = (0_u32..).zip(&part.items).peekable();
             let in_part = |record: &Record| {
                 part.after.is_none_or(|after| record.key() > after)

@@ -95,10 +95,10 @@ impl Store {
 
     /// `store`: takes items in, each under the list that its sender has.
     fn on_store<'a>(&self, arguments: &'a [u8], result: &mut Vec<u8>) -> Result<(), Exception> {
-        let Stored { me, put, items } = read_arguments(arguments)?;
+        let Stored { caller, put, items } = read_arguments(arguments)?;
         let mut new = Vec::new();
         let (taken, members) = self.locator.with(|membership, now| {
-            let known = membership.shared_with(&me).is_some();
+            let known = membership.shared_with(&caller).is_some();
             let mut take = |item: &Item<'a>| {
                 let hash = ring::hash(item.key);
                 if !known || !membership.is_replica(hash, item.list.unwrap_or(0)) {
@@ -112,7 +112,7 @@ impl Store {
                     new.push(item.key);
                 }
                 if put && !merged.later {
-                    membership.granted(now, &me.location);
+                    membership.granted(now, &caller.me.location);
                 }
                 // Another put of the same version stands here: this one has to be above it.
                 let tie = put && merged.later && merged.version == item.version;

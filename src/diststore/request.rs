@@ -18,7 +18,7 @@ use crate::location::Location;
 use crate::locator::{
     EMPTY, REQUEST_TICKS, Route, read_answer, request_of, single_request, write_answer, write_key,
 };
-use crate::membership::{Member, State};
+use crate::membership::{Caller, Member, State};
 use crate::net::CallError;
 use crate::thrift::{Exception, Write};
 
@@ -353,8 +353,12 @@ impl Store {
         items: &ItemList,
         put: bool,
     ) -> Vec<Vec<Taken>> {
-        let store = store_request(me, put, items);
-        let calls: Vec<_> = to.iter().map(|m| (m.clone(), store.clone())).collect();
+        let call = |to: &Member| {
+            let me = me.clone();
+            let token = self.locator.caller(&to.location).token;
+            (to.clone(), store_request(&Caller { me, token }, put, items))
+        };
+        let calls: Vec<_> = to.iter().map(call).collect();
         let answers = self.locator.call_members(&calls, self.locator.ticks(2));
         let read = |(member, answer): (&Member, Result<Vec<u8>, CallError>)| match answer
             .and_then(|result| read_answer(&result, "store"))

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::location::Location;
-use crate::membership::{Entry, Member, Question, Reply, Side, Standing, State};
+use crate::membership::{Caller, Entry, Member, Question, Reply, Side, Standing, State};
 use crate::net::{CallError, Connection, Request};
 use crate::thrift::{Decode, Encode, Error, Exception, Limits, Reader, Write, put_field, wire};
 use crate::thrift_struct;
@@ -173,7 +173,7 @@ impl Decode<'_> for Standing {
 
 // `ask`: the question that nodes put to each other, and its answer.
 thrift_struct!(Side { 1 confirmed, 2 first, 3 slept });
-thrift_struct!(Question { 1 me, 2 you, 3 lease, 4 digest, 5 side, 6 wants_members, 7 lost });
+thrift_struct!(Question { 1 caller, 2 you, 3 lease, 4 digest, 5 side, 6 wants_members, 7 lost, 8 token });
 thrift_struct!(Reply { 1 me, 2 you, 3 granted, 4 digest, 5 side, 6 members });
 
 /// `enter`: what a candidate says of itself and of its network.
@@ -283,7 +283,7 @@ thrift_struct!(Reached { 1 reached, 2 reason, 3 alarmed });
 
 /// `compare`: what both should hold, as the caller has it.
 pub struct Comparison {
-    pub me: Member,
+    pub caller: Caller,
     /// Of the ranges that both share.
     pub shared: u64,
     pub digests: Vec<u64>,
@@ -292,7 +292,7 @@ pub struct Comparison {
     /// Digest of the caller's view.
     pub view: u64,
 }
-thrift_struct!(Comparison { 1 me, 2 shared, 3 digests, 4 exchanged, 5 view });
+thrift_struct!(Comparison { 1 caller, 2 shared, 3 digests, 4 exchanged, 5 view });
 
 /// The answer to `compare`.
 pub struct Compared {

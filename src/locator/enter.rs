@@ -293,7 +293,7 @@ impl Locator {
         Ok(())
     }
 
-    /// What a node of before version 2 hears.
+    /// What a node of version 1 hears.
     pub(super) fn refuse_version_1(&self) -> Exception {
         let message = format!("this network speaks version {VERSION} of {EXTENSION}, not 1");
         self.say(&format!("a node is refused: {message}"));

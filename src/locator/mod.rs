@@ -35,7 +35,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::membership::{Action, Asked, Member, Membership, Rules, State, View};
+use crate::membership::{Action, Asked, Caller, Member, Membership, Rules, State, View};
 use crate::net::{Answer, CallError, Clock, Environment, Request};
 use crate::ring;
 
@@ -58,7 +58,7 @@ const SILENT_MAX: usize = 1000;
 pub const EXTENSION: &str = "thrifty.Peer";
 
 /// The version of idl/peer.thrift.
-pub const VERSION: i32 = 2;
+pub const VERSION: i32 = 3;
 
 /// The settings of a node.
 pub struct Options {
@@ -194,7 +194,13 @@ impl Locator {
         };
         let random = crate::net::Random::new(environment.random.below(usize::MAX) as u64);
         let inner = Inner {
-            membership: Membership::new(location.clone(), rules, random, Duration::ZERO),
+            membership: Membership::new(
+                location.clone(),
+                rules,
+                random,
+                environment.secret,
+                Duration::ZERO,
+            ),
             age: Age {
                 now,
                 wall,
@@ -238,6 +244,11 @@ impl Locator {
     /// This node as a member.
     pub fn me(&self) -> Member {
         self.lock().membership.me()
+    }
+
+    /// This node, as it calls that one.
+    pub fn caller(&self, to: &Location) -> Caller {
+        self.lock().membership.caller(to)
     }
 
     /// Another number with each view.

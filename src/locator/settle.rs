@@ -20,19 +20,21 @@ impl Locator {
     /// Compares what this node has with each member that it has to compare with, and exchanges what differs.
     pub fn settle(&self, application: &dyn Application) {
         let (me, view, owed) = self.with(|membership, _| {
-            let owed = membership.owed();
+            let owed = membership.owed().into_iter();
+            let owed = owed.map(|(to, shared)| (membership.caller(&to), to, shared));
+            let owed: Vec<_> = owed.collect();
             (membership.me(), membership.view().clone(), owed)
         });
         if owed.is_empty() || !me.state.takes_part() {
             return;
         }
-        let others: Vec<_> = owed.iter().map(|(to, _)| to.clone()).collect();
+        let others: Vec<_> = owed.iter().map(|(_, to, _)| to.clone()).collect();
         let digests = application.digests(&view, &others);
         let mut calls = Vec::new();
-        for ((to, shared), digests) in owed.iter().zip(&digests) {
+        for ((caller, to, shared), digests) in owed.iter().zip(&digests) {
             let Some(member) = view.get(to) else { continue };
             let comparison = Comparison {
-                me: me.clone(),
+                caller: caller.clone(),
                 shared: shared.digest,
                 digests: digests.clone(),
                 exchanged: false,
@@ -41,7 +43,7 @@ impl Locator {
             calls.push((member.clone(), request_of("compare", &comparison)));
         }
         let answers = self.call_members(&calls, self.ticks(COMPARE_TICKS));
-        for ((((member, _), answer), (_, shared)), own) in
+        for ((((member, _), answer), (_, _, shared)), own) in
             calls.iter().zip(answers).zip(&owed).zip(&digests)
         {
             let compared = answer.and_then(|result| read_answer(&result, "compare"));
@@ -72,7 +74,7 @@ impl Locator {
                 return;
             }
             let exchanged = Comparison {
-                me: self.me(),
+                caller: self.caller(&member.location),
                 shared: shared.digest,
                 digests: Vec::new(),
                 exchanged: true,
@@ -100,7 +102,7 @@ impl Locator {
         application: &dyn Application,
     ) -> Result<(), Exception> {
         let Comparison {
-            me: caller,
+            caller,
             shared,
             digests: theirs,
             exchanged,
@@ -116,14 +118,14 @@ impl Locator {
             if exchanged {
                 return Vec::new();
             }
-            let others = std::slice::from_ref(&caller.location);
+            let others = std::slice::from_ref(&caller.me.location);
             application.digests(&view, others).pop().unwrap_or_default()
         });
         if let Some(own) = &own {
             let equal = exchanged || *own == theirs;
             self.with(|membership, _| {
                 if membership.shared_with(&caller) == same {
-                    membership.synced(&caller.location, equal);
+                    membership.synced(&caller.me.location, equal);
                 }
             });
         }

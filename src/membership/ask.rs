@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::location::Location;
 
 use super::{
-    DIFFERENCES_MAX, LEASE_TICKS, LISTS_MAX, Life, Member, Membership, NAMED_MAX, NEWS_MAX, Named,
-    Peer, State,
+    Caller, DIFFERENCES_MAX, LEASE_TICKS, LISTS_MAX, Life, Member, Membership, NAMED_MAX, NEWS_MAX,
+    Named, Peer, State,
 };
 
 /// What one node is to another.
@@ -38,7 +38,7 @@ pub struct Side {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// The node that asks.
-    pub me: Member,
+    pub caller: Caller,
     /// What the node that is asked is to it.
     pub you: Standing,
     /// The digest of the ranges for which a lease is asked for; 0: none. See [`super::Ties::lease`].
@@ -51,6 +51,8 @@ pub struct Question {
     pub wants_members: bool,
     /// Members that the asker has just lost: a reason to ask them.
     pub lost: Vec<Location>,
+    /// What the answerer is to bring back when it calls this node.
+    pub token: u64,
 }
 
 /// A question that waits for its answer.
@@ -90,13 +92,14 @@ impl Membership {
         let wants_members = peer.is_none_or(differs);
         self.lists += usize::from(wants_members && peer.is_some());
         let question = Question {
-            me: self.me(),
+            caller: self.caller(to),
             you: self.standing(to),
             lease: self.ties.get(to).map_or(0, |ties| ties.lease),
             digest,
             side: self.side(now, to),
             wants_members,
             lost: self.news.clone(),
+            token: self.token_for(to),
         };
         Asked {
             to: to.clone(),
@@ -153,15 +156,17 @@ impl Membership {
 
     /// Answers a question.
     pub fn answer(&mut self, now: Duration, question: &Question) -> Reply {
-        let caller = &question.me;
+        let itself = self.is_itself(&question.caller);
+        self.keep_token(&question.caller, question.token, itself);
+        let caller = &question.caller.me;
         if self.state().takes_part() && caller.location != self.location {
-            self.hear_caller(question);
+            self.hear_caller(question, itself);
         }
         if caller.state.takes_part() {
             self.hear_outside(&caller.location);
         }
         let wanted = self.ties.get(&caller.location).map_or(0, |ties| ties.grant);
-        let present = self.view.get(&caller.location) == Some(caller);
+        let present = itself && self.view.get(&caller.location) == Some(caller);
         let tick = self.rules.tick;
         let holds = self.state().holds_all();
         let mut granted = 0;
@@ -188,9 +193,9 @@ impl Membership {
         }
     }
 
-    /// A question is its sender's own word, but it may be a late one.
-    fn hear_caller(&mut self, question: &Question) {
-        let caller = &question.me;
+    /// A question is its sender's own word, if it comes from the node itself, but it may be a late one.
+    fn hear_caller(&mut self, question: &Question, itself: bool) {
+        let caller = &question.caller.me;
         let both = matches!(question.you, Standing::Lost(_));
         let both = both && self.lost.contains_key(&caller.location);
         let lost = self.is_lost(&caller.location, caller.incarnation);
@@ -199,7 +204,7 @@ impl Membership {
             if caller.state.takes_part() {
                 self.ask(caller.location.clone());
             }
-        } else if self.is_member(&caller.location, caller.incarnation) {
+        } else if itself && self.is_member(&caller.location, caller.incarnation) {
             self.hear_state(caller, question.you);
             self.suspect(&question.lost[..question.lost.len().min(NEWS_MAX)]);
             self.hear_digest(&caller.location, question.digest);
@@ -211,11 +216,16 @@ impl Membership {
                     && named.incarnation == caller.incarnation
                     && named.reached
             };
-            if self.has_me(question.you).0 && self.named.iter().any(reached) {
+            if !self.has_me(question.you).0 || !self.named.iter().any(reached) {
+                return;
+            }
+            if itself {
                 self.take_in(caller.clone());
                 if let Some(peer) = self.peers.get_mut(&caller.location) {
                     peer.has_me = true;
                 }
+            } else {
+                self.ask(caller.location.clone());
             }
         }
     }
@@ -298,7 +308,7 @@ impl Membership {
 
     /// The answer to a question has come.
     pub fn answered(&mut self, now: Duration, asked: &Asked, reply: &Reply) {
-        let me = &asked.question.me;
+        let me = &asked.question.caller.me;
         self.asking.remove(&asked.to);
         if me.incarnation != self.incarnation || !self.state().takes_part() {
             return;

@@ -17,12 +17,14 @@ mod member;
 mod originals;
 mod safety;
 mod settle;
+mod token;
 mod view;
 
 pub use ask::{Asked, Question, Reply, Side, Standing};
 pub use enter::{Entry, Search};
 pub use member::{Member, State};
 pub use settle::Shared;
+pub use token::Caller;
 pub use view::{Ties, View};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,6 +33,8 @@ use std::time::Duration;
 
 use crate::location::Location;
 use crate::net::Random;
+
+use token::Given;
 
 /// A lease ends this many ticks after the moment when the question that it answers was asked.
 pub const LEASE_TICKS: u32 = 4;
@@ -159,6 +163,8 @@ struct Named {
 pub struct Membership {
     rules: Rules,
     location: Location,
+    /// What only this process knows.
+    secret: u64,
     incarnation: i64,
     life: Life,
     view: Arc<View>,
@@ -168,6 +174,8 @@ pub struct Membership {
     ties: BTreeMap<Location, Ties>,
     /// The members of ours, but this node.
     peers: BTreeMap<Location, Peer>,
+    /// What other nodes gave this one to bring back.
+    tokens: BTreeMap<Location, Given>,
     /// Lives that were lost without goodbye; the nodes are to be met again, should they have only been out of
     /// reach.
     lost: BTreeMap<Location, i64>,
@@ -207,16 +215,25 @@ pub struct Membership {
 
 impl Membership {
     /// A node outside of any network; it does nothing until it is [started](Membership::start).
-    pub fn new(location: Location, rules: Rules, random: Random, now: Duration) -> Self {
+    /// `secret`: a number that nobody outside can know.
+    pub fn new(
+        location: Location,
+        rules: Rules,
+        random: Random,
+        secret: u64,
+        now: Duration,
+    ) -> Self {
         let mut membership = Membership {
             rules,
             location,
+            secret,
             incarnation: 0,
             life: Life::Outside(Search::default()),
             view: Arc::default(),
             changes: 0,
             ties: BTreeMap::new(),
             peers: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             lost: BTreeMap::new(),
             news: Vec::new(),
             untold: BTreeSet::new(),

@@ -16,6 +16,7 @@ impl Membership {
             return;
         };
         self.peers.remove(location);
+        self.tokens.remove(location);
         self.change_view(|view| drop(view.remove(location)));
         self.actions
             .push(Action::Removed(location.clone(), goodbye));

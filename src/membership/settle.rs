@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 
-use super::{LEASE_TICKS, Member, Membership, State, Ties};
+use super::{Caller, LEASE_TICKS, Member, Membership, State, Ties};
 
 /// What two members share, as one of them sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,9 +168,10 @@ impl Membership {
         self.state().is_coming() || own < (order(other.state), &other.location)
     }
 
-    /// What both share, if a caller with that state may be compared with; a member is known by its life.
-    pub fn shared_with(&self, other: &Member) -> Option<Shared> {
-        let same = self.view.get(&other.location) == Some(other);
+    /// What both share, if the caller is that member, in that state and life.
+    pub fn shared_with(&self, caller: &Caller) -> Option<Shared> {
+        let other = &caller.me;
+        let same = self.view.get(&other.location) == Some(other) && self.is_itself(caller);
         self.shared(&other.location).filter(|_| same)
     }
 

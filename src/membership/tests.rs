@@ -11,8 +11,9 @@ fn location(number: u16) -> Location {
 
 fn node(number: u16, copies: usize) -> Membership {
     let rules = Rules { copies, tick: TICK };
-    let random = Random::new(u64::from(number));
-    Membership::new(location(number), rules, random, Duration::ZERO)
+    let secret = u64::from(number);
+    let random = Random::new(secret);
+    Membership::new(location(number), rules, random, secret, Duration::ZERO)
 }
 
 /// A network of one.
@@ -293,4 +294,78 @@ fn must_not_take_the_goodbye_of_one_that_has_lost_it() {
     ask(&mut one, &mut other, TICK);
     assert!(one.view().get(&location(1)).is_none());
     assert_eq!(one.alarm(), [location(1)]);
+}
+
+/// A question in a node's name, and what anybody may have learnt of that node; with a token that anybody may have.
+fn forged(of: &Membership, to: &Membership, state: State) -> Question {
+    let mut asker = node(7, 2);
+    let mut question = asker.question(TICK, &to.location).question;
+    question.caller.me = Member { state, ..of.me() };
+    question.caller.token = of.token_of(&of.location).max(1);
+    let Member {
+        state, incarnation, ..
+    } = to.me();
+    question.you = Standing::Member(state, incarnation);
+    question.lease = to.ties[&of.location].grant;
+    question
+}
+
+#[test]
+fn must_only_ask_a_node_in_whose_name_somebody_calls() {
+    let (mut one, mut other) = two_full(2);
+    let goodbye = forged(&other, &one, State::Left);
+    one.take_actions();
+    one.answer(TICK, &goodbye);
+    assert_eq!(one.view().get(&location(1)), Some(&other.me()));
+    assert!(asks(&mut one, 1));
+    let wants_lease = forged(&other, &one, State::Full);
+    assert_ne!(wants_lease.lease, 0);
+    assert_eq!(one.answer(TICK, &wants_lease).granted, 0);
+    assert_eq!(one.shared_with(&goodbye.caller), None);
+    assert_eq!(one.shared_with(&wants_lease.caller), None);
+    // The node itself is believed.
+    assert!(one.shared_with(&other.caller(&location(0))).is_some());
+    assert_ne!(one.peers[&location(1)].granted, Some(TICK));
+    let asked = other.question(TICK, &location(0));
+    assert_ne!(one.answer(TICK, &asked.question).granted, 0);
+    other.leave();
+    other.go();
+    ask(&mut other, &mut one, TICK);
+    assert!(one.view().get(&location(1)).is_none());
+}
+
+#[test]
+fn must_keep_the_token_that_the_node_itself_gave() {
+    let (mut one, other) = two_full(2);
+    let token = one.token_of(&location(1));
+    assert_eq!(token, other.token_for(&location(0)));
+    let mut question = forged(&other, &one, State::Full);
+    question.token = token + 1;
+    one.answer(TICK, &question);
+    assert_eq!(one.token_of(&location(1)), token);
+    // Of one that this node has not asked yet the last one counts: should somebody have called in its name, the
+    // next question that it puts itself mends it.
+    let stranger = node(5, 2);
+    for token in [3, 4] {
+        let mut question = forged(&other, &one, State::Joining);
+        question.caller.me.location = stranger.location.clone();
+        question.token = token;
+        one.answer(TICK, &question);
+        assert_eq!(one.token_of(&stranger.location), token);
+    }
+}
+
+#[test]
+fn must_keep_few_tokens_of_strangers() {
+    let (mut one, other) = two_full(2);
+    let token = one.token_of(&location(1));
+    for number in 0..3 * token::TOKENS_MAX {
+        let mut question = forged(&other, &one, State::Full);
+        let name = format!("10.0.{}.{}", number / 256, number % 256);
+        question.caller.me.location = Location::new(&name, 9900).unwrap();
+        question.token = 1;
+        one.answer(TICK, &question);
+        assert!(one.tokens.len() <= token::TOKENS_MAX + 1);
+    }
+    assert_eq!(one.token_of(&location(1)), token);
 }

@@ -16,6 +16,7 @@ pub(crate) use dial::lacks_descriptors;
 pub use tcp::TcpNetwork;
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -152,6 +153,11 @@ impl Random {
     }
 }
 
+/// A number that nobody outside can know: from the one source of randomness in std.
+pub fn secret() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
 /// All that a node knows of the world.
 pub struct Environment {
     /// How other nodes are called.
@@ -160,6 +166,8 @@ pub struct Environment {
     pub clock: Arc<dyn Clock>,
     /// Where all chance comes from.
     pub random: Random,
+    /// A number that nobody outside can know; see [`secret`].
+    pub secret: u64,
     /// Takes the lines that a node says of itself. Must not block.
     pub log: Box<dyn Fn(&str) + Send + Sync>,
 }

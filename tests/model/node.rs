@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thrifty_p2p::location::Location;
 use thrifty_p2p::membership::{
-    Action, Entry, Member, Membership, Question, Reply, Rules, SILENCE_TICKS, Shared, State,
+    Action, Caller, Entry, Member, Membership, Question, Reply, Rules, SILENCE_TICKS, Shared, State,
 };
 use thrifty_p2p::net::Random;
 use thrifty_p2p::ring;
@@ -37,13 +37,13 @@ pub enum Message {
     Store(Store),
     Fetch(u64),
     Sync {
-        me: Member,
+        caller: Caller,
         shared: u64,
         data: Data,
         drives: bool,
     },
     Exchanged {
-        me: Member,
+        caller: Caller,
         shared: u64,
     },
     Put(u64),
@@ -51,7 +51,7 @@ pub enum Message {
 }
 
 pub struct Store {
-    me: Member,
+    caller: Caller,
     list: u64,
     data: Data,
     /// A put: what is greater here has to be outdone. Otherwise it is as good.
@@ -80,11 +80,12 @@ impl Node {
             copies: world.copies,
             tick: Duration::from_millis(TICK),
         };
-        let random = Random::new(world.dice.below(usize::MAX) as u64);
+        let seed = world.dice.below(usize::MAX) as u64;
+        let random = Random::new(seed);
         let name = world.names[run.place].clone();
         Node {
             run,
-            membership: Membership::new(name, rules, random, world.time()),
+            membership: Membership::new(name, rules, random, seed, world.time()),
             data: (0, 0),
             hung_until: 0,
             skew: world.pick(&[-100_000, 0, 0, 100_000]),
@@ -239,7 +240,7 @@ impl World {
                     let membership = &mut node.membership;
                     let me = membership.me();
                     let takes = digest == store.list
-                        && membership.shared_with(&store.me).is_some()
+                        && membership.shared_with(&store.caller).is_some()
                         && Node::has_me(&list, &me.location);
                     if !takes {
                         let members = membership.known();
@@ -247,7 +248,7 @@ impl World {
                     }
                     let accepted = !store.put || node.data <= store.data;
                     if accepted && store.put {
-                        membership.granted(now, &store.me.location);
+                        membership.granted(now, &store.caller.me.location);
                     }
                     node.data = node.data.max(store.data);
                     Response::Held(node.data.0, accepted)
@@ -266,23 +267,23 @@ impl World {
                 answer(self, response);
             }
             Message::Sync {
-                me,
+                caller,
                 shared,
                 data,
                 drives,
             } => {
                 let response = self.act(run, |node, _| {
                     let members = node.membership.known();
-                    let now = node.membership.shared_with(&me);
+                    let now = node.membership.shared_with(&caller);
                     if now.is_none_or(|now| now.digest != shared) {
                         return Response::Differs(members);
                     }
                     let (list, _) = node.list(hash, copies);
                     let own = node.membership.me();
                     let mine = Node::has_me(&list, &own.location);
-                    let both = mine && Node::has_me(&list, &me.location);
+                    let both = mine && Node::has_me(&list, &caller.me.location);
                     let equal = !both || node.data == data;
-                    node.membership.synced(&me.location, equal);
+                    node.membership.synced(&caller.me.location, equal);
                     if !equal && !drives {
                         return Response::Differs(members);
                     }
@@ -297,12 +298,12 @@ impl World {
                 });
                 answer(self, response);
             }
-            Message::Exchanged { me, shared } => {
+            Message::Exchanged { caller, shared } => {
                 let same = self.act(run, |node, _| {
-                    let now = node.membership.shared_with(&me);
+                    let now = node.membership.shared_with(&caller);
                     let same = now.is_some_and(|now| now.digest == shared);
                     if same {
-                        node.membership.synced(&me.location, true);
+                        node.membership.synced(&caller.me.location, true);
                     }
                     same
                 });
@@ -398,14 +399,14 @@ impl World {
 
     fn sync(&mut self, run: Run, place: usize, with: &Location, shared: Shared) {
         let node = self.node(run);
-        let (me, data) = (node.membership.me(), node.data);
-        let life = me.incarnation;
+        let (caller, data) = (node.membership.caller(with), node.data);
+        let life = caller.me.incarnation;
         let (with, made) = (with.clone(), self.time());
         let as_member = self.node(run).membership.view().get(&with).cloned();
         let other = as_member.clone();
         let drives = other.is_some_and(|other| self.node(run).membership.drives(&other));
         let message = Message::Sync {
-            me,
+            caller,
             shared: shared.digest,
             data,
             drives,
@@ -464,8 +465,9 @@ impl World {
         by: Member,
         members: Vec<Member>,
     ) {
+        let token = self.node(run).membership.token_of(&by.location);
         let message = Message::Exchanged {
-            me,
+            caller: Caller { me, token },
             shared: shared.digest,
         };
         let then: Then = Box::new(move |world, outcome| {
@@ -512,7 +514,10 @@ impl World {
         }
         let store = |member: &Member| {
             let store = Store {
-                me: me.clone(),
+                caller: Caller {
+                    me: me.clone(),
+                    token: self.nodes[&run.place].membership.token_of(&member.location),
+                },
                 list: digest,
                 data,
                 put,

@@ -4,9 +4,13 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use thrifty_p2p::digest::mix;
 use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{News, request};
+use thrifty_p2p::locator::{News, read_answer, request};
+use thrifty_p2p::membership::{Caller, Member, Question, Reply, Standing, State};
 use thrifty_p2p::net::{Network, TcpNetwork};
+use thrifty_p2p::thrift::Encode;
+use thrifty_p2p::thrift_struct;
 
 use crate::running::{
     CALL_LIMIT, LONG, Node, get, members, network, own_address, put, settle, wait_until,
@@ -102,4 +106,128 @@ fn must_ask_few_at_a_time_however_many_are_named() {
     let out = || nodes[0].process.out();
     wait_until(LONG, "it says so", || out().contains(said));
     assert_eq!(out().matches(said).count(), 1, "once a minute");
+}
+
+/// `store`, as far as it is needed here.
+struct Stored<'a> {
+    caller: Caller,
+    put: bool,
+    items: Vec<Item<'a>>,
+}
+thrift_struct!(Stored<'a> { 1 caller, 2 put, 3 items });
+
+struct Item<'a> {
+    key: &'a [u8],
+    version: i64,
+    value: Option<&'a [u8]>,
+    list: u64,
+}
+thrift_struct!(Item<'a> { 1 key, 2 version, 3 value, 5 list });
+
+struct Taken {
+    taken: Vec<i64>,
+}
+thrift_struct!(Taken { 1 taken });
+
+fn encoded(value: &impl Encode) -> Vec<u8> {
+    let mut out = Vec::new();
+    value.encode(&mut out);
+    out
+}
+
+/// What anybody may ask a node, in another one's name.
+fn question(caller: &Member, you: Standing) -> Question {
+    let (me, token) = (caller.clone(), 1);
+    Question {
+        caller: Caller { me, token },
+        you,
+        lease: 0,
+        digest: 0,
+        side: None,
+        wants_members: true,
+        lost: Vec::new(),
+        token: 1,
+    }
+}
+
+fn ask(network: &TcpNetwork, node: &Node, question: &Question) -> Reply {
+    let question = request("ask", encoded(question));
+    let answer = network.call(&node.location, &question, CALL_LIMIT);
+    read_answer(&answer.unwrap(), "ask").unwrap()
+}
+
+#[test]
+fn must_not_believe_what_others_say_in_a_members_name() {
+    let (network, nodes) = two_nodes();
+    let stranger = Member {
+        location: Location::new(&own_address(), 9900).unwrap(),
+        state: State::Full,
+        incarnation: 2,
+    };
+    // All that a member knows of another one, anybody may ask for.
+    let reply = ask(&network, &nodes[0], &question(&stranger, Standing::Unknown));
+    let members = reply.members.unwrap();
+    let known = |node: &Node| members.iter().find(|m| m.location == node.location);
+    let [target, named] = [0, 1].map(|number| known(&nodes[number]).unwrap().clone());
+    let you = Standing::Member(target.state, target.incarnation);
+    for state in [
+        State::Left,
+        State::Leaving,
+        State::Returning,
+        State::Original,
+    ] {
+        let said = Member {
+            state,
+            ..named.clone()
+        };
+        ask(&network, &nodes[0], &question(&said, you));
+    }
+    for incarnation in [0, i64::MAX, i64::MIN, named.incarnation + 1] {
+        let said = Member {
+            incarnation,
+            ..named.clone()
+        };
+        ask(&network, &nodes[0], &question(&said, you));
+        ask(
+            &network,
+            &nodes[0],
+            &question(&said, Standing::Lost(target.incarnation)),
+        );
+    }
+    must_be_alone(&network, &nodes);
+    for node in &nodes {
+        assert!(!node.process.out().contains("removed"));
+    }
+    // With the two of them as its replicas, in this order or the other, every key has one of two lists.
+    put(&network, &nodes[0].location, b"key", b"before").unwrap();
+    let digests: Vec<_> = [[&target, &named], [&named, &target]]
+        .into_iter()
+        .map(|list| list_digest(&list))
+        .collect();
+    let items = digests.iter().map(|list| Item {
+        key: b"key",
+        version: 1 << 62,
+        value: Some(b"forged"),
+        list: *list,
+    });
+    let (me, token) = (named, 1);
+    let stored = Stored {
+        caller: Caller { me, token },
+        put: true,
+        items: items.collect(),
+    };
+    let stored = request("store", encoded(&stored));
+    let answer = network.call(&nodes[0].location, &stored, CALL_LIMIT);
+    let Taken { taken } = read_answer(&answer.unwrap(), "store").unwrap();
+    assert_eq!(taken, [0, 0], "the lists differ");
+    put(&network, &nodes[0].location, b"key", b"after").unwrap();
+    let value = get(&network, &nodes[1].location, b"key").unwrap();
+    assert_eq!(value, b"after");
+}
+
+/// As the nodes work it out; see `View::list_digest`.
+fn list_digest(list: &[&Member]) -> u64 {
+    list.iter().fold(0, |digest, member| {
+        mix(digest.rotate_left(1) ^ member.digest())
+    })
 }

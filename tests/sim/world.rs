@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use thrifty_p2p::digest::{digest, mix};
 use thrifty_p2p::location::Location;
 use thrifty_p2p::locator::Errand;
 use thrifty_p2p::net::{Clock, Environment, Random};
@@ -216,6 +217,7 @@ impl World {
             network: Arc::new(network),
             clock: clock.clone(),
             random: Random::new(self.random.below(usize::MAX) as u64),
+            secret: mix(digest(location.name().as_bytes()) ^ u64::from(group.0)),
             log: Box::new(move |line| scheduler.trace(format_args!("{me} says: {line}"))),
         };
         let node = make(environment);
