@@ -226,6 +226,50 @@ fn must_try_a_kept_connection_that_breaks_once_more_and_no_other() {
 }
 
 #[test]
+fn must_not_repeat_a_call_that_may_have_been_carried_out() {
+    let network = TcpNetwork::default();
+    let ping = request("ping", b"");
+    let mut once = request("ping", b"");
+    once.connection = Connection::Once;
+    let (listener, to) = listen();
+    let (tell, told) = mpsc::channel();
+    let (ended, end) = mpsc::channel();
+    let peer = thread::spawn(move || {
+        let accept = || listener.accept().unwrap().0;
+        let read = |stream: &mut TcpStream| stream.read(&mut [0; 4096]).unwrap();
+        let answer = |stream: &mut TcpStream, sequence| {
+            stream.write_all(&reply("ping", sequence)).unwrap();
+        };
+        let mut stream = accept();
+        read(&mut stream);
+        answer(&mut stream, 0);
+        drop(stream); // Ended before the second call,
+        ended.send(()).unwrap();
+        let mut stream = accept(); // which comes here.
+        read(&mut stream);
+        answer(&mut stream, 0);
+        assert!(stream.peek(&mut [0]).unwrap() > 0);
+        drop(stream); // Reset, with the third call unread.
+        let mut stream = accept();
+        read(&mut stream);
+        answer(&mut stream, 0);
+        read(&mut stream); // The fourth one has been read, and may have been carried out.
+        drop(stream);
+        listener.set_nonblocking(true).unwrap();
+        told.recv().unwrap();
+        assert!(listener.accept().is_err(), "it came again");
+    });
+    assert!(network.call(&to, &ping, LONG).is_ok());
+    end.recv().unwrap();
+    assert!(network.call(&to, &once, LONG).is_ok());
+    assert!(network.call(&to, &once, LONG).is_ok());
+    let error = network.call(&to, &once, LONG).unwrap_err();
+    assert!(matches!(error, CallError::Broken(_)), "{error}");
+    tell.send(()).unwrap();
+    peer.join().unwrap();
+}
+
+#[test]
 fn must_hand_out_an_answer_before_the_next_one_is_there() {
     let network = TcpNetwork::default();
     let (listener, to) = listen();

@@ -3,7 +3,7 @@
 
 use crate::locator::{LIMITS, of_the_key, request};
 use crate::membership::{Caller, Member};
-use crate::net::Request;
+use crate::net::{Connection, Request};
 use crate::thrift::{Decode, Encode, Error, Exception, Reader, Write, put_field, wire};
 use crate::thrift_struct;
 
@@ -46,7 +46,14 @@ impl<'a> KeyValue<'a> {
             out.write_i64_field(3, self.above);
             out.write_stop();
         }
-        request("forward", out)
+        Request {
+            // Tried afresh, a put wouldn't know the version of its first try; see `Forwarded::above`.
+            connection: match self.value {
+                Some(_) => Connection::Once,
+                None => Connection::Kept,
+            },
+            ..request("forward", out)
+        }
     }
 
     /// # Errors

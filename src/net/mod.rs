@@ -29,6 +29,9 @@ use crate::thrift::Exception;
 pub enum Connection {
     /// A kept one if there is one, and kept afterwards: between our own nodes.
     Kept,
+    /// The same, for a call that must not be carried out twice: if the connection ends before the answer, the call may have
+    /// been carried out, and is [broken](CallError::Broken). Others are then made once more, on a fresh connection.
+    Once,
     /// One for this call alone, closed at once: an original node serves nobody else meanwhile.
     Single,
 }
@@ -49,7 +52,8 @@ pub struct Request {
 /// Why a call brought no result. Each variant asks for a different decision of the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallError {
-    /// A fresh connection was refused: nobody is there. The call has not been carried out.
+    /// A fresh connection was refused: nobody is there. The call has not been carried out; over a [kept](Connection::Kept)
+    /// connection that has ended it may have been.
     Refused,
     /// No answer within the time limit, or no way there. The call may still be carried out.
     Silent,

@@ -76,6 +76,8 @@ struct Link {
     /// It was kept, and nothing has been heard on it since: should it turn out to have ended,
     /// that says nothing of the peer.
     doubtful: bool,
+    /// The peer has ended it in good order: it may have read all that was written.
+    ended: bool,
 }
 
 /// Requests that travel together.
@@ -250,7 +252,7 @@ impl TcpNetwork {
             link.sequence = link.sequence.wrapping_add(1);
         }
         // One that isn't kept is closed here; what has been written arrives all the same.
-        if group.connection == Connection::Kept {
+        if group.connection != Connection::Single {
             self.put_back(group.to, link, incoming.is_empty());
         }
         Ok(())
@@ -271,7 +273,10 @@ impl TcpNetwork {
                 Err(error) => return Err(CallError::Broken(error.to_string())),
             }
             match link.read(incoming, patience) {
-                Ok(0) => return Err(broken("closed before the answer")),
+                Ok(0) => {
+                    link.ended = true;
+                    return Err(broken("closed before the answer"));
+                }
                 Ok(count) => {
                     link.doubtful = false;
                     patience.buy(count);
@@ -284,8 +289,10 @@ impl TcpNetwork {
     /// Gives a connection up.
     fn fail(&self, group: &Group<'_>, link: &Link, error: CallError) -> Failure {
         let forgotten = !self.pools().release(group.to, &link.stream);
+        // A connection that is reset has something left that the peer has not read.
+        let done = group.connection == Connection::Once && link.ended;
         match error {
-            CallError::Broken(_) if link.doubtful && !forgotten => Failure::Stale,
+            CallError::Broken(_) if link.doubtful && !forgotten && !done => Failure::Stale,
             error => Failure::Final(error),
         }
     }
@@ -297,13 +304,18 @@ impl TcpNetwork {
         }
         let mut pools = self.pools();
         let pool = pools.of.get_mut(group.to)?;
-        let (since, link) = pool.idle.pop()?;
-        if since.elapsed() > IDLE_LIMIT {
-            pool.idle.clear(); // The others have been idle for longer still.
-            return None;
+        loop {
+            let (since, link) = pool.idle.pop()?;
+            if since.elapsed() > IDLE_LIMIT {
+                pool.idle.clear(); // The others have been idle for longer still.
+                return None;
+            }
+            if group.connection == Connection::Once && link.has_ended() {
+                continue;
+            }
+            pool.in_use.push(Arc::clone(&link.stream));
+            return Some(link);
         }
-        pool.in_use.push(Arc::clone(&link.stream));
-        Some(link)
     }
 
     /// Keeps a connection for the next caller, if all its answers came and nothing else.
@@ -330,8 +342,9 @@ impl TcpNetwork {
             limit: None,
             underway: 0,
             doubtful: false,
+            ended: false,
         };
-        if group.connection == Connection::Kept {
+        if group.connection != Connection::Single {
             let mut pools = self.pools();
             let pool = pools.of.entry(group.to.clone()).or_default();
             pool.in_use.push(Arc::clone(&link.stream));
@@ -372,6 +385,17 @@ impl Pools {
 }
 
 impl Link {
+    /// Whether the peer has ended it already, so that nothing that is written now can be carried out.
+    fn has_ended(&self) -> bool {
+        let waits = self.limit != Some(Duration::ZERO);
+        let prepared = !waits || self.stream.set_nonblocking(true).is_ok();
+        let ended = match self.stream.peek(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        };
+        !prepared || ended || (waits && self.stream.set_nonblocking(false).is_err())
+    }
+
     fn write_all(&mut self, mut bytes: &[u8], patience: &mut Patience) -> io::Result<()> {
         // Not `write_all` of the stream: a peer that reads now and then would get the time anew.
         while !bytes.is_empty() {
@@ -497,7 +521,7 @@ fn grouped(calls: &[(Location, Request)]) -> Vec<Group<'_>> {
         let new = groups.len();
         let at = match request.connection {
             Connection::Kept => *kept.entry(to).or_insert(new),
-            Connection::Single => new,
+            Connection::Once | Connection::Single => new,
         };
         if at == new {
             groups.push(Group {

@@ -13,7 +13,7 @@
 //!   the cut is healed, as TCP sends again;
 //! * on a narrow link: its bytes take time, behind those that are on their way there already. Whether
 //!   bytes that move put a caller's limit off is `Options::bytes_buy`;
-//! * a connection is reset: broken, or carried out twice, as a network tries once again afresh;
+//! * a connection ends: broken, or carried out twice, as a network makes most calls once again afresh;
 //! * local trouble: not sent.
 //!
 //! What a dying node has sent still arrives.
@@ -227,8 +227,8 @@ impl World {
         for (leg, request) in batch {
             let mut outcome = self.carry_out(call, to, service, &request);
             let weather = self.wires().weather.clone();
-            if request.connection == Connection::Kept && self.chance(weather.reset) {
-                broken = self.chance(500);
+            if request.connection != Connection::Single && self.chance(weather.reset) {
+                broken = self.chance(500) || request.connection == Connection::Once;
                 if !broken {
                     outcome = self.carry_out(call, to, service, &request);
                 }
