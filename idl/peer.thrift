@@ -74,6 +74,9 @@ struct Reply {
   5: optional Side side
   /** The answerer's members, only when they were wanted and the digests differ. */
   6: optional list<Member> members
+  /** Lives that were lost together: keys may be missing. Until one of them returns with what it had, or the loss is
+   *  accepted, each member that hears of them says so too. */
+  7: optional list<Member> missing
 }
 
 /** The answer to a candidate. */
@@ -88,8 +91,8 @@ struct Entry {
   4: list<locator.Location> locations
   /** 3 and 6: why. */
   5: string reason
-  /** 1: members were lost together. */
-  6: bool alarmed
+  /** 1: lives that were lost together, as in `Reply`. */
+  6: list<Member> missing
 }
 
 /** Whether a candidate was found at its name. */
@@ -97,8 +100,6 @@ struct Reached {
   1: bool reached
   /** Why not; empty if it may be found in a moment. */
   2: string reason
-  /** The answerer knows of members that were lost together. */
-  3: bool alarmed
 }
 
 /** The other side of `compare`. */

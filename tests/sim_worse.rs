@@ -428,6 +428,44 @@ fn must_not_say_safe_when_one_comes_back_that_had_not_got_all() {
     );
 }
 
+/// D alone has found that keys are missing. E comes in, and D goes.
+fn hand_the_alarm_on(
+    stage: &Stage,
+    go: impl Fn(usize) -> Result<(), String>,
+) -> Result<(), String> {
+    const D: usize = 3;
+    const E: usize = 4;
+    const F: usize = 5;
+    stage.begin(4)?;
+    lose_all_but_d(stage, [0, 1, 2, D])?;
+    stage.boot(E, D);
+    stage.await_members(80.0, &[D, E])?;
+    stage.sleep(10.0);
+    go(D)?;
+    stage.boot(F, E);
+    stage.await_members(80.0, &[E, F])?;
+    stage.is_never_safe(20.0, E, "and only nodes that hang have the key")
+}
+
+#[test]
+fn must_not_say_safe_when_the_node_that_found_the_loss_is_killed() {
+    let name = "sim_worse must_not_say_safe_when_the_node_that_found_the_loss_is_killed";
+    direct(name, 2, |stage| {
+        hand_the_alarm_on(stage, |node| {
+            stage.crash(node);
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn must_not_say_safe_when_the_node_that_found_the_loss_has_left() {
+    let name = "sim_worse must_not_say_safe_when_the_node_that_found_the_loss_has_left";
+    direct(name, 2, |stage| {
+        hand_the_alarm_on(stage, |node| stage.leave(80.0, node))
+    });
+}
+
 /// B and C have compared what they share. D comes in while they don't reach each other, takes a key that only B holds
 /// as well, and is killed: B and C share again what they shared before, and C lacks the key.
 #[test]

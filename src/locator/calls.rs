@@ -174,7 +174,7 @@ impl Decode<'_> for Standing {
 // `ask`: the question that nodes put to each other, and its answer.
 thrift_struct!(Side { 1 confirmed, 2 first, 3 slept });
 thrift_struct!(Question { 1 caller, 2 you, 3 lease, 4 digest, 5 side, 6 wants_members, 7 lost, 8 token });
-thrift_struct!(Reply { 1 me, 2 you, 3 granted, 4 digest, 5 side, 6 members });
+thrift_struct!(Reply { 1 me, 2 you, 3 granted, 4 digest, 5 side, 6 members, 7 missing });
 
 /// `enter`: what a candidate says of itself and of its network.
 pub struct Candidate {
@@ -194,9 +194,9 @@ struct Entered {
     lost: Vec<Member>,
     names: Vec<Location>,
     reason: String,
-    alarmed: bool,
+    missing: Vec<Member>,
 }
-thrift_struct!(Entered { 1 kind, 2 members, 3 lost, 4 names, 5 reason, 6 alarmed });
+thrift_struct!(Entered { 1 kind, 2 members, 3 lost, 4 names, 5 reason, 6 missing });
 
 /// Appends the result of `enter`.
 pub fn write_entry(entry: Entry, out: &mut Vec<u8>) {
@@ -205,7 +205,7 @@ pub fn write_entry(entry: Entry, out: &mut Vec<u8>) {
         Entry::Admitted {
             members,
             lost,
-            alarmed,
+            missing,
         } => {
             let life = |(location, incarnation)| Member {
                 location,
@@ -214,7 +214,7 @@ pub fn write_entry(entry: Entry, out: &mut Vec<u8>) {
             };
             entered.members = members;
             entered.lost = lost.into_iter().map(life).collect();
-            entered.alarmed = alarmed;
+            entered.missing = missing;
             1
         }
         Entry::Refer(to) => {
@@ -245,14 +245,14 @@ pub fn read_entry(result: &[u8]) -> Result<Entry, CallError> {
         lost,
         mut names,
         reason,
-        alarmed,
+        missing,
     } = read_answer(result, "enter")?;
     let lives = |member: Member| (member.location, member.incarnation);
     let entry = match kind {
         1 => Some(Entry::Admitted {
             members,
             lost: lost.into_iter().map(lives).collect(),
-            alarmed,
+            missing,
         }),
         2 => names.pop().map(Entry::Refer),
         3 => Some(Entry::Later(reason)),
@@ -276,10 +276,8 @@ pub struct Reached {
     pub reached: bool,
     /// Why not; empty if it may be in a moment.
     pub reason: String,
-    /// The answerer has an alarm.
-    pub alarmed: bool,
 }
-thrift_struct!(Reached { 1 reached, 2 reason, 3 alarmed });
+thrift_struct!(Reached { 1 reached, 2 reason });
 
 /// `compare`: what both should hold, as the caller has it.
 pub struct Comparison {

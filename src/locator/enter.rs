@@ -234,15 +234,10 @@ impl Locator {
             (&member.location, answer.ok())
         });
         let own = (self.location(), Some(self.reach(candidate)));
-        let mut alarmed = false;
         for (by, answer) in answers.chain([own]) {
             match answer {
                 None => return Entry::Later(String::new()),
-                Some(Reached {
-                    reached: true,
-                    alarmed: by_it,
-                    ..
-                }) => alarmed |= by_it,
+                Some(Reached { reached: true, .. }) => {}
                 Some(Reached { reason, .. }) if reason.is_empty() => {
                     return Entry::Later(unreachable(candidate, by, "no answer"));
                 }
@@ -254,7 +249,7 @@ impl Locator {
         self.with(|membership, _| {
             let same = membership.me().incarnation == before.incarnation;
             match same {
-                true => membership.admit(candidate, alarmed),
+                true => membership.admit(candidate),
                 false => Entry::Later(String::new()),
             }
         })
@@ -283,7 +278,6 @@ impl Locator {
         self.with(|membership, _| Reached {
             reached: membership.has_reached(candidate),
             reason,
-            alarmed: membership.is_alarmed(),
         })
     }
 

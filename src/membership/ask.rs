@@ -81,6 +81,8 @@ pub struct Reply {
     pub side: Option<Side>,
     /// The answerer's members, and the last that left, if they were wanted and the views differ.
     pub members: Option<Vec<Member>>,
+    /// Lives that were lost together; see [`Membership::alarm`].
+    pub missing: Option<Vec<Member>>,
 }
 
 impl Membership {
@@ -190,6 +192,7 @@ impl Membership {
             digest,
             side: self.side(now, &caller.location),
             members: differ.then(|| self.known()),
+            missing: Some(self.lost_together()).filter(|lives| !lives.is_empty()),
         }
     }
 
@@ -370,6 +373,9 @@ impl Membership {
                 .max(Some(lease))
                 .filter(|held| held.1 == ties)
                 .or(Some(lease));
+        }
+        if counted {
+            self.hear_missing(reply.missing.as_deref().unwrap_or_default());
         }
         if self.has_lost_me(reply.you) {
             self.meet(now, reply);

@@ -58,8 +58,8 @@ pub enum Entry {
         members: Vec<Member>,
         /// The lives that were lost.
         lost: Vec<(Location, i64)>,
-        /// Members were lost together, as far as any member knows; see [`Membership::alarm`].
-        alarmed: bool,
+        /// Lives that were lost together; see [`Membership::alarm`].
+        missing: Vec<Member>,
     },
     /// Ask this one.
     Refer(Location),
@@ -100,6 +100,7 @@ impl Membership {
         self.unmet.clear();
         self.doubted.clear();
         self.lost.clear();
+        self.alarm.clear();
         self.life = Life::Outside(Search {
             returning,
             may_begin: returning,
@@ -224,7 +225,7 @@ impl Membership {
             return Ok(Entry::Later(String::new()));
         }
         if self.is_member(location, candidate.incarnation) {
-            return Ok(self.admitted(location));
+            return Ok(self.admitted());
         }
         if self.is_lost(location, candidate.incarnation) {
             return Ok(Entry::Lost);
@@ -244,9 +245,8 @@ impl Membership {
         Err(others.map(|member| member.location.clone()).collect())
     }
 
-    /// All members have reached the candidate: it is in, if all is still as it was. `alarmed`: one of them has an
-    /// [alarm](Membership::alarm).
-    pub fn admit(&mut self, candidate: &Member, alarmed: bool) -> Entry {
+    /// All members have reached the candidate: it is in, if all is still as it was.
+    pub fn admit(&mut self, candidate: &Member) -> Entry {
         match self.enter(candidate) {
             Ok(entry) => entry,
             Err(_) if !self.has_reached(candidate) => Entry::Later(String::new()),
@@ -255,22 +255,18 @@ impl Membership {
                 if candidate.state.is_coming() {
                     self.take_in(candidate.clone());
                 }
-                let alarmed = alarmed || self.is_alarmed();
-                if let Some(peer) = self.peers.get_mut(&candidate.location) {
-                    peer.alarmed = alarmed;
-                }
-                self.admitted(&candidate.location)
+                self.admitted()
             }
         }
     }
 
-    fn admitted(&self, candidate: &Location) -> Entry {
+    fn admitted(&self) -> Entry {
         let lost = self.lost.iter();
         let lost = lost.map(|(location, incarnation)| (location.clone(), *incarnation));
         Entry::Admitted {
             members: self.view.members().to_vec(),
             lost: lost.collect(),
-            alarmed: self.peers.get(candidate).is_some_and(|peer| peer.alarmed),
+            missing: self.lost_together(),
         }
     }
 
@@ -328,8 +324,8 @@ impl Membership {
             Entry::Admitted {
                 members,
                 lost,
-                alarmed,
-            } => self.come_in(&members, lost, alarmed),
+                missing,
+            } => self.come_in(&members, lost, &missing),
         }
     }
 
@@ -385,7 +381,7 @@ impl Membership {
         }
     }
 
-    fn come_in(&mut self, members: &[Member], lost: Vec<(Location, i64)>, alarmed: bool) {
+    fn come_in(&mut self, members: &[Member], lost: Vec<(Location, i64)>, missing: &[Member]) {
         let Life::Outside(search) = &self.life else {
             return;
         };
@@ -406,7 +402,7 @@ impl Membership {
         for member in others.iter().filter(|member| member.is_ours()) {
             self.peers.insert(member.location.clone(), Peer::default());
         }
-        self.note_entry(members, &lost, alarmed);
+        self.note_entry(members, &lost, !missing.is_empty());
         // Those that it knew and that are not in this network are to be met again.
         let known = contacts.into_iter().map(|contact| (contact, 0)).chain(lost);
         let known = known.filter(|(name, _)| *name != me.location);
@@ -427,6 +423,7 @@ impl Membership {
             // Those that are full have everything between them.
             self.safe = self.view.clone();
         }
+        self.hear_missing(missing);
         self.actions.extend([Action::Announce, Action::CameIn]);
     }
 }

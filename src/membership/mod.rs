@@ -50,6 +50,9 @@ pub const SILENCE_TICKS: u32 = 8;
 /// twice as long for that.
 const LOST_MAX: usize = 256;
 
+/// How many lives are remembered that were lost together, and that an answer names.
+const ALARM_MAX: usize = 64;
+
 /// How many nodes are remembered that said goodbye.
 const LEFT_MAX: usize = 64;
 
@@ -143,8 +146,6 @@ struct Peer {
     synced: bool,
     /// The change of the view since which they do.
     since: u64,
-    /// When this node let it in, some member knew of members that were lost together.
-    alarmed: bool,
 }
 
 /// A node outside the view that somebody spoke of.
@@ -187,6 +188,9 @@ pub struct Membership {
     /// lost since.
     safe: Arc<View>,
     missing: BTreeMap<Location, i64>,
+    /// Lives that were lost together, as this node or another one has found; and those that were given up.
+    alarm: BTreeMap<Location, i64>,
+    given_up: BTreeMap<Location, i64>,
     /// Lives that ended in good order, the last ones: a node that missed a goodbye hears of it.
     left: VecDeque<Member>,
     named: Vec<Named>,
@@ -239,6 +243,8 @@ impl Membership {
             untold: BTreeSet::new(),
             safe: Arc::default(),
             missing: BTreeMap::new(),
+            alarm: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             left: VecDeque::new(),
             named: Vec::new(),
             brought: None,

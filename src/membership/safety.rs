@@ -1,12 +1,13 @@
 //! What is lost: how members go, with and without goodbye, and whether keys may be missing with them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::location::Location;
 
 use super::{
-    Action, LEFT_MAX, LOST_MAX, MEMBERS_MAX, Member, Membership, NEWS_MAX, Peer, SILENCE_TICKS,
-    State, TOLD,
+    ALARM_MAX, Action, LEFT_MAX, LOST_MAX, MEMBERS_MAX, Member, Membership, NEWS_MAX, Peer,
+    SILENCE_TICKS, State, TOLD,
 };
 
 impl Membership {
@@ -76,41 +77,88 @@ impl Membership {
 
     /// Remembers the view, if all that this node should hold is where it should be.
     pub(super) fn note_safety(&mut self) {
+        if self.state().holds_all() && self.has_lost_a_range() {
+            self.raise_alarm(self.missing.clone());
+        }
         let mut peers = self.peers.keys();
         let synced = peers.all(|location| self.has_the_same(location));
-        if self.state() == State::Full && synced && !self.is_alarmed() {
+        if self.state() == State::Full && synced && self.alarm.is_empty() {
             self.missing.clear();
             self.safe = self.view.clone();
         }
     }
 
-    /// Members that were lost together: all full replicas of some range, so that keys may be missing; until
-    /// one of them returns with what it had.
-    pub fn alarm(&self) -> Vec<Location> {
+    /// Whether all full replicas of some range are missing.
+    fn has_lost_a_range(&self) -> bool {
         let copies = self.rules.copies;
         if self.missing.len() < copies {
-            return Vec::new();
+            return false;
         }
         let members = self.safe.members();
         let is_missing = |place: &usize| self.missing.contains_key(&members[*place].location);
-        let gone = self.safe.lists(copies).any(|list| {
+        self.safe.lists(copies).any(|list| {
             let mut full = list
                 .iter()
                 .filter(|place| members[**place].state == State::Full);
             full.clone().next().is_some() && full.all(is_missing)
+        })
+    }
+
+    /// Members that were lost together, as far as this node or another member has found: all full replicas of some
+    /// range, so that keys may be missing; until one of them returns with what it had.
+    pub fn alarm(&self) -> Vec<Location> {
+        let missing = self.missing.keys().filter(|_| self.has_lost_a_range());
+        let all: BTreeSet<_> = missing.chain(self.alarm.keys()).cloned().collect();
+        all.into_iter().collect()
+    }
+
+    /// What others are told of them.
+    pub(super) fn lost_together(&self) -> Vec<Member> {
+        let lives = self.alarm.iter().map(|(location, incarnation)| Member {
+            location: location.clone(),
+            state: State::Left,
+            incarnation: *incarnation,
         });
-        let missing = self.missing.keys().filter(|_| gone);
-        missing.cloned().collect()
+        lives.collect()
     }
 
-    /// Whether there are members that were lost together.
-    pub fn is_alarmed(&self) -> bool {
-        !self.alarm().is_empty()
+    /// A member says that these lives were lost together. Nothing is missing with them if one of them is there, with what it
+    /// had.
+    pub(super) fn hear_missing(&mut self, missing: &[Member]) {
+        let me = self.me();
+        let is_there = |lost: &Member| match self.view.get(&lost.location) {
+            _ if lost.location == me.location => me.has_returned(),
+            Some(member) if member.state.holds_all() => {
+                member.incarnation == lost.incarnation || member.has_returned()
+            }
+            _ => false,
+        };
+        if missing.iter().any(is_there) {
+            return;
+        }
+        let others = missing.iter().filter(|lost| lost.location != me.location);
+        self.raise_alarm(
+            others
+                .map(|lost| (lost.location.clone(), lost.incarnation))
+                .collect(),
+        );
     }
 
-    /// Gives up the members that are missing: this ends the alarm.
+    fn raise_alarm(&mut self, lives: BTreeMap<Location, i64>) {
+        for (location, incarnation) in lives {
+            let given_up = self.given_up.get(&location) == Some(&incarnation);
+            if !given_up && self.alarm.len() < ALARM_MAX {
+                self.alarm.insert(location, incarnation);
+            }
+        }
+    }
+
+    /// Gives up the members that are missing: this ends the alarm. Others that have not heard of it yet can't
+    /// bring it back.
     pub fn accept_loss(&mut self) {
-        self.missing.clear();
+        let mut given_up = std::mem::take(&mut self.missing);
+        given_up.append(&mut self.alarm);
+        self.given_up = given_up.into_iter().take(LOST_MAX).collect();
         self.note_safety();
     }
 
@@ -149,6 +197,15 @@ impl Membership {
     pub(super) fn note_return(&mut self, member: &Member) {
         if member.has_returned() && member.state == State::Full {
             self.missing.remove(&member.location);
+            self.end_alarm(&member.location);
+        }
+    }
+
+    /// What was lost together with that node is there. If others know of more, they say so.
+    fn end_alarm(&mut self, with: &Location) {
+        if self.alarm.contains_key(with) {
+            self.alarm.clear();
+            self.note_safety();
         }
     }
 
@@ -157,6 +214,9 @@ impl Membership {
         if !self.left.iter().any(|left| left.is_life_of(member)) {
             if self.missing.get(&member.location) == Some(&member.incarnation) {
                 self.missing.remove(&member.location);
+            }
+            if self.alarm.get(&member.location) == Some(&member.incarnation) {
+                self.end_alarm(&member.location);
             }
             if self.left.len() == LEFT_MAX {
                 self.left.pop_front();

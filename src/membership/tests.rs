@@ -37,7 +37,7 @@ fn join(newcomer: &mut Membership, gatekeeper: &mut Membership) {
     assert!(gatekeeper.enter(&candidate).is_err(), "it is to be reached");
     gatekeeper.expect(&candidate, false);
     ask(gatekeeper, newcomer, Duration::ZERO);
-    let entry = gatekeeper.admit(&candidate, false);
+    let entry = gatekeeper.admit(&candidate);
     let from = gatekeeper.location.clone();
     newcomer.entered(&from, candidate.incarnation, entry);
     ask(newcomer, gatekeeper, Duration::ZERO);
@@ -67,7 +67,7 @@ fn must_let_in_only_what_has_been_reached() {
     let (mut one, mut other) = (first(2), node(1, 2));
     other.start(&[location(0)], false);
     let candidate = other.candidate();
-    assert_eq!(one.admit(&candidate, false), Entry::Later(String::new()));
+    assert_eq!(one.admit(&candidate), Entry::Later(String::new()));
     assert!(one.view().get(&location(1)).is_none());
     join(&mut other, &mut one);
     assert_eq!(one.view().get(&location(1)), Some(&other.me()));
@@ -281,6 +281,67 @@ fn must_note_what_was_lost_together() {
     assert_eq!(one.alarm(), [location(1)]);
     one.accept_loss();
     assert_eq!(one.alarm(), []);
+}
+
+/// A network of two, whose third and fourth members were lost together.
+fn two_that_lost_two() -> (Membership, Membership, Vec<Member>) {
+    let (mut one, mut other) = two_full(1);
+    let lives = |numbers: [u16; 2]| {
+        numbers.map(|number| Member {
+            location: location(number),
+            state: State::Left,
+            incarnation: 2,
+        })
+    };
+    let missing = lives([2, 3]);
+    one.hear_missing(&missing);
+    assert_eq!(one.alarm(), [location(2), location(3)]);
+    ask(&mut other, &mut one, TICK);
+    assert_eq!(other.alarm(), one.alarm());
+    (one, other, missing.into())
+}
+
+#[test]
+fn must_hand_an_alarm_on_until_one_returns() {
+    let (mut one, mut other, missing) = two_that_lost_two();
+    let returned = Member {
+        location: location(3),
+        state: State::Full,
+        incarnation: 5,
+    };
+    one.take_in(returned);
+    assert_eq!(one.alarm(), []);
+    // The other one has not heard of it.
+    ask(&mut one, &mut other, TICK * 2);
+    assert_eq!(one.alarm(), []);
+    let restarted = Member {
+        location: location(3),
+        state: State::Full,
+        incarnation: 6,
+    };
+    other.take_in(restarted);
+    assert_eq!(other.alarm().len(), missing.len(), "it had nothing");
+}
+
+#[test]
+fn must_not_hear_again_of_a_loss_that_was_accepted() {
+    let (mut one, mut other, _) = two_that_lost_two();
+    one.accept_loss();
+    ask(&mut one, &mut other, TICK * 2);
+    assert_eq!(one.alarm(), []);
+    assert!(!other.alarm().is_empty());
+}
+
+#[test]
+fn must_bound_what_was_lost_together() {
+    let (mut one, _) = two_full(1);
+    let lost = |number: u16| Member {
+        location: location(2 + number),
+        state: State::Left,
+        incarnation: 2,
+    };
+    one.hear_missing(&(0..3000).map(lost).collect::<Vec<_>>());
+    assert_eq!(one.alarm().len(), ALARM_MAX);
 }
 
 /// What it had it has handed to those that it still had, which may be lost to this node as well.

@@ -338,8 +338,7 @@ impl World {
                 if world.alive(run) {
                     let same = world.node(run).membership.me().incarnation == incarnation;
                     let entry = world.act(run, |node, _| match same {
-                        // What others know of losses is left out here: an alarm may be one too few.
-                        true => node.membership.admit(&candidate, false),
+                        true => node.membership.admit(&candidate),
                         false => Entry::Later(String::new()),
                     });
                     answer(world, Response::Entry(entry));
