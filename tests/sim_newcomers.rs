@@ -242,3 +242,16 @@ fn must_find_the_network_that_has_lost_many() {
         },
     );
 }
+
+/// More than a node keeps in mind at a time: the others are told to come again, and do.
+#[test]
+fn must_let_in_a_hundred_that_start_at_once() {
+    let name = "sim_newcomers must_let_in_a_hundred";
+    direct_seeds(name, 2, 1, |stage| {
+        stage.begin(1)?;
+        (1..=100).for_each(|number| stage.boot(number, 0));
+        let all: Vec<_> = (0..=100).collect();
+        stage.await_members(60.0, &all)?;
+        stage.await_safe(60.0, 0)
+    });
+}

@@ -228,22 +228,16 @@ impl Locator {
             .iter()
             .filter_map(|other| Some((view.get(other)?.clone(), reach.clone())))
             .collect();
+        // A name where nobody is costs the others nothing.
+        let own = self.reach(candidate);
+        if let Some(entry) = unreached(candidate, self.location(), Some(own)) {
+            return entry;
+        }
         let answers = self.call_members(&calls, self.ticks(REACH_TICKS));
-        let answers = calls.iter().zip(answers).map(|((member, _), answer)| {
+        for ((by, _), answer) in calls.iter().zip(answers) {
             let answer = answer.and_then(|result| read_answer(&result, "reach"));
-            (&member.location, answer.ok())
-        });
-        let own = (self.location(), Some(self.reach(candidate)));
-        for (by, answer) in answers.chain([own]) {
-            match answer {
-                None => return Entry::Later(String::new()),
-                Some(Reached { reached: true, .. }) => {}
-                Some(Reached { reason, .. }) if reason.is_empty() => {
-                    return Entry::Later(unreachable(candidate, by, "no answer"));
-                }
-                Some(Reached { reason, .. }) => {
-                    return Entry::Refused(unreachable(candidate, by, &reason));
-                }
+            if let Some(entry) = unreached(candidate, &by.location, answer.ok()) {
+                return entry;
             }
         }
         self.with(|membership, _| {
@@ -295,7 +289,18 @@ impl Locator {
     }
 }
 
-fn unreachable(candidate: &Member, by: &Location, reason: &str) -> String {
+/// What to say to a candidate that this member has not reached, or that didn't answer whether it has.
+fn unreached(candidate: &Member, by: &Location, answer: Option<Reached>) -> Option<Entry> {
     let name = &candidate.location;
-    format!("{name} can't be reached from {by}: {reason}: give another --address")
+    let unreachable = |reason: &str| {
+        format!("{name} can't be reached from {by}: {reason}: give another --address")
+    };
+    match answer {
+        None => Some(Entry::Later(String::new())),
+        Some(Reached { reached: true, .. }) => None,
+        Some(Reached { reason, .. }) if reason.is_empty() => {
+            Some(Entry::Later(unreachable("no answer")))
+        }
+        Some(Reached { reason, .. }) => Some(Entry::Refused(unreachable(&reason))),
+    }
 }

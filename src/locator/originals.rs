@@ -384,6 +384,8 @@ impl Locator {
     /// `join`, `add` and `remove`: what originals, and scripts, say.
     pub(super) fn on_news(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
         let news: News = read_arguments(call.arguments)?;
+        // Ours hear of each other otherwise.
+        let passed_on = call.method == b"remove" && self.view().has_originals();
         match call.method {
             b"remove" => self.on_remove(&news.location, &news.authorities),
             // Who joins at this node has told nobody else.
@@ -391,7 +393,7 @@ impl Locator {
             _ => self.on_add(&news.location, news.authorities.iter().cloned().collect()),
         }
         (call.done)();
-        if call.method == b"remove" {
+        if passed_on {
             self.pass_on("remove", &news);
         }
         result.write_stop();
@@ -475,7 +477,7 @@ impl Locator {
     }
 
     /// Passes a piece of news on as originals expect: to the first member, in name order, that is
-    /// no authority yet. Among ours everybody is, so this ends there.
+    /// no authority yet.
     fn pass_on(&self, method: &'static str, news: &News) {
         let told: BTreeSet<_> = news.authorities.iter().collect();
         let view = self.view();

@@ -286,7 +286,10 @@ impl Membership {
             _ => {
                 known.map(|place| self.named.remove(place));
                 if self.named.len() >= NAMED_MAX {
-                    self.named.remove(0);
+                    // Names that anybody made up push out none that has been reached.
+                    let mut named = self.named.iter();
+                    let place = named.position(|named| !named.reached).unwrap_or(0);
+                    self.named.remove(place);
                 }
                 self.named.push(Named {
                     location: location.clone(),

@@ -75,6 +75,24 @@ fn must_let_in_only_what_has_been_reached() {
 }
 
 #[test]
+fn must_not_forget_a_candidate_for_names_that_are_made_up() {
+    let (mut one, mut other) = (first(2), node(1, 2));
+    other.start(&[location(0)], false);
+    let candidate = other.candidate();
+    one.expect(&candidate, false);
+    ask(&mut one, &mut other, Duration::ZERO);
+    for number in 0..1000 {
+        let made_up = Member {
+            location: location(100 + number),
+            ..candidate.clone()
+        };
+        one.expect(&made_up, false);
+    }
+    assert_eq!(one.named.len(), NAMED_MAX);
+    assert!(one.has_reached(&candidate));
+}
+
+#[test]
 fn must_have_no_more_coming_in_than_full() {
     let (mut one, mut other) = (first(2), node(1, 2));
     join(&mut other, &mut one);

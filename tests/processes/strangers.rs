@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use thrifty_p2p::digest::mix;
 use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{News, read_answer, request};
+use thrifty_p2p::locator::{News, VERSION, read_answer, request};
 use thrifty_p2p::membership::{Caller, Member, Question, Reply, Standing, State};
 use thrifty_p2p::net::{Network, TcpNetwork};
 use thrifty_p2p::thrift::Encode;
@@ -129,6 +129,16 @@ struct Taken {
 }
 thrift_struct!(Taken { 1 taken });
 
+/// `enter`: what a candidate says of itself.
+struct Candidate<'a> {
+    me: Member,
+    service: &'a [u8],
+    replicas: u32,
+    tick_millis: i64,
+    version: i32,
+}
+thrift_struct!(Candidate<'a> { 1 me, 2 service, 3 replicas, 4 tick_millis, 5 version });
+
 fn encoded(value: &impl Encode) -> Vec<u8> {
     let mut out = Vec::new();
     value.encode(&mut out);
@@ -230,4 +240,30 @@ fn list_digest(list: &[&Member]) -> u64 {
     list.iter().fold(0, |digest, member| {
         mix(digest.rotate_left(1) ^ member.digest())
     })
+}
+
+#[test]
+fn must_cost_one_connection_to_ask_whether_a_candidate_is_there() {
+    let (network, nodes) = two_nodes();
+    let silent = TcpListener::bind((own_address(), 0)).unwrap();
+    let candidate = Candidate {
+        me: Member {
+            location: silent.local_addr().unwrap().to_string().parse().unwrap(),
+            state: State::Joining,
+            incarnation: 2,
+        },
+        service: b"diststore.Store",
+        replicas: 2,
+        tick_millis: 500,
+        version: VERSION,
+    };
+    let enter = request("enter", encoded(&candidate));
+    // One of them lets candidates in, the other one names it.
+    for node in &nodes {
+        network.call(&node.location, &enter, CALL_LIMIT).unwrap();
+    }
+    silent.set_nonblocking(true).unwrap();
+    let connections: Vec<_> = silent.incoming().map_while(Result::ok).collect();
+    assert_eq!(connections.len(), 1);
+    must_be_alone(&network, &nodes);
 }
