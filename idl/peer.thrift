@@ -225,6 +225,7 @@ service Replica extends Peer {
   Exchanged exchange(1: Caller caller, 2: i64 shared, 3: i32 range, 4: binary after, 5: binary upto, 6: list<Item> items)
 
   /** A client's request, to be carried out by the answerer: a put where `value` is there, a get where it is
-   *  absent. `above`: the greatest version in which this put has been tried. */
-  Forwarded forward(1: binary key, 2: binary value, 3: i64 above)
+   *  absent. `above`: the greatest version in which this put has been tried, 0 if in none; then
+   *  `caller` isn't needed. */
+  Forwarded forward(1: binary key, 2: binary value, 3: i64 above, 4: Caller caller)
 }

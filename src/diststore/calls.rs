@@ -4,7 +4,7 @@
 use crate::locator::{LIMITS, of_the_key, request};
 use crate::membership::{Caller, Member};
 use crate::net::{Connection, Request};
-use crate::thrift::{Decode, Encode, Error, Exception, Reader, Write, put_field, wire};
+use crate::thrift::{Decode, Encode, Error, Exception, Reader, Write, put_field, take_field, wire};
 use crate::thrift_struct;
 
 /// The greatest version of a key. What is above is no version.
@@ -15,15 +15,17 @@ fn is_version(version: i64) -> bool {
     (0..=VERSION_MAX).contains(&version)
 }
 
-/// The arguments of `put` and of `forward`: `{1: key, 2: value, 3: above}`; without a value, `forward`
+/// The arguments of `put` and of `forward`: `{1: key, 2: value, 3: above, 4: caller}`; without a value, `forward`
 /// means a get.
 pub struct KeyValue<'a> {
     /// Any bytes, up to the limit of a string.
     pub key: &'a [u8],
     /// `None` is a get; the empty value deletes.
     pub value: Option<&'a [u8]>,
-    /// The greatest version in which this put has been tried.
+    /// The greatest version in which this put has been tried. 0: in none.
     pub above: i64,
+    /// The node that says so, if it has been tried.
+    pub caller: Option<Caller>,
 }
 
 impl<'a> KeyValue<'a> {
@@ -44,6 +46,7 @@ impl<'a> KeyValue<'a> {
         if self.above > 0 {
             out.pop();
             out.write_i64_field(3, self.above);
+            put_field(&mut out, 4, &self.caller);
             out.write_stop();
         }
         Request {
@@ -59,7 +62,7 @@ impl<'a> KeyValue<'a> {
     /// # Errors
     /// The key is missing, something is too large, or `above` is no version.
     pub fn read(arguments: &'a [u8]) -> Result<Self, Exception> {
-        let (mut key, mut value, mut above) = (None, None, 0);
+        let (mut key, mut value, mut above, mut caller) = (None, None, 0, None);
         Reader::new(arguments, &LIMITS).each_field(|id, kind, reader| {
             match (id, kind) {
                 (1, wire::STRING) => key = Some(reader.bytes().map_err(of_the_key)?),
@@ -68,6 +71,7 @@ impl<'a> KeyValue<'a> {
                     value = Some(bytes.map_err(|error| error.of("bytes in the value"))?);
                 }
                 (3, wire::I64) => above = reader.i64()?,
+                (4, wire::STRUCT) => return take_field(kind, reader, &mut caller),
                 _ => return Ok(false),
             }
             Ok(true)
@@ -76,7 +80,12 @@ impl<'a> KeyValue<'a> {
         if !is_version(above) {
             return Err(Error::OutOfRange.into());
         }
-        Ok(KeyValue { key, value, above })
+        Ok(KeyValue {
+            key,
+            value,
+            above,
+            caller,
+        })
     }
 }
 

@@ -24,7 +24,8 @@ use crate::thrift::{Exception, Write};
 
 use super::Store;
 use super::calls::{
-    Fetch, Fetched, Forwarded, Item, ItemList, KeyValue, StoreAnswer, Taken, store_request,
+    Fetch, Fetched, Forwarded, Item, ItemList, KeyValue, StoreAnswer, Taken, VERSION_MAX,
+    store_request,
 };
 use super::table::Record;
 
@@ -83,6 +84,7 @@ impl Store {
                     key,
                     value: None,
                     above: 0,
+                    caller: None,
                 };
                 let answer = self.forward(primary, &forward, self.locator.ticks(2));
                 answer.and_then(|forwarded| forwarded.done.ok_or(CallError::Silent))
@@ -166,7 +168,7 @@ impl Store {
     pub(super) fn put(&self, key: &[u8], value: &[u8], done: &dyn Fn()) -> Result<(), Exception> {
         if self.locator.epoch_by_itself().is_some() {
             let wall = self.wall();
-            let put = || self.items.put(key, value, |held| wall.max(held + 1));
+            let put = || self.items.put(key, value, |held| next_version(wall, held));
             if self.locator.if_by_itself(put) {
                 return Ok(());
             }
@@ -183,7 +185,7 @@ impl Store {
                 // An original sends back what it is being sent, as its ring differs, or hands over what
                 // is this node's now: it is kept here.
                 let wall = self.wall();
-                self.items.put(key, value, |held| wall.max(held + 1));
+                self.items.put(key, value, |held| next_version(wall, held));
                 // It may lie here though it should not.
                 self.strays().epoch = u64::MAX;
                 self.locator.wake_work();
@@ -194,7 +196,13 @@ impl Store {
                 Some(primary) => {
                     let limit = patience.deadline.saturating_sub(self.locator.now());
                     let value = Some(value);
-                    let forward = KeyValue { key, value, above };
+                    let tried = (above > 0).then(|| self.locator.caller(&primary.location));
+                    let forward = KeyValue {
+                        key,
+                        value,
+                        above,
+                        caller: tried,
+                    };
                     self.forward(primary, &forward, limit)
                 }
                 // It is an original's, and nobody keeps a copy.
@@ -241,7 +249,12 @@ impl Store {
                 return Ok(Forwarded::not_primary(*above));
             }
             // Not below what a try before may have left somewhere: it would come back over a later put.
-            let version = self.wall().max(self.items.version(key) + 1).max(*above + 1);
+            let before = self.items.version(key).max(*above);
+            if before >= VERSION_MAX {
+                let message = "the key has the greatest version, 2^62: nothing can be put after it";
+                return Err(CallError::Exception(Exception::internal(message)));
+            }
+            let version = next_version(self.wall(), before);
             *above = version;
             let asked = self.locator.with(|_, now| now);
             match self.store_at_others(&route, key, version, value) {
@@ -384,9 +397,15 @@ impl Store {
         forwarded: &KeyValue<'_>,
         result: &mut Vec<u8>,
     ) -> Result<(), Exception> {
-        let KeyValue { key, value, above } = *forwarded;
+        let KeyValue {
+            key, value, above, ..
+        } = *forwarded;
         let mut patience = self.patience();
         let answer = match value {
+            // Anybody could keep all later puts below.
+            Some(_) if above > 0 && !self.is_member(forwarded.caller.as_ref()) => {
+                Forwarded::not_primary(above)
+            }
             Some(value) => {
                 let mut above = above;
                 self.put_here(key, value, &mut above, &mut patience)
@@ -408,6 +427,14 @@ impl Store {
         };
         write_answer(&answer, result);
         Ok(())
+    }
+
+    /// Whether a caller is a member, as it says.
+    fn is_member(&self, caller: Option<&Caller>) -> bool {
+        caller.is_some_and(|caller| {
+            self.locator
+                .with(|membership, _| membership.shared_with(caller).is_some())
+        })
     }
 
     // Originals.
@@ -488,6 +515,12 @@ impl Store {
 pub(super) struct Patience {
     deadline: Duration,
     pause: Duration,
+}
+
+/// The version of a put after that one. The clock doesn't lead above the greatest version, but a stranger's word may:
+/// a put of a node by itself then takes the place of that one.
+fn next_version(wall: i64, before: i64) -> i64 {
+    wall.max(before + 1).min(VERSION_MAX)
 }
 
 fn not_acknowledged() -> Exception {

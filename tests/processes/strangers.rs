@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use thrifty_p2p::digest::mix;
+use thrifty_p2p::diststore::KeyValue;
 use thrifty_p2p::location::Location;
 use thrifty_p2p::locator::{News, VERSION, read_answer, request};
 use thrifty_p2p::membership::{Caller, Member, Question, Reply, Standing, State};
@@ -13,7 +14,7 @@ use thrifty_p2p::thrift::Encode;
 use thrifty_p2p::thrift_struct;
 
 use crate::running::{
-    CALL_LIMIT, LONG, Node, get, members, network, own_address, put, settle, wait_until,
+    CALL_LIMIT, LONG, Node, get, members, network, own_address, owner, put, settle, wait_until,
 };
 
 /// Puts and gets ten keys, none of which waits for anybody but the two nodes.
@@ -266,4 +267,28 @@ fn must_cost_one_connection_to_ask_whether_a_candidate_is_there() {
     let connections: Vec<_> = silent.incoming().map_while(Result::ok).collect();
     assert_eq!(connections.len(), 1);
     must_be_alone(&network, &nodes);
+}
+
+#[test]
+fn must_not_take_a_version_from_a_stranger() {
+    let (network, nodes) = two_nodes();
+    let key: &[u8] = b"key of a stranger";
+    let primary = owner(&network, &nodes[0].location, key);
+    put(&network, &primary, key, b"before").unwrap();
+    for above in [1 << 62, (1 << 62) - 1, 1] {
+        let (value, caller) = (Some(&b"forged"[..]), None);
+        let forward = KeyValue {
+            key,
+            value,
+            above,
+            caller,
+        };
+        let answer = network.call(&primary, &forward.request(), CALL_LIMIT);
+        assert!(answer.is_ok(), "{answer:?}");
+        for node in &nodes {
+            assert_eq!(get(&network, &node.location, key).unwrap(), b"before");
+        }
+    }
+    put(&network, &primary, key, b"after").unwrap();
+    assert_eq!(get(&network, &nodes[1].location, key).unwrap(), b"after");
 }
