@@ -45,6 +45,25 @@ enum Contact {
     Refused,
 }
 
+impl Search {
+    /// What is known of a contact now. It may be a new one, that another one named: at the limit it takes the place of one
+    /// that refused, or else of the one that has been unheard of for longest.
+    fn note(&mut self, name: &Location, now: Contact) {
+        let least = |contact: &Contact| match contact {
+            Contact::Refused => 0,
+            Contact::Unheard(since) => 1 + since,
+            Contact::Outside => u64::MAX,
+        };
+        if self.contacts.len() >= NAMED_MAX && !self.contacts.contains_key(name) {
+            let contacts = self.contacts.iter();
+            let least = contacts.min_by_key(|(_, contact)| least(contact));
+            let least = least.map(|(name, _)| name.clone());
+            least.map(|name| self.contacts.remove(&name));
+        }
+        self.contacts.insert(name.clone(), now);
+    }
+}
+
 /// After so many ticks a node gives up that has not been let in though there was room; after half as many if
 /// every contact refuses the connection.
 const SEARCH_TICKS: u32 = 20;
@@ -287,7 +306,7 @@ impl Membership {
         if !current {
             return;
         }
-        search.contacts.insert(from.clone(), Contact::Unheard(tick));
+        search.note(from, Contact::Unheard(tick));
         match entry {
             Entry::Later(reason) => {
                 search.preferred = Some(from.clone());
@@ -300,7 +319,7 @@ impl Membership {
             // It still knows an earlier life of this node.
             Entry::Refer(to) if to == self.location => {}
             Entry::Refer(to) => {
-                search.contacts.insert(to.clone(), Contact::Unheard(tick));
+                search.note(&to, Contact::Unheard(tick));
                 if search.referred == Some(tick) {
                     search.preferred = Some(to);
                 } else {
@@ -315,7 +334,7 @@ impl Membership {
                 self.draw_incarnation(returning);
             }
             Entry::Outside(others) => {
-                search.contacts.insert(from.clone(), Contact::Outside);
+                search.note(from, Contact::Outside);
                 self.add_contacts(&others);
                 self.begin_if_first();
             }
@@ -333,7 +352,7 @@ impl Membership {
     pub fn entry_refused(&mut self, from: &Location) {
         if let Life::Outside(search) = &mut self.life {
             search.asking.remove(from);
-            search.contacts.insert(from.clone(), Contact::Refused);
+            search.note(from, Contact::Refused);
             self.begin_if_first();
         }
     }
@@ -425,5 +444,26 @@ impl Membership {
         }
         self.hear_missing(missing);
         self.actions.extend([Action::Announce, Action::CameIn]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn must_keep_the_contacts_that_may_answer_when_others_name_many() {
+        let name = |number| Location::new("127.0.0.1", number).unwrap();
+        let mut search = Search::default();
+        search.note(&name(1), Contact::Outside);
+        search.note(&name(2), Contact::Refused);
+        for number in 3..1000 {
+            search.note(&name(number), Contact::Unheard(u64::from(number)));
+            assert!(search.contacts.len() <= NAMED_MAX);
+            assert!(search.contacts.contains_key(&name(number)));
+        }
+        assert!(search.contacts.contains_key(&name(1)));
+        assert!(!search.contacts.contains_key(&name(2)));
+        assert!(!search.contacts.contains_key(&name(3)));
     }
 }

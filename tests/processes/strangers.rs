@@ -205,6 +205,10 @@ fn must_not_believe_what_others_say_in_a_members_name() {
             &question(&said, Standing::Lost(target.incarnation)),
         );
     }
+    // A member that is said to be lost is asked, once, however often it is named.
+    let mut long = question(&named, you);
+    long.lost = vec![named.location.clone(); 300_000];
+    ask(&network, &nodes[0], &long);
     must_be_alone(&network, &nodes);
     for node in &nodes {
         assert!(!node.process.out().contains("removed"));
