@@ -5,6 +5,7 @@
 
 mod client;
 mod discovery;
+mod memory;
 mod node;
 mod status;
 

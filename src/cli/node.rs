@@ -23,7 +23,7 @@ use crate::words::counted;
 use crate::{log, server};
 
 use super::discovery::{Offer, Until, first_node, search};
-use super::{DEFAULT_PORT, Parsed, Trouble, help_options, parse, peer, port};
+use super::{DEFAULT_PORT, Parsed, Trouble, help_options, memory, parse, peer, port};
 
 /// The interval between two looks at the others, in milliseconds; and what it may be.
 const TICK_MILLIS: usize = 500;
@@ -52,6 +52,7 @@ pub struct NodeOptions {
     replicas: usize,
     tick: Duration,
     connections_max: Option<usize>,
+    memory: usize,
     die_from_anywhere: bool,
     verbose: bool,
     status: bool,
@@ -92,6 +93,9 @@ impl NodeOptions {
         let text =
             "connections at a time, at most three quarters of the descriptor limit, as by default";
         options.optopt("", "connections", text, "N");
+        let text = "for items, with k, m or g, and an eighth of it more for messages (three quarters of what the \
+            machine or its cgroup allows); above it puts are refused";
+        options.optopt("", "memory", text, "BYTES");
         options.optflag(
             "",
             "die-from-anywhere",
@@ -134,12 +138,23 @@ impl NodeOptions {
                 number(&matches, "tick", TICK_MILLIS_RANGE)?.unwrap_or(TICK_MILLIS) as u64,
             ),
             connections_max: connections(&matches)?,
+            memory: memory::limit(matches.opt_str("memory").as_deref())?,
             die_from_anywhere: matches.opt_present("die-from-anywhere"),
             verbose: matches.opt_present("verbose"),
             status,
             accept_loss,
             new,
         }))
+    }
+
+    /// How many bytes items may take, 1 MiB or more.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// How many bytes the messages may take that are being received or answered.
+    pub fn memory_for_messages(&self) -> usize {
+        self.memory / 8
     }
 }
 

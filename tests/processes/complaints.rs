@@ -176,6 +176,9 @@ fn must_name_an_option_that_is_none() {
             complains(program, &["--replicas", number], &["--replicas"]);
         }
         complains(program, &["--connections", "0"], &["--connections"]);
+        for bytes in ["1023k", "9999999g", "64 m", "-64m", "lots"] {
+            complains(program, &["--memory", bytes], &["--memory", "m"]);
+        }
         complains(program, &["-p"], &["p"]);
         complains(program, &["a", "b", "c"], &["PEER", "PORT"]);
         complains(program, &["nowhere"], &["nowhere"]);
