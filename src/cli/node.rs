@@ -90,8 +90,8 @@ impl NodeOptions {
         let text = "time between two looks at the others in ms, the same on all nodes (500); more than 100 ms of round trip \
             want more; a hung node is dropped after some 10";
         options.optopt("", "tick", text, "MS");
-        let text =
-            "connections at a time, at most three quarters of the descriptor limit, as by default";
+        let text = "connections at a time, at most three quarters of the descriptor limit, as by default; four are kept for \
+            each other node, at most half of all";
         options.optopt("", "connections", text, "N");
         let text = "for items, with k, m or g, and an eighth of it more for messages (three quarters of what the \
             machine or its cgroup allows); above it puts are refused";
@@ -222,7 +222,9 @@ pub fn run_node<P: Participant>(
     let (end, ended) = mpsc::channel();
     let (listener, location) = bind(&options.address, options.port)?;
     log::say(&format!("Starting the server at {location}..."));
-    let network = Arc::new(TcpNetwork::new(LIMITS));
+    let bound = listener.local_addr();
+    let bound = bound.map_err(|error| Trouble::new(&location, error))?;
+    let network = Arc::new(TcpNetwork::new(LIMITS).from(bound.ip()));
     let participant = Arc::new(build(Locator::new(
         location.clone(),
         locator::Options {
@@ -243,6 +245,18 @@ pub fn run_node<P: Participant>(
     let mut server_options = server::Options {
         limits: LIMITS,
         verbose: options.verbose,
+        nodes: {
+            let (network, participant) = (network.clone(), participant.clone());
+            Arc::new(move || {
+                let locator = participant.locator();
+                let view = locator.view();
+                let members = view.members().iter().map(|member| &member.location);
+                let others = members.filter(|location| *location != locator.location());
+                others
+                    .flat_map(|location| network.known_addresses(location))
+                    .collect()
+            })
+        },
         relieve: {
             let network = network.clone();
             Arc::new(move || network.close_idle())

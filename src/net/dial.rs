@@ -1,7 +1,7 @@
 //! Making connections: to the addresses of a name, several at a time.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::CallError;
 use super::names::Names;
 use crate::location::Location;
+use crate::os::connect_from;
 
 /// Connections made at a time by one caller.
 const CONNECTING_MAX: usize = 64;
@@ -22,9 +23,10 @@ pub(crate) fn lacks_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
 }
 
-/// A connection to the first address of a location that takes one. `relieve` is called when there is
-/// no descriptor for it, and says whether it has got one back.
+/// A connection to the first address of a location that takes one, from our own address if there is one. `relieve`
+/// is called when there is no descriptor for it, and says whether it has got one back.
 pub(super) fn connect(
+    from: Option<IpAddr>,
     to: &Location,
     names: &Arc<Names>,
     deadline: Instant,
@@ -36,7 +38,7 @@ pub(super) fn connect(
     let mut outcome = Err(CallError::Local(format!("{}: no address", to.address())));
     for address in addresses {
         let address = SocketAddr::new(address, to.port());
-        outcome = match (outcome, connect_to(address, deadline, relieve)) {
+        outcome = match (outcome, connect_to(from, address, deadline, relieve)) {
             // One address that refuses doesn't make up for one that is silent.
             (Err(CallError::Silent), Err(_)) => Err(CallError::Silent),
             (_, outcome) => outcome,
@@ -50,6 +52,7 @@ pub(super) fn connect(
 }
 
 fn connect_to(
+    from: Option<IpAddr>,
     address: SocketAddr,
     deadline: Instant,
     relieve: &dyn Fn() -> bool,
@@ -58,7 +61,14 @@ fn connect_to(
     if left.is_zero() {
         return Err(CallError::Silent);
     }
-    let once = || TcpStream::connect_timeout(&address, left);
+    // Between the loopback and other addresses, or the two families, there is no way.
+    let alike = |from: &IpAddr| {
+        from.is_ipv4() == address.is_ipv4() && from.is_loopback() == address.ip().is_loopback()
+    };
+    let once = || match from.filter(alike) {
+        Some(from) => connect_from(from, address, left),
+        None => TcpStream::connect_timeout(&address, left),
+    };
     let connected = match once() {
         Err(error) if lacks_descriptors(&error) && relieve() => once(),
         outcome => outcome,

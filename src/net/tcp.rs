@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ const LIMIT_STEP: Duration = Duration::from_millis(10);
 #[derive(Debug, Default)]
 pub struct TcpNetwork {
     limits: Limits,
+    /// Our own address, if we have one.
+    from: Option<IpAddr>,
     names: Arc<Names>,
     /// Guards the kept connections, idle and in use.
     pools: Mutex<Pools>,
@@ -138,9 +140,26 @@ impl TcpNetwork {
     pub fn new(limits: Limits) -> Self {
         TcpNetwork {
             limits,
+            from: None,
             names: Arc::default(),
             pools: Mutex::default(),
         }
+    }
+
+    /// The same, with connections that come from this address where it can be: by it the others know this node.
+    #[must_use]
+    pub fn from(self, address: IpAddr) -> Self {
+        TcpNetwork {
+            from: Some(address),
+            ..self
+        }
+    }
+
+    /// The addresses of a location as far as they are known. Doesn't wait: those of a host's name are known a while
+    /// after they have been asked for.
+    pub fn known_addresses(&self, location: &Location) -> Vec<IpAddr> {
+        let found = self.names.addresses(location.address(), Instant::now());
+        found.unwrap_or_default()
     }
 
     /// Closes the connections that are kept and not in use. False: there were none.
@@ -335,9 +354,13 @@ impl TcpNetwork {
 
     fn connect(&self, group: &Group<'_>, deadline: Instant) -> Result<Link, CallError> {
         let link = Link {
-            stream: Arc::new(connect(group.to, &self.names, deadline, &|| {
-                self.close_idle()
-            })?),
+            stream: Arc::new(connect(
+                self.from,
+                group.to,
+                &self.names,
+                deadline,
+                &|| self.close_idle(),
+            )?),
             sequence: 0,
             limit: None,
             underway: 0,

@@ -3,10 +3,12 @@
 
 #![allow(unsafe_code)]
 
+mod connect;
 mod output;
 mod signals;
 mod socket;
 
+pub use connect::connect_from;
 pub use output::output_was_closed;
 pub use signals::{Signal, Signals};
 pub use socket::{lengthen_backlog, unacknowledged};

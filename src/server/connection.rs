@@ -6,7 +6,7 @@
 //! service is shown the whole list before it serves the first.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,12 +45,15 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    pub peer: SocketAddr,
     local: bool,
     thread: OnceLock<ThreadId>,
     /// The phase in the lowest two bits, the microsecond in which it began above them.
     phase: AtomicU64,
     /// It has said something.
     begun: AtomicBool,
+    /// It has been told to go.
+    hung_up: AtomicBool,
 }
 
 impl Connection {
@@ -62,10 +65,12 @@ impl Connection {
         let local = caller.is_loopback() || caller == stream.local_addr()?.ip().to_canonical();
         let connection = Connection {
             stream,
+            peer,
             local,
             thread: OnceLock::new(),
             phase: AtomicU64::new(0),
             begun: AtomicBool::new(false),
+            hung_up: AtomicBool::new(false),
         };
         connection.enter(Phase::Idle, now);
         Ok(connection)
@@ -85,6 +90,7 @@ impl Connection {
 
     /// No further request is taken; what has arrived is still served and answered.
     pub fn hang_up(&self) {
+        self.hung_up.store(true, Ordering::Relaxed);
         // It fails if the peer has ended the connection: as good.
         let _ = self.stream.shutdown(Shutdown::Read);
     }
@@ -93,6 +99,15 @@ impl Connection {
     pub fn cut(&self) {
         // As above.
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    pub fn is_hung_up(&self) -> bool {
+        self.hung_up.load(Ordering::Relaxed)
+    }
+
+    /// Where it comes from.
+    pub fn caller(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
     }
 
     pub fn is_served_by_this_thread(&self) -> bool {
@@ -104,7 +119,7 @@ impl Connection {
         self.begun.load(Ordering::Relaxed)
     }
 
-    fn enter(&self, phase: Phase, now: u64) {
+    pub fn enter(&self, phase: Phase, now: u64) {
         self.phase.store(now << 2 | phase as u64, Ordering::Relaxed);
     }
 }
@@ -131,12 +146,10 @@ pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
     let mut rest_bytes_max = REST_BYTES_MAX;
     if let End::Malformed(error) = end {
         let begun = incoming.begun();
-        shared.say_closed(|| {
-            let peer = connection.stream.peer_addr();
-            let peer = peer.map_or_else(|error| error.to_string(), |peer| peer.to_string());
+        shared.say_closed(connection.peer, || {
             let name = begun.map(|message| String::from_utf8_lossy(message.name));
             let name = name.map_or(String::new(), |name| format!("{}: ", name.escape_debug()));
-            format!("closed the connection of {peer}: {name}{error}")
+            format!("{name}{error}")
         });
         if let Some(message) = begun.filter(|message| message.kind == MessageKind::Call) {
             let start = conversation.answers.len();
@@ -252,10 +265,8 @@ impl Conversation<'_> {
     /// Serves one message and appends its answer, if it wants one.
     fn serve(&mut self, message: &Message<'_>) -> Result<(), End> {
         self.shared.say_if_verbose(|| {
-            let peer = self.connection.stream.peer_addr();
-            let peer = peer.map_or_else(|error| error.to_string(), |peer| peer.to_string());
             let name = String::from_utf8_lossy(message.name);
-            format!("{peer}: {}", name.escape_debug())
+            format!("{}: {}", self.connection.peer, name.escape_debug())
         });
         let turn = self.turn.take();
         if turn.is_some() {

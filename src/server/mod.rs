@@ -5,7 +5,9 @@
 //! * the message type decides: a CALL is answered, a ONEWAY never, whatever the method;
 //! * what one connection sends ends at most that connection, and an accept error ends nothing;
 //! * connections are bounded, and so is the time that one may take over a message or over reading its
-//!   answers: one thread watches over all, so that no connection needs time limits of its own.
+//!   answers: one thread watches over all, so that no connection needs time limits of its own;
+//! * clients, however many, don't keep out the other nodes of the network: some slots are kept for these,
+//!   see `src/server/slots.rs`. What comes is accepted at once and waits, if it has to, where others overtake it.
 //!
 //! ```
 //! # use std::{net::TcpListener, sync::Arc, time::Duration};
@@ -32,13 +34,14 @@
 //! ```
 
 mod connection;
+mod slots;
 mod threads;
 mod turn;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -50,10 +53,12 @@ use crate::os::lengthen_backlog;
 use crate::service::Service;
 use crate::thrift::Limits;
 use connection::{Connection, Phase};
+use slots::Slots;
 use threads::Threads;
 use turn::Turns;
 
-/// How long the accepting thread waits after trouble (no descriptors, no threads, no room).
+/// How long the accepting thread waits after trouble (no descriptors, no threads); and how often it is looked
+/// whether there is room for connections that wait for it.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
 /// Trouble is reported once in this time, however often it comes.
@@ -68,8 +73,12 @@ const STOP_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a stopping server waits for the first request of a connection.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// A stopping server takes at most so many of the connections that wait to be accepted.
+/// A stopping server takes at most so many of the connections that wait to be accepted; and at most so many that
+/// have been accepted wait for room.
 const WAITING_MAX: usize = 1024;
+
+/// How long is believed what was said of the other nodes' addresses.
+const NODES_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long waking the accepting thread may take.
 const WAKE_LIMIT: Duration = Duration::from_secs(1);
@@ -78,9 +87,14 @@ const WAKE_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Options {
     /// Connections at a time, at least 1 and at most [`connections_max`]. At the limit the one that
-    /// has been idle longest is closed for a new one; if none is idle, the new one waits. Each takes
+    /// has been idle longest is closed for a new one; if none is idle, the new one waits. So many may wait as are
+    /// a sixteenth of the process's descriptors; what comes beyond is closed. Each connection takes
     /// a descriptor, a thread and some 16 KiB.
     pub connections_max: usize,
+    /// The addresses of the other nodes of the network, one for each node: four slots are kept for each, at most half
+    /// of all together. Asked while more than half of the slots are taken, and ten times a second at most. Must not
+    /// block, and not call the server.
+    pub nodes: Arc<dyn Fn() -> Vec<IpAddr> + Send + Sync>,
     /// A connection without a request for so long is closed. Up: callers need fewer new
     /// connections; down: fewer idle threads.
     pub idle_limit: Duration,
@@ -104,10 +118,11 @@ pub struct Options {
 
 impl Default for Options {
     /// Three quarters of the process's descriptors for connections, the rest for calls to others
-    /// and for files; an hour, 30 s and 10 s; lines go to stderr.
+    /// and for files; no other nodes; an hour, 30 s and 10 s; lines go to stderr.
     fn default() -> Self {
         Options {
             connections_max: connections_max(),
+            nodes: Arc::new(Vec::new),
             idle_limit: Duration::from_secs(3600),
             message_limit: Duration::from_secs(30),
             write_limit: Duration::from_secs(10),
@@ -144,21 +159,30 @@ struct Shared {
     service: Arc<dyn Service>,
     options: Options,
     started: Instant,
+    /// How many connections may wait for room.
+    waiting_max: usize,
     /// From which microsecond on a closed connection is worth another line.
     closed_due: AtomicU64,
+    /// The same of trouble.
+    trouble_due: AtomicU64,
     turns: Arc<Turns>,
     threads: Arc<Threads>,
     /// Guards the connections and whether the server goes on.
     table: Mutex<Table>,
     /// Notified when a connection or the accepting thread has ended.
     changed: Condvar,
-    /// Notified when the server is to stop.
-    stopping: Condvar,
+    /// Notified when the server is to stop, and when there is something to do for connections that wait for room.
+    watching: Condvar,
 }
 
 struct Table {
     open: HashMap<u64, Arc<Connection>>,
-    accepted: u64,
+    /// Connections that wait for room, the first first.
+    waiting: VecDeque<Connection>,
+    slots: Slots,
+    /// From which microsecond on the slots are to be shared out anew.
+    slots_due: u64,
+    admitted: u64,
     /// The listener once more, to wake the accepting thread; gone once that is to end.
     listener: Option<TcpStream>,
     accepting: bool,
@@ -181,17 +205,22 @@ impl Server {
             service,
             options,
             started: Instant::now(),
+            waiting_max: (descriptors_max() / 16).clamp(1, WAITING_MAX),
             closed_due: AtomicU64::new(0),
+            trouble_due: AtomicU64::new(0),
             turns: Arc::default(),
             threads: Arc::default(),
             table: Mutex::new(Table {
                 open: HashMap::new(),
-                accepted: 0,
+                waiting: VecDeque::new(),
+                slots: Slots::default(),
+                slots_due: 0,
+                admitted: 0,
                 listener: Some(again),
                 accepting: true,
             }),
             changed: Condvar::new(),
-            stopping: Condvar::new(),
+            watching: Condvar::new(),
         });
         let server = Server { shared };
         let shared = Arc::clone(&server.shared);
@@ -260,16 +289,25 @@ impl Shared {
         }
     }
 
-    /// That a connection was closed for what it sent: once in [`CLOSED_INTERVAL`], or always if
+    /// That a connection was closed for what it sent, or for want of room: once in [`CLOSED_INTERVAL`], or always if
     /// verbose.
-    fn say_closed(&self, line: impl FnOnce() -> String) {
-        let due = self.closed_due.fetch_update(Relaxed, Relaxed, |due| {
-            let now = self.now();
-            (now >= due).then(|| now + CLOSED_INTERVAL.as_micros() as u64)
-        });
-        if self.options.verbose || due.is_ok() {
-            (self.options.log)(&line());
+    fn say_closed(&self, peer: SocketAddr, cause: impl FnOnce() -> String) {
+        if self.is_due(&self.closed_due, CLOSED_INTERVAL) || self.options.verbose {
+            (self.options.log)(&format!("closed the connection of {peer}: {}", cause()));
         }
+    }
+
+    fn say_trouble(&self, error: &io::Error) {
+        if self.is_due(&self.trouble_due, REPORT_INTERVAL) {
+            (self.options.log)(&format!("can't accept a connection: {error}"));
+        }
+    }
+
+    /// Once in this interval.
+    fn is_due(&self, due: &AtomicU64, interval: Duration) -> bool {
+        let now = self.now();
+        let next = |due| (now >= due).then(|| now + interval.as_micros() as u64);
+        due.fetch_update(Relaxed, Relaxed, next).is_ok()
     }
 
     /// Nothing that is done under the lock can leave the table half changed: poison is passed over.
@@ -297,32 +335,28 @@ impl Shared {
             // If it fails, that thread has ended already.
             let _ = TcpStream::connect_timeout(&address, WAKE_LIMIT);
         }
-        self.stopping.notify_all();
+        self.watching.notify_all();
     }
 
     /// The accepting thread.
     fn accept(self: Arc<Self>, listener: TcpListener) {
-        let mut reported: Option<Instant> = None;
-        let mut waiting = WAITING_MAX;
-        while waiting > 0 {
+        let mut left = WAITING_MAX;
+        while left > 0 {
             let accepted = listener.accept();
-            let stopping = self.make_room().listener.is_none();
+            let stopping = self.table().listener.is_none();
             let outcome = accepted.and_then(|(stream, peer)| {
                 if stopping {
-                    waiting -= 1;
+                    left -= 1;
                     // Some systems hand it on from the listener.
                     stream.set_nonblocking(false)?;
                 }
-                self.admit(stream, peer)
+                self.receive(stream, peer)
             });
             if let Err(error) = outcome {
                 if stopping {
                     break;
                 }
-                if reported.is_none_or(|reported| reported.elapsed() > REPORT_INTERVAL) {
-                    (self.options.log)(&format!("can't accept a connection: {error}"));
-                    reported = Some(Instant::now());
-                }
+                self.say_trouble(&error);
                 let lacks_descriptors = lacks_descriptors(&error);
                 if lacks_descriptors && (self.options.relieve)() {
                     // Or somebody else takes what has been got back.
@@ -330,56 +364,68 @@ impl Shared {
                 }
                 let table = self.table();
                 if lacks_descriptors {
-                    hang_up_longest_idle(&table);
+                    table.hang_up_longest_idle();
                 }
                 wait(&self.changed, table, BACK_OFF);
             }
         }
         drop(listener);
+        // Those that still wait, should there have been trouble.
+        drop(self.let_in());
         self.table().accepting = false;
         self.changed.notify_all();
     }
 
-    /// Waits until there is room for one more connection, or the server is to stop.
-    fn make_room(&self) -> MutexGuard<'_, Table> {
-        loop {
-            let table = self.table();
-            if table.open.len() < self.options.connections_max || table.listener.is_none() {
-                return table;
-            }
-            hang_up_longest_idle(&table);
-            wait(&self.changed, table, BACK_OFF);
-        }
-    }
-
-    /// Gives a connection its place in the order and its thread.
-    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        let turn = self.turns.accepted();
+    /// Takes a new connection in, or lets it wait for room.
+    fn receive(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
         let Ok(connection) = Connection::new(stream, peer, self.now()) else {
             return Ok(()); // It has ended before it began, which is no trouble of ours.
         };
-        let connection = Arc::new(connection);
-        let number = {
-            let mut table = self.table();
-            table.accepted += 1;
-            let number = table.accepted;
-            table.open.insert(number, Arc::clone(&connection));
-            number
-        };
-        let place = Place {
-            shared: Arc::clone(self),
-            number,
-        };
-        let serve = move || {
-            let place = place;
-            connection::serve(&place.shared, &connection, turn);
-            // Whoever hears of the end, by the place, finds the descriptor free.
-            drop(connection);
-        };
-        self.threads.run(Box::new(serve))
+        self.table().waiting.push_back(connection);
+        let mut table = self.let_in()?;
+        if table.waiting.len() > self.waiting_max {
+            let refused = table.refuse();
+            drop(table);
+            self.say_closed(refused.peer, || {
+                format!("{} wait for room already", self.waiting_max)
+            });
+        } else if !table.waiting.is_empty() {
+            self.watching.notify_all();
+        }
+        Ok(())
     }
 
-    /// The watching thread: ends the connections that take too long.
+    /// Lets in those that wait, as far as there is room. The table as it is then, so that no change is missed.
+    fn let_in(self: &Arc<Self>) -> io::Result<MutexGuard<'_, Table>> {
+        loop {
+            let mut table = self.table();
+            let Some(connection) = table.next(&self.options, self.now()) else {
+                return Ok(table);
+            };
+            // Until now it could not say anything, which is not being idle.
+            connection.enter(Phase::Idle, self.now());
+            let connection = Arc::new(connection);
+            // Numbered under the lock: in the order in which they get in.
+            let turn = self.turns.accepted();
+            table.admitted += 1;
+            let number = table.admitted;
+            table.open.insert(number, Arc::clone(&connection));
+            drop(table);
+            let place = Place {
+                shared: Arc::clone(self),
+                number,
+            };
+            let serve = move || {
+                let place = place;
+                connection::serve(&place.shared, &connection, turn);
+                // Whoever hears of the end, by the place, finds the descriptor free.
+                drop(connection);
+            };
+            self.threads.run(Box::new(serve))?;
+        }
+    }
+
+    /// The watching thread: ends the connections that take too long, and lets in those that wait.
     fn watch(self: Arc<Self>) {
         let options = &self.options;
         let limits = [
@@ -401,11 +447,18 @@ impl Shared {
             (lasted > limit).then_some(phase)
         };
         loop {
-            let table = self.table();
+            let table = self.let_in().unwrap_or_else(|error| {
+                self.say_trouble(&error);
+                self.table()
+            });
             if table.listener.is_none() {
                 return;
             }
-            wait(&self.stopping, table, interval);
+            let pause = match table.waiting.is_empty() {
+                true => interval,
+                false => interval.min(BACK_OFF),
+            };
+            wait(&self.watching, table, pause);
             for connection in self.chosen(|connection| overdue(connection).is_some()) {
                 match overdue(&connection) {
                     None => {} // It has just gone on.
@@ -417,14 +470,64 @@ impl Shared {
     }
 }
 
-/// Makes room for a new connection.
-fn hang_up_longest_idle(table: &Table) {
-    let idle = table.open.values().filter_map(|connection| {
-        let (phase, since) = connection.phase();
-        (phase == Phase::Idle).then_some((since, connection))
-    });
-    if let Some((_, longest)) = idle.min_by_key(|(since, _)| *since) {
-        longest.hang_up();
+impl Table {
+    /// The next connection to be let in, if there is one and there is room for it. If there is none, an idle one is
+    /// told to go.
+    fn next(&mut self, options: &Options, now: u64) -> Option<Connection> {
+        let all = options.connections_max;
+        // A server that stops takes everybody; and in half of the slots nobody is in anybody's way.
+        if self.listener.is_none() || self.open.len() < all - all / 2 {
+            return self.waiting.pop_front();
+        }
+        if self.waiting.is_empty() {
+            return None;
+        }
+        if now >= self.slots_due {
+            self.slots = Slots::new(all, &(options.nodes)());
+            self.slots_due = now + NODES_INTERVAL.as_micros() as u64;
+        }
+        let taken = self.slots.taken(self.callers());
+        let owed = |connection: &Connection| taken.is_owed(connection.caller());
+        // Nodes first; clients as they came.
+        let first = self.waiting.iter().position(owed).unwrap_or(0);
+        if taken.has_room(self.waiting[first].caller()) {
+            return self.waiting.remove(first);
+        }
+        self.hang_up_longest_idle();
+        None
+    }
+
+    /// The connection that waits for room in vain: the last one, but of clients if there are any.
+    fn refuse(&mut self) -> Connection {
+        let is_client = |connection: &Connection| self.slots.of(connection.caller()) == 0;
+        let last = self.waiting.iter().rposition(is_client);
+        let refused = match last {
+            Some(last) => self.waiting.remove(last),
+            None => self.waiting.pop_back(),
+        };
+        refused.expect("BUG: one that waits")
+    }
+
+    /// Makes room for a new connection. None of those that are kept for nodes is closed for it.
+    fn hang_up_longest_idle(&self) {
+        let taken = self.slots.taken(self.callers());
+        let idle = self.open.values().filter_map(|connection| {
+            let (phase, since) = connection.phase();
+            let may_close = phase == Phase::Idle && taken.may_close(connection.caller());
+            may_close.then_some((since, connection))
+        });
+        let idle: Vec<_> = idle.collect();
+        // The end of one that has been told to go is waited for.
+        if idle.iter().any(|(_, connection)| connection.is_hung_up()) {
+            return;
+        }
+        if let Some((_, longest)) = idle.iter().min_by_key(|(since, _)| *since) {
+            longest.hang_up();
+        }
+    }
+
+    fn callers(&self) -> impl Iterator<Item = IpAddr> {
+        self.open.values().map(|connection| connection.caller())
     }
 }
 
@@ -442,8 +545,14 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let ended = self.shared.table().open.remove(&self.number);
+        let mut table = self.shared.table();
+        let ended = table.open.remove(&self.number);
+        let awaited = !table.waiting.is_empty();
+        drop(table);
         drop(ended);
         self.shared.changed.notify_all();
+        if awaited {
+            self.shared.watching.notify_all();
+        }
     }
 }

@@ -5,6 +5,7 @@ mod running;
 
 mod bytes;
 mod complaints;
+mod crowds;
 mod descriptors;
 mod discovery;
 mod ipv6;

@@ -126,3 +126,26 @@ fn must_take_what_it_is_relieved_of_at_once() {
     }
     child.must_end_well();
 }
+
+#[test]
+fn crowded_child() {
+    Child::serve(|options| options.connections_max = 1);
+}
+
+#[test]
+fn must_close_what_waits_beyond_a_sixteenth_of_the_descriptors() {
+    let child = Child::start("descriptors::crowded_child", 64);
+    let half = &message(MessageKind::Call, "ping", 1, &[])[..10];
+    let mut clients: Vec<_> = (0..6).map(|_| visit(child.address)).collect();
+    clients[0].send(half);
+    clients[5].must_be_closed();
+    // The others get in one after the other.
+    for client in &mut clients[1..5] {
+        client.send(&message(MessageKind::Call, "ping", 1, &[]));
+    }
+    drop(clients.remove(0));
+    for client in &mut clients[..4] {
+        assert_eq!(client.answer().unwrap().sequence, 1);
+    }
+    child.must_end_well();
+}

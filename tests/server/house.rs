@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use thrifty_p2p::os::connect_from;
 use thrifty_p2p::server::{Options, Server};
 use thrifty_p2p::service::{Call, Order, Service};
 use thrifty_p2p::thrift::{
@@ -136,6 +137,11 @@ impl House {
         visit(self.address)
     }
 
+    /// From another address of this machine.
+    pub fn visit_from(&self, own: IpAddr) -> Client {
+        client(connect_from(own, self.address, LONG).unwrap())
+    }
+
     /// The answer to one call on a connection of its own.
     pub fn call(&self, method: &str, strings: &[&[u8]]) -> Answer {
         self.visit().call(method, strings)
@@ -143,7 +149,10 @@ impl House {
 }
 
 pub fn visit(address: SocketAddr) -> Client {
-    let stream = TcpStream::connect(address).unwrap();
+    client(TcpStream::connect(address).unwrap())
+}
+
+fn client(stream: TcpStream) -> Client {
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
     Client {

@@ -1,13 +1,15 @@
 //! What clients can't make a server do, however slow, many or silent they are.
 
 use std::io::{Read, Write};
-use std::sync::{Arc, Mutex};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use thrifty_p2p::thrift::{Exception, Limits, MessageKind, begin_message, end_frame};
 
-use crate::house::{LONG, house, message, write_arguments};
+use crate::house::{House, LONG, house, message, write_arguments};
 
 #[test]
 fn must_close_the_longest_idle_connection_at_the_limit() {
@@ -39,6 +41,102 @@ fn must_let_a_new_connection_wait_when_none_is_idle() {
         client.answer().unwrap();
     }
     assert_eq!(late.answer().unwrap().sequence, 2);
+}
+
+/// Where another node of the network is. Clients come from 127.0.0.1.
+const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+/// A server of eight connections, of which four are kept for a node.
+fn house_with_a_node() -> House {
+    house(|options| {
+        options.connections_max = 8;
+        options.nodes = Arc::new(|| vec![NODE]);
+    })
+}
+
+#[test]
+fn must_not_close_the_connections_of_a_node_for_clients() {
+    let house = house_with_a_node();
+    let mut kept: Vec<_> = (0..4).map(|_| house.visit_from(NODE)).collect();
+    for connection in &mut kept {
+        connection.call("ping", &[]);
+    }
+    // Each of them is idle for less long than those of the node.
+    let mut clients: Vec<_> = (0..40).map(|_| house.visit()).collect();
+    clients[39].call("ping", &[]);
+    clients[0].must_be_closed();
+    for connection in &mut kept {
+        connection.call("ping", &[]);
+    }
+    // A fifth one counts as a client's.
+    let mut fifth = house.visit_from(NODE);
+    fifth.call("ping", &[]);
+    clients[36].must_be_closed();
+    house.visit().call("ping", &[]);
+}
+
+#[test]
+fn must_let_a_node_in_though_no_client_goes() {
+    let house = house_with_a_node();
+    let half = &message(MessageKind::Call, "put", 1, &[b"k", b"v"])[..10];
+    let clients: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = house.visit();
+            client.send(half);
+            client
+        })
+        .collect();
+    // It comes behind those that wait for the clients before them.
+    let mut kept: Vec<_> = (0..4).map(|_| house.visit_from(NODE)).collect();
+    let began = Instant::now();
+    for connection in &mut kept {
+        connection.call("ping", &[]);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5));
+    drop(clients);
+    house.call("ping", &[]);
+}
+
+/// What clients had taken before is theirs until they are idle.
+#[test]
+fn must_let_a_node_in_first_that_has_become_one_when_all_is_taken() {
+    let is_node = Arc::new(AtomicBool::new(false));
+    let known = Arc::clone(&is_node);
+    let (tell, told) = mpsc::channel();
+    let house = house(|options| {
+        options.connections_max = 2;
+        options.nodes = Arc::new(move || {
+            if !known.load(Ordering::Relaxed) {
+                return Vec::new();
+            }
+            // It fails when the test is over.
+            let _ = tell.send(());
+            vec![NODE]
+        });
+    });
+    let mut busy = [house.visit(), house.visit()];
+    for client in &mut busy {
+        client.send(&message(MessageKind::Call, "wait", 1, &[]));
+    }
+    house.service.wait_for("wait", 2);
+    let mut late = house.visit();
+    late.send(&message(MessageKind::Call, "get", 1, &[b"k"]));
+    let mut node = house.visit_from(NODE);
+    node.send(&message(
+        MessageKind::Call,
+        "put",
+        1,
+        &[b"k", b"of the node"],
+    ));
+    is_node.store(true, Ordering::Relaxed);
+    // By the second time it has long been accepted.
+    for _ in 0..2 {
+        told.recv_timeout(LONG).unwrap();
+    }
+    house.service.open_the_gate();
+    node.answer().unwrap();
+    let value = late.answer().unwrap().result();
+    assert_eq!(value.as_deref(), Ok(&b"of the node"[..]));
 }
 
 #[test]
