@@ -18,7 +18,7 @@ use crate::locator::{
 use crate::membership::State;
 use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork, secret};
 use crate::node::Node;
-use crate::os::Signals;
+use crate::os::{Signals, give_back_large_pieces};
 use crate::words::counted;
 use crate::{log, server};
 
@@ -218,6 +218,7 @@ pub fn run_node<P: Participant>(
     if options.status {
         return status(&options);
     }
+    give_back_large_pieces();
     let signals = Signals::block();
     let (end, ended) = mpsc::channel();
     let (listener, location) = bind(&options.address, options.port)?;
@@ -244,6 +245,7 @@ pub fn run_node<P: Participant>(
     )));
     let mut server_options = server::Options {
         limits: LIMITS,
+        messages_bytes_max: options.memory_for_messages(),
         verbose: options.verbose,
         nodes: {
             let (network, participant) = (network.clone(), participant.clone());

@@ -11,6 +11,7 @@ use crate::location::Location;
 use crate::locator::{give_way, read_answer, read_arguments};
 use crate::membership::{Member, State, View};
 use crate::net::CallError;
+use crate::net::room::hold;
 use crate::thrift::Exception;
 
 use super::Store;
@@ -325,6 +326,7 @@ impl Store {
                 reached = None;
             }
         }
+        hold(list.bytes())?;
         // Looked at again: what has been forgotten meanwhile was forgotten under another list.
         let differs = Some(look()).filter(|(same, _)| !same);
         let differs = differs.as_ref().map(|(_, view)| view.members());

@@ -30,6 +30,7 @@ use crate::locator::{
     Application, Held, Locator, Participant, read_arguments, read_key, write_answer,
 };
 use crate::membership::{Member, View};
+use crate::net::room::hold;
 use crate::ring;
 use crate::service::{Call, Order, Service};
 use crate::thrift::{Exception, Write};
@@ -141,6 +142,7 @@ impl Store {
     /// `fetch`: what lies here of a key, under the list that the caller has.
     fn on_fetch(&self, arguments: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
         let Fetch { list, key } = read_arguments(arguments)?;
+        self.make_room(key)?;
         let hash = ring::hash(key);
         let found = self
             .locator
@@ -157,6 +159,12 @@ impl Store {
         };
         write_answer(&fetched, result);
         Ok(())
+    }
+
+    /// Waits until there is room for a copy of a key's value. Not exact, as it may have another value then.
+    fn make_room(&self, key: &[u8]) -> Result<(), Exception> {
+        let bytes = self.items.read(key, |record| record.value().len());
+        Ok(hold(bytes.unwrap_or(0))?)
     }
 
     /// What lies here of a key.

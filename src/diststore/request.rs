@@ -20,6 +20,7 @@ use crate::locator::{
 };
 use crate::membership::{Caller, Member, State};
 use crate::net::CallError;
+use crate::net::room::{SMALL_BYTES, hold};
 use crate::thrift::{Exception, Write};
 
 use super::Store;
@@ -49,8 +50,22 @@ impl Store {
     pub(super) fn get(&self, key: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
         if let Some(epoch) = self.locator.epoch_by_itself() {
             let start = result.len();
-            let write = |record: &Record| result.write_bytes_field(0, record.value());
-            let found = self.items.read(key, write);
+            let mut room = SMALL_BYTES;
+            let found = loop {
+                // Not under the shard's lock.
+                let write = |record: &Record| match record.value() {
+                    value if value.len() > room => Err(value.len()),
+                    value => {
+                        result.write_bytes_field(0, value);
+                        Ok(())
+                    }
+                };
+                match self.items.read(key, write).transpose() {
+                    Ok(found) => break found,
+                    Err(bytes) => room = bytes,
+                }
+                hold(room)?;
+            };
             if self.locator.epoch() == epoch {
                 if found.is_none() {
                     result.write_bytes_field(0, b"");
@@ -72,11 +87,13 @@ impl Store {
             let route = self.locator.route(key);
             let answer = if let Some(original) = route.original() {
                 if self.is_relayed(key) {
+                    self.make_room(key)?;
                     return Ok(self.account(key).1);
                 }
                 self.locator.ask_kind(original);
                 self.get_from_original(original, key)
             } else if route.is_primary() {
+                self.make_room(key)?;
                 let found = self.get_here(key, &route);
                 found.ok_or(CallError::Silent)
             } else if let Some(primary) = route.primary() {
@@ -419,6 +436,7 @@ impl Store {
                 if !route.is_primary() {
                     break Forwarded::not_primary(0);
                 }
+                self.make_room(key)?;
                 if let Some(value) = self.get_here(key, &route) {
                     break Forwarded::done(value);
                 }

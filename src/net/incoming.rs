@@ -1,17 +1,19 @@
 //! The bytes that come in on one connection, and the messages in them.
 //!
 //! One buffer, small until a message or a full read wants more, so memory is only ever taken
-//! for bytes that have arrived (at most four times as much). Messages are slices of it.
+//! for bytes that have arrived (at most four times as much). Messages are slices of it. What it takes for large ones
+//! is held against the total, see `src/net/room.rs`.
 
 use std::io::{self, Read};
 
+use super::room::{self, SMALL_BYTES};
 use crate::thrift::{Error, Limits, Message, Splitter};
 
 /// What a quiet connection holds: most requests fit, and thousands of connections cost little.
 pub(crate) const BUFFER_BYTES_MIN: usize = 1 << 10;
 
 /// Up to here the buffer grows when a read fills it; beyond only for a message that needs it.
-const BUFFER_BYTES_BATCH: usize = 64 << 10;
+const BUFFER_BYTES_BATCH: usize = SMALL_BYTES;
 
 /// Messages that are handed out at once: enough that their data comes side by side.
 const BATCH_MESSAGES: usize = 16;
@@ -36,6 +38,9 @@ impl Incoming {
     }
 
     /// Reads once: how many bytes came, 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// As of reading; [`io::ErrorKind::OutOfMemory`] where there is no room for the message.
     pub fn read_from(&mut self, stream: &mut impl Read) -> io::Result<usize> {
         let length = self.bytes.len();
         let filled = self.end == length;
@@ -47,7 +52,15 @@ impl Incoming {
         if filled && length < BUFFER_BYTES_BATCH {
             self.bytes.resize(4 * length, 0);
         } else if self.end == length {
-            self.bytes.resize(2 * length, 0);
+            // A message that ends with what is known of it fits.
+            let known = self.splitter.known_bytes() + BUFFER_BYTES_MIN;
+            let grown = match 2 * length {
+                twice if known > length => twice.min(known),
+                twice => twice,
+            };
+            room::hold(grown.max(known))?;
+            self.bytes.reserve_exact(grown - length);
+            self.bytes.resize(grown, 0);
         }
         let count = stream.read(&mut self.bytes[self.end..])?;
         self.end += count;
@@ -98,6 +111,11 @@ impl Incoming {
     /// Whether nothing is left of what has been read.
     pub fn is_empty(&self) -> bool {
         self.start == self.end
+    }
+
+    /// Whether the buffer has grown so far that others may have to wait for what it takes.
+    pub fn is_large(&self) -> bool {
+        self.bytes.len() > SMALL_BYTES
     }
 
     /// Whether the buffer has grown.

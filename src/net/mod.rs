@@ -9,6 +9,7 @@ mod dial;
 pub(crate) mod incoming;
 mod names;
 mod patience;
+pub(crate) mod room;
 mod tcp;
 
 pub use clock::SystemClock;

@@ -4,11 +4,13 @@
 #![allow(unsafe_code)]
 
 mod connect;
+mod memory;
 mod output;
 mod signals;
 mod socket;
 
 pub use connect::connect_from;
+pub use memory::give_back_large_pieces;
 pub use output::output_was_closed;
 pub use signals::{Signal, Signals};
 pub use socket::{lengthen_backlog, unacknowledged};

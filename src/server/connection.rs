@@ -16,11 +16,12 @@ use std::time::Duration;
 use super::Shared;
 use super::turn::Turn;
 use crate::net::incoming::{BUFFER_BYTES_MIN, Incoming};
+use crate::net::room::{self, SMALL_BYTES};
 use crate::service::Call;
 use crate::thrift::{Error, Exception, Message, MessageKind, begin_message, end_frame};
 
 /// Answers are written before the last request of a batch is served if they come to more.
-const BATCH_BYTES_MAX: usize = 256 << 10;
+const BATCH_BYTES_MAX: usize = SMALL_BYTES;
 
 /// A connection that has been quiet for so long gives back the memory of its large messages.
 const QUIET: Duration = Duration::from_secs(1);
@@ -131,6 +132,7 @@ pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
     }
     // Nobody else sets it.
     let _ = connection.thread.set(thread::current().id());
+    let _entered = shared.room.enter();
     let mut conversation = Conversation {
         shared,
         connection,
@@ -144,17 +146,22 @@ pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
     // Nobody waits for what comes no more.
     conversation.turn = None;
     let mut rest_bytes_max = REST_BYTES_MAX;
-    if let End::Malformed(error) = end {
+    let refusal = match &end {
+        End::Malformed(error) => Some(((*error).into(), error.to_string())),
+        End::Full(error) => Some((Exception::internal(error.to_string()), error.to_string())),
+        End::Failed | End::Gone => None,
+    };
+    if let Some((exception, cause)) = refusal {
         let begun = incoming.begun();
         shared.say_closed(connection.peer, || {
             let name = begun.map(|message| String::from_utf8_lossy(message.name));
             let name = name.map_or(String::new(), |name| format!("{}: ", name.escape_debug()));
-            format!("{name}{error}")
+            format!("{name}{cause}")
         });
         if let Some(message) = begun.filter(|message| message.kind == MessageKind::Call) {
             let start = conversation.answers.len();
-            conversation.except(&message, &error.into(), start);
-            if matches!(error, Error::TooLarge { .. }) {
+            conversation.except(&message, &exception, start);
+            if matches!(end, End::Malformed(Error::TooLarge { .. }) | End::Full(_)) {
                 // Who sends so much may not read before the end of it.
                 rest_bytes_max = usize::MAX;
             }
@@ -162,6 +169,9 @@ pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
     }
     // What has come may be large, and to take leave may take long.
     drop(incoming);
+    if conversation.answers.capacity() <= SMALL_BYTES {
+        room::give_back();
+    }
     if !matches!(end, End::Gone) && conversation.flush().is_ok() {
         conversation.take_leave(rest_bytes_max);
     }
@@ -180,6 +190,8 @@ fn has_spoken(stream: &TcpStream) -> bool {
 enum End {
     /// What came is no message.
     Malformed(Error),
+    /// There is no room for what comes.
+    Full(io::Error),
     /// The service panicked: a bug of ours.
     Failed,
     /// It can't be read or written any more, or its time is over.
@@ -193,8 +205,11 @@ impl From<Error> for End {
 }
 
 impl From<io::Error> for End {
-    fn from(_: io::Error) -> Self {
-        End::Gone
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::OutOfMemory => End::Full(error),
+            _ => End::Gone,
+        }
     }
 }
 
@@ -229,8 +244,7 @@ impl Conversation<'_> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if incoming.is_empty() {
-                        incoming.shrink();
-                        self.answers = Vec::new();
+                        self.shrink(incoming);
                         stream.set_read_timeout(None)?;
                         quiet_limited = false;
                     }
@@ -258,8 +272,19 @@ impl Conversation<'_> {
             }
             if !message_begun {
                 self.flush()?;
+                let is_large = incoming.is_large() || self.answers.capacity() > SMALL_BYTES;
+                if is_large && incoming.is_empty() && self.shared.room.is_awaited() {
+                    self.shrink(incoming);
+                }
             }
         }
+    }
+
+    /// Gives back the memory of large messages, once there is nothing in it.
+    fn shrink(&mut self, incoming: &mut Incoming) {
+        incoming.shrink();
+        self.answers = Vec::new();
+        room::give_back();
     }
 
     /// Serves one message and appends its answer, if it wants one.
@@ -346,6 +371,7 @@ impl Conversation<'_> {
     /// long as a message may take.
     fn take_leave(&mut self, rest_bytes_max: usize) {
         self.answers = Vec::new();
+        room::give_back();
         let mut stream = &self.connection.stream;
         self.connection.enter(Phase::Receiving, self.shared.now());
         let prepared = stream

@@ -49,6 +49,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::net::lacks_descriptors;
+use crate::net::room::Room;
 use crate::os::lengthen_backlog;
 use crate::service::Service;
 use crate::thrift::Limits;
@@ -106,6 +107,10 @@ pub struct Options {
     pub write_limit: Duration,
     /// How large a request may be.
     pub limits: Limits,
+    /// How many bytes the messages of more than 64 KiB may take in all that are being received or answered. Who would
+    /// go beyond waits for 3 s, and is refused then. A request makes up to four copies, of which one is counted. No
+    /// request may be larger.
+    pub messages_bytes_max: usize,
     /// Whether each request, and each connection closed for what it sent, gets a line in the log. If
     /// not, one such connection a second does.
     pub verbose: bool,
@@ -127,6 +132,7 @@ impl Default for Options {
             message_limit: Duration::from_secs(30),
             write_limit: Duration::from_secs(10),
             limits: Limits::default(),
+            messages_bytes_max: usize::MAX,
             verbose: false,
             relieve: Arc::new(|| false),
             log: Arc::new(crate::log::complain),
@@ -166,6 +172,7 @@ struct Shared {
     /// The same of trouble.
     trouble_due: AtomicU64,
     turns: Arc<Turns>,
+    room: Arc<Room>,
     threads: Arc<Threads>,
     /// Guards the connections and whether the server goes on.
     table: Mutex<Table>,
@@ -196,13 +203,21 @@ impl Server {
     pub fn start(
         listener: TcpListener,
         service: Arc<dyn Service>,
-        options: Options,
+        mut options: Options,
     ) -> io::Result<Server> {
+        let Limits {
+            message_bytes_max: message,
+            string_bytes_max: string,
+            ..
+        } = &mut options.limits;
+        *message = options.messages_bytes_max.min(*message);
+        *string = options.messages_bytes_max.min(*string);
         lengthen_backlog(&listener);
         // A listener and a stream are the same to the system, and only the latter has a shutdown.
         let again = TcpStream::from(OwnedFd::from(listener.try_clone()?));
         let shared = Arc::new(Shared {
             service,
+            room: Arc::new(Room::new(options.messages_bytes_max)),
             options,
             started: Instant::now(),
             waiting_max: (descriptors_max() / 16).clamp(1, WAITING_MAX),
@@ -554,5 +569,73 @@ impl Drop for Place {
         if awaited {
             self.shared.watching.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::net::room::hold;
+    use crate::service::{Call, Order};
+    use crate::thrift::{Exception, MessageKind, Write as _, begin_message};
+
+    const LARGE: usize = 4 << 20;
+
+    /// Answers much, to whatever it is asked.
+    struct Talker;
+
+    impl Service for Talker {
+        fn call(&self, _: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
+            hold(LARGE)?;
+            result.write_bytes_field(0, &vec![0; LARGE]);
+            result.write_stop();
+            Ok(())
+        }
+
+        fn order(&self, _: &[u8]) -> Order {
+            Order::Free
+        }
+    }
+
+    fn wait_until(what: &str, reached: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !reached() {
+            assert!(began.elapsed() < Duration::from_secs(20), "never {what}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn must_have_all_room_again_once_all_have_gone() {
+        let options = Options {
+            messages_bytes_max: 3 * LARGE,
+            write_limit: Duration::from_millis(100),
+            ..Options::default()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server::start(listener, Arc::new(Talker), options).unwrap();
+        let room = &server.shared.room;
+        let mut call = Vec::new();
+        begin_message(&mut call, MessageKind::Call, b"say", 1, false);
+        call.write_bytes_field(1, &vec![0; LARGE]);
+        call.write_stop();
+        let say = |bytes: &[u8]| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(bytes).unwrap();
+            stream
+        };
+        let half = say(&call[..LARGE / 2]);
+        wait_until("taken for what comes", || room.taken_bytes() >= LARGE);
+        let deaf = say(&call);
+        wait_until("taken for the answer", || room.taken_bytes() >= 2 * LARGE);
+        // It is cut off as it doesn't read.
+        wait_until("given back", || room.taken_bytes() < 2 * LARGE);
+        drop(half);
+        wait_until("all given back", || room.taken_bytes() == 0);
+        drop(deaf);
+        server.stop(Duration::ZERO);
     }
 }

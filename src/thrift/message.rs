@@ -110,6 +110,12 @@ impl Splitter {
         Ok(Some((header.message(buffer, end), end)))
     }
 
+    /// How many bytes, from its first on, the message that has begun is known to have at least; 0: none has.
+    pub fn known_bytes(&self) -> usize {
+        let known = |header: Header| header.frame_end.unwrap_or(self.scanner.position);
+        self.header.map_or(0, known)
+    }
+
     /// The head of the message that has begun and is not all there, or turned out to be none; its
     /// body is empty.
     pub fn begun<'a>(&self, buffer: &'a [u8]) -> Option<Message<'a>> {

@@ -9,6 +9,7 @@ mod crowds;
 mod descriptors;
 mod discovery;
 mod ipv6;
+mod large;
 mod leaving;
 mod limits;
 mod lines;

@@ -1,0 +1,136 @@
+//! Many clients that send much and don't end, or ask for much and don't read, at a node of little memory.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thrifty_p2p::diststore::KeyValue;
+use thrifty_p2p::locator::write_key;
+use thrifty_p2p::thrift::{MessageKind, begin_message};
+
+use crate::running::{LONG, Node, get, network, own_address, put, settle, wait_until};
+
+const CLIENTS: usize = 60;
+
+/// What a node of `--memory 64m` may take at its highest.
+const PEAK_KILOBYTES: usize = 110 << 10;
+
+/// Half of what such a node has for messages.
+const VALUE: usize = 4_000_000;
+
+fn peak_kilobytes(node: &Node) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.process.id()));
+    let status = status.expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next());
+    kilobytes.unwrap().parse().unwrap()
+}
+
+fn message(method: &str, arguments: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    begin_message(&mut bytes, MessageKind::Call, method.as_bytes(), 1, false);
+    bytes.extend_from_slice(arguments);
+    bytes
+}
+
+/// How many of `nodes` hold the values: with one copy, each is at one of them.
+fn nodes(count: usize) -> Vec<Node> {
+    let address = own_address();
+    let first = Node::store(&address, &["--memory", "64m", "--new"]);
+    let peer = first.location.name().to_string();
+    let more = (1..count).map(|_| Node::store(&address, &["--memory", "64m", "-h", &peer]));
+    let more: Vec<_> = more.collect();
+    let mut nodes = vec![first];
+    nodes.extend(more);
+    settle(&nodes.iter().collect::<Vec<_>>());
+    nodes
+}
+
+/// Sixty clients at each node, who each say `bytes` and read nothing, beside which others are served, for some time.
+fn must_bear(nodes: &[Node], bytes: &[u8]) {
+    let network = network();
+    thread::scope(|scope| {
+        for node in nodes {
+            for _ in 0..CLIENTS {
+                let at = &**node.location.name();
+                scope.spawn(move || {
+                    let mut stream = TcpStream::connect(at).unwrap();
+                    // It may be cut off while it speaks.
+                    let _ = stream.write_all(bytes);
+                    thread::sleep(Duration::from_secs(5));
+                    // The end, or what has come; what counts is that it was there so long.
+                    let _ = stream.read(&mut [0]);
+                });
+            }
+        }
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(5) {
+            for (number, node) in nodes.iter().enumerate() {
+                let key = format!("small {number}");
+                let asked = Instant::now();
+                put(&network, &node.location, key.as_bytes(), b"value").unwrap();
+                let value = get(&network, &node.location, key.as_bytes());
+                assert_eq!(value.as_deref(), Ok(&b"value"[..]));
+                assert!(asked.elapsed() < Duration::from_secs(2), "served late");
+            }
+        }
+    });
+    for node in nodes {
+        let peak = peak_kilobytes(node);
+        eprintln!("{peak} kB at the highest");
+        assert!(peak < PEAK_KILOBYTES, "{peak} kB at the highest");
+        assert!(!node.process.out().contains("removed"), "it was lost");
+    }
+    // Afterwards there is room for large ones again.
+    for (number, node) in nodes.iter().enumerate() {
+        let key = format!("large {number}");
+        let value = vec![number as u8; VALUE];
+        let at = &node.location;
+        wait_until(LONG, "there is room", || {
+            put(&network, at, key.as_bytes(), &value).is_ok()
+        });
+        wait_until(LONG, "there is room", || {
+            get(&network, at, key.as_bytes()).as_ref() == Ok(&value)
+        });
+    }
+    settle(&nodes.iter().collect::<Vec<_>>());
+}
+
+/// The first part of a put of that many bytes.
+fn half_a_put(bytes: usize) -> Vec<u8> {
+    let mut half = message("put", &KeyValue::write(b"key", Some(&vec![b'x'; bytes])));
+    half.truncate(half.len() - 1000);
+    half
+}
+
+#[test]
+fn must_bear_clients_that_send_more_than_there_is_room_for() {
+    must_bear(&nodes(1), &half_a_put(31 << 20));
+}
+
+#[test]
+fn must_bear_clients_that_do_not_end_what_they_send() {
+    must_bear(&nodes(1), &half_a_put(VALUE));
+    must_bear(&nodes(3), &half_a_put(VALUE));
+}
+
+#[test]
+fn must_bear_clients_that_ask_for_much_and_do_not_read() {
+    for count in [1, 3] {
+        let nodes = nodes(count);
+        let network = network();
+        for key in 0..count {
+            let key = format!("large {key}");
+            put(
+                &network,
+                &nodes[0].location,
+                key.as_bytes(),
+                &vec![b'x'; VALUE],
+            )
+            .unwrap();
+        }
+        must_bear(&nodes, &message("get", &write_key(b"large 0")));
+    }
+}
