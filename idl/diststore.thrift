@@ -20,7 +20,7 @@ service Store extends locator.Locator {
   string get(1: string key)
 
   /** Sets the value of `key`; "" removes it. The return says that every node that has to hold the value holds it; an
-   *  exception says that it may or may not come into effect. `oneway` in the interface of 2009, which is still
+   *  exception says that it may or may not come into effect; one of type 100, that a node has no room for it. `oneway` in the interface of 2009, which is still
    *  served: then nothing tells when, or whether, it was done. */
   void put(1: string key, 2: string value)
 }

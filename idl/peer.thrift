@@ -133,6 +133,12 @@ struct Status {
   8: i32 full
   /** Members that were lost together: keys may be missing. */
   9: list<locator.Location> missing
+  /** How many bytes the answerer's items take. */
+  10: i64 taken
+  /** How many they may take. */
+  11: i64 memory
+  /** How many more were wanted when something was refused last; 0: there is room for them now. */
+  12: i64 lacking
 }
 
 /** What each of our nodes answers, whatever its service. */
@@ -215,7 +221,7 @@ struct Forwarded {
  *  receiver asks the other replicas with `store` and `fetch`. */
 service Replica extends Peer {
   /** Takes each item in if the two have the same list for its key. `put`: what is greater there has to be
-   *  outdone. */
+   *  outdone. An exception of type 100 says that there is no room for one of them; the others have been taken. */
   Stored store(1: Caller caller, 2: bool put, 3: list<Item> items)
 
   /** What the answerer itself has of `key`, if the two have the same list for it. */

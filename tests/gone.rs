@@ -27,7 +27,7 @@ fn store() -> Store {
         secret: secret(),
         log: Box::new(|_| ()),
     };
-    Store::new(Locator::new(location, options, environment))
+    Store::new(Locator::new(location, options, environment), usize::MAX)
 }
 
 fn call(store: &Store, method: &str, arguments: &[u8]) -> Result<(), Exception> {

@@ -791,3 +791,134 @@ fn must_keep_empty_and_long_keys_and_values() {
         Ok(())
     });
 }
+
+/// What items may take at a node that is to be full soon.
+const SMALL: usize = 64 << 10;
+
+/// Of a value of which some ten find room there.
+const LARGE_VALUE: usize = 5000;
+
+/// Nodes without a limit, and behind them one with little room.
+fn begin_with_a_small_one(stage: &Stage, count: usize) -> Result<(), String> {
+    stage.begin(count - 1)?;
+    stage.boot_small(count - 1, Some(0), SMALL);
+    let all: Vec<_> = (0..count).collect();
+    stage.await_members(40.0, &all)?;
+    stage.await_safe(40.0, 0)
+}
+
+/// Puts keys by way of each of the nodes in turn, until one is refused: those that were acknowledged, and that one.
+fn put_until_refused(stage: &Stage, nodes: usize) -> Result<(Vec<Vec<u8>>, Vec<u8>), String> {
+    let mut done = Vec::new();
+    for (number, key) in keys(100).into_iter().enumerate() {
+        match stage.put(number % nodes, &key, value(&key, LARGE_VALUE)) {
+            Ok(()) => done.push(key),
+            Err(why) if why.contains("has no room for") => return Ok((done, key)),
+            Err(why) => return Err(why),
+        }
+    }
+    Err("nothing is refused".to_owned())
+}
+
+fn reads_large(stage: &Stage, nodes: &[usize], keys: &[Vec<u8>]) -> Result<(), String> {
+    let mut all = nodes
+        .iter()
+        .flat_map(|at| keys.iter().map(move |key| (at, key)));
+    all.try_for_each(|(at, key)| stage.reads(*at, key, value(key, LARGE_VALUE)))
+}
+
+/// Two have what was refused, and the third has no room for it.
+#[test]
+fn must_agree_again_on_a_put_that_one_of_three_had_no_room_for() {
+    direct("sim_worse must_agree_again_on_a_put", 3, |stage| {
+        begin_with_a_small_one(stage, 3)?;
+        let (done, _) = put_until_refused(stage, 3)?;
+        let mut free = stage.keys_of(&[0, 1, 2], &[0, 1, 2]);
+        let refused = free.find(|key| !done.contains(key)).expect("a key");
+        let put = stage.put(2, &refused, value(&refused, LARGE_VALUE));
+        put.err().ok_or("it is taken")?;
+        stage.is_never_safe(20.0, 1, "though one lacks what two have")?;
+        reads_large(stage, &[0, 1, 2], &done)?;
+        let read = stage.get(1, &refused)?;
+        stage.reads(0, &refused, &read)?;
+        stage.reads(2, &refused, &read)?;
+        // What doesn't make it larger goes on.
+        for key in &done[1..4] {
+            stage.put(2, key, b"")?;
+        }
+        stage.put(1, &done[0], value(b"another", LARGE_VALUE))?;
+        stage.await_safe(40.0, 2)?;
+        stage.reads(0, &refused, &read)?;
+        stage.put(0, b"there is room", "again")?;
+        stage.crash(0);
+        stage.crash(1);
+        stage.await_members(40.0, &[2])?;
+        stage.reads(2, &refused, &read)?;
+        stage.reads(2, &done[0], value(b"another", LARGE_VALUE))?;
+        stage.reads(2, &done[1], b"")?;
+        reads_large(stage, &[2], &done[4..])
+    });
+}
+
+/// Whether the node without room is the primary or the other replica: the two stay the same.
+#[test]
+fn must_have_a_refused_put_nowhere_if_the_only_other_replica_has_no_room() {
+    direct("sim_worse must_have_a_refused_put_nowhere", 2, |stage| {
+        begin_with_a_small_one(stage, 2)?;
+        let (done, _) = put_until_refused(stage, 2)?;
+        for list in [[0, 1], [1, 0]] {
+            let key = stage
+                .keys_of(&list, &[0, 1])
+                .find(|key| !done.contains(key));
+            let key = key.expect("BUG: no such key");
+            let refused = stage.put(0, &key, value(&key, LARGE_VALUE));
+            let why = refused.err().ok_or("it is taken")?;
+            if !why.contains(&format!("{} has no room for", location(1))) {
+                return Err(why);
+            }
+            stage.reads(1, &key, b"")?;
+        }
+        stage.await_safe(12.0, 0)?;
+        reads_large(stage, &[0, 1], &done)
+    });
+}
+
+/// It ends: puts of which it should hold a copy would be refused.
+#[test]
+fn must_lose_and_refuse_nothing_for_a_newcomer_without_room() {
+    direct("sim_worse must_lose_and_refuse_nothing", 2, |stage| {
+        stage.begin(2)?;
+        let keys = keys(60);
+        for key in &keys[..30] {
+            stage.put(0, key, value(key, LARGE_VALUE))?;
+        }
+        stage.boot_small(2, Some(0), SMALL);
+        for key in &keys[30..] {
+            stage.put(1, key, value(key, LARGE_VALUE))?;
+            stage.sleep(0.2);
+        }
+        stage.await_that(40.0, "the newcomer ends", || !stage.runs(2))?;
+        stage.await_members(40.0, &[0, 1])?;
+        stage.await_safe(40.0, 0)?;
+        reads_large(stage, &[0, 1], &keys)
+    });
+}
+
+/// One of three is killed, and one of those that stay has no room for its share. Then a node comes that has.
+#[test]
+fn must_serve_what_a_survivor_has_no_room_for_until_another_node_comes() {
+    direct("sim_worse must_serve_what_a_survivor", 2, |stage| {
+        begin_with_a_small_one(stage, 3)?;
+        let (done, _) = put_until_refused(stage, 3)?;
+        // The small one has a share of each.
+        stage.await_safe(12.0, 0)?;
+        stage.crash(0);
+        stage.await_members(40.0, &[1, 2])?;
+        stage.is_never_safe(20.0, 2, "though one lacks what the other has")?;
+        reads_large(stage, &[1, 2], &done)?;
+        stage.boot(3, 1);
+        stage.await_members(60.0, &[1, 2, 3])?;
+        stage.await_safe(60.0, 3)?;
+        reads_large(stage, &[1, 2, 3], &done)
+    });
+}

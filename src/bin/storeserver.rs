@@ -7,6 +7,9 @@ use thrifty_p2p::diststore::{SERVICE_TYPES, Store};
 
 fn main() -> ExitCode {
     cli::main("storeserver", NodeOptions::parse, |options| {
-        run_node(options, SERVICE_TYPES, Store::new)
+        let memory = options.memory();
+        run_node(options, SERVICE_TYPES, |locator| {
+            Store::new(locator, memory)
+        })
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::location::Location;
 use crate::locator::{EMPTY, Status, read_answer, request, single_request};
 use crate::net::{CallError, Network};
-use crate::words::counted;
+use crate::words::{counted, no_room};
 
 use super::{Trouble, print};
 
@@ -99,6 +99,10 @@ fn describe(status: &Status) -> String {
             status.full, status.replicas
         );
     }
+    if status.lacking > 0 {
+        let no_room = no_room(status.lacking, status.taken, status.memory);
+        line += &format!(", {no_room}");
+    }
     if !status.missing.is_empty() {
         let members = counted(status.missing.len(), "member", "members");
         let names: Vec<_> = status.missing.iter().map(ToString::to_string).collect();
@@ -149,6 +153,9 @@ mod tests {
                     unconfirmed: 0,
                     settled: true,
                     missing: Vec::new(),
+                    taken: 0,
+                    memory: 0,
+                    lacking: 0,
                 };
                 write_answer(&status, &mut result);
                 Ok(result)

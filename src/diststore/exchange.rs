@@ -179,7 +179,9 @@ impl Store {
                 });
             }
         });
-        good &= good && self.send_values(&caller.me, &view, with, &wanted);
+        let sent = || self.send_values(&caller.me, &view, with, &wanted);
+        // Who comes in need not wait for others to have room: they may have it only then.
+        good = good && sent().unwrap_or_else(|_| caller.me.state.is_coming());
         good.then_some(rest)
     }
 
@@ -217,20 +219,26 @@ impl Store {
     /// Takes items in that a replica gave, as long as both have the same lists.
     fn take_in(&self, from: &Member, shared: u64, items: &[Item<'_>]) -> bool {
         for some in items.chunks(TAKEN_MAX) {
-            let mut new = Vec::new();
+            let (mut new, mut full) = (Vec::new(), false);
             let same = self.locator.with(|membership, _| {
                 let now = membership.shared_with_life(from);
                 let same = now.is_some_and(|now| now.digest == shared);
                 for item in some.iter().filter(|_| same) {
                     let value = item.value.unwrap_or_default();
-                    if self.items.merge(item.key, item.version, value).new {
-                        new.push(item.key);
+                    match self.items.merge(item.key, item.version, value, false) {
+                        Ok(merged) if merged.new => new.push(item.key),
+                        Ok(_) => {}
+                        Err(_) => full = true,
                     }
                 }
                 same
             });
             new.iter().for_each(|key| self.note_received(key));
-            if !same {
+            if full {
+                self.cannot_take();
+                self.locator.rest_from(&from.location);
+            }
+            if full || !same {
                 return false;
             }
             give_way(some.len());
@@ -239,7 +247,16 @@ impl Store {
     }
 
     /// Sends the present values of these keys to a replica. True: it has them all.
-    fn send_values(&self, me: &Member, view: &View, to: &Member, keys: &[Vec<u8>]) -> bool {
+    ///
+    /// # Errors
+    /// It has no room for one.
+    fn send_values(
+        &self,
+        me: &Member,
+        view: &View,
+        to: &Member,
+        keys: &[Vec<u8>],
+    ) -> Result<bool, Exception> {
         let mut keys = keys.iter().peekable();
         while keys.peek().is_some() {
             let (mut items, mut versions) = (ItemList::default(), Vec::new());
@@ -258,14 +275,18 @@ impl Store {
                     versions.push(record.version());
                 });
             }
-            let taken = self.send(me, std::slice::from_ref(to), &items, false);
+            let taken = self.send_to(me, to, &items)?;
             let held = |(taken, version): (&Taken, &i64)| matches!(taken, Taken::Held(held) if held >= version);
-            let taken = taken.concat();
             if taken.len() != versions.len() || !taken.iter().zip(&versions).all(held) {
-                return false;
+                return Ok(false);
             }
         }
-        true
+        Ok(true)
+    }
+
+    fn send_to(&self, me: &Member, to: &Member, items: &ItemList) -> Result<Vec<Taken>, Exception> {
+        let mut sent = self.send(me, std::slice::from_ref(to), items, false);
+        sent.pop().expect("BUG: an answer for each call")
     }
 
     /// `exchange`: the other side of that.
@@ -343,10 +364,11 @@ impl Store {
         };
         let looked = {
             let strays = self.strays();
-            strays.epoch == epoch && strays.count == 0
+            let rests = self.locator.now() < strays.again;
+            (strays.epoch == epoch && (strays.count == 0 || rests)).then_some(strays.count)
         };
-        if looked {
-            return true;
+        if let Some(left) = looked {
+            return left == 0;
         }
         if matches!(me.state, State::Outside | State::Joining) {
             return false;
@@ -393,10 +415,12 @@ impl Store {
         let mut strays = self.strays();
         strays.epoch = epoch;
         strays.count = left;
+        strays.again = self.locator.rests_until();
         left == 0
     }
 
-    /// The answer: how many of them lie here still. An original that is silent is asked for nothing more.
+    /// The answer: how many of them lie here still. An original that is silent is asked for nothing more, and a member
+    /// that has no room gets no more values.
     fn give_some(
         &self,
         me: &Member,
@@ -438,9 +462,9 @@ impl Store {
                     list: Some(stray.list),
                 });
             }
-            let taken = self.send(me, std::slice::from_ref(member), &list, false);
+            let taken = self.send_to(me, member, &list).unwrap_or_default();
             let (mut wanted, mut asked) = (Vec::new(), Vec::new());
-            for (number, taken) in concerned.into_iter().zip(taken.concat()) {
+            for (number, taken) in concerned.into_iter().zip(taken) {
                 match taken {
                     Taken::Held(_) => strays[number].held += 1,
                     Taken::Wanted => {
@@ -450,8 +474,13 @@ impl Store {
                     Taken::Differs => {}
                 }
             }
-            if self.send_values(me, view, member, &wanted) {
-                asked.iter().for_each(|number| strays[*number].held += 1);
+            if silent.contains(&member.location) {
+                continue;
+            }
+            match self.send_values(me, view, member, &wanted) {
+                Ok(true) => asked.iter().for_each(|number| strays[*number].held += 1),
+                Ok(false) => {}
+                Err(_) => drop(silent.insert(member.location.clone())),
             }
         }
         let mut left = 0;

@@ -5,15 +5,21 @@
 //! come doesn't matter.
 //! The empty value is the tombstone: it reads as absent and is kept.
 //!
+//! What makes the items larger is refused above a limit, but for two things. A tombstone of a key that is not held may
+//! take up to a sixteenth more: where a replica has had no room for a value, its deletion still has to get there. And
+//! what has been foreseen is taken in, as others may have it already: the primary's own copy.
+//!
 //! Invariants: a walk takes one shard's lock at a time, and calls nobody while it has it; nobody waits for
 //! a shard's lock while having another's.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::digest::digest;
 use crate::net::Random;
+use crate::words::no_room;
 
 use super::table::{Record, Table};
 
@@ -41,20 +47,79 @@ pub struct Merged {
     pub new: bool,
 }
 
+/// There is no room for an item.
+#[derive(Debug)]
+pub struct NoRoom;
+
 pub struct Items {
     shards: Vec<Mutex<Table>>,
+    /// How many bytes items and tables may take.
+    limit: usize,
+    /// How many they take.
+    taken: AtomicUsize,
+    /// How many more were wanted when something was refused last.
+    lacking: AtomicUsize,
     /// Has taken in a secret of this process: nobody can choose keys that collide within a shard.
     hasher: DefaultHasher,
 }
 
 impl Items {
-    pub fn new(random: &Random) -> Self {
+    /// None, which may take that many bytes.
+    pub fn new(random: &Random, limit: usize) -> Self {
         let mut hasher = DefaultHasher::new();
         for _ in 0..2 {
             hasher.write_usize(random.below(usize::MAX));
         }
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Items { shards, hasher }
+        Items {
+            shards,
+            limit,
+            taken: AtomicUsize::new(0),
+            lacking: AtomicUsize::new(0),
+            hasher,
+        }
+    }
+
+    /// How many bytes items and tables take, and how many they may take.
+    pub fn memory(&self) -> (usize, usize) {
+        (self.taken.load(Relaxed), self.limit)
+    }
+
+    /// How many bytes more were wanted when something was refused last; 0: there is room for them now.
+    pub fn lacking(&self) -> usize {
+        let lacking = self.lacking.load(Relaxed);
+        let fits = self.taken.load(Relaxed).saturating_add(lacking) <= self.limit;
+        if fits { 0 } else { lacking }
+    }
+
+    /// What there is no room for, in words.
+    pub fn no_room(&self) -> String {
+        let (taken, limit) = self.memory();
+        no_room(self.lacking.load(Relaxed), taken, limit)
+    }
+
+    /// Takes so many bytes for that value.
+    fn take(&self, bytes: usize, value: &[u8], foreseen: bool) -> Result<(), NoRoom> {
+        let most = match value {
+            _ if bytes == 0 => return Ok(()),
+            _ if foreseen => usize::MAX,
+            [] => self.limit.saturating_add(self.limit / 16),
+            _ => self.limit,
+        };
+        let take = |taken: usize| taken.checked_add(bytes).filter(|taken| *taken <= most);
+        let taken = self.taken.fetch_update(Relaxed, Relaxed, take);
+        taken.map(|_| ()).map_err(|_| self.refused(bytes))
+    }
+
+    fn refused(&self, bytes: usize) -> NoRoom {
+        self.lacking.store(bytes, Relaxed);
+        NoRoom
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if bytes > 0 {
+            self.taken.fetch_sub(bytes, Relaxed);
+        }
     }
 
     /// A poisoned lock is taken all the same: a shard is changed by single calls of its table.
@@ -105,51 +170,90 @@ impl Items {
         self.read(key, Record::version).unwrap_or(0)
     }
 
-    /// Takes in a new value of a key. `next` is handed the version that is held (0: none), and gives the new
-    /// value's version, which is greater.
-    pub fn put(&self, key: &[u8], value: &[u8], next: impl FnOnce(i64) -> i64) {
+    /// Whether there is room for this value of a key now.
+    pub fn has_room(&self, key: &[u8], value: &[u8]) -> bool {
         let Place { shard, hash } = self.place(key);
-        let mut shard = self.shard(shard);
-        match shard.get_mut(hash, key) {
-            Some(record) => record.set(next(record.version()), value),
-            None => shard.insert(Record::new(hash, key, next(0), value)),
-        }
+        let shard = self.shard(shard);
+        let needed = shard.needed(shard.find(hash, key), key, value);
+        let taken = self.take(needed, value, false);
+        taken.map(|()| self.give_back(needed)).is_ok()
     }
 
-    /// Takes in an account of a key, if it is the later one.
-    pub fn merge(&self, key: &[u8], version: i64, value: &[u8]) -> Merged {
+    /// Takes in a new value of a key. `next` is handed the version that is held (0: none), and gives the new
+    /// value's version, which is greater.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn put(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        next: impl FnOnce(i64) -> i64,
+    ) -> Result<(), NoRoom> {
         let Place { shard, hash } = self.place(key);
         let mut shard = self.shard(shard);
-        let Some(record) = shard.get_mut(hash, key) else {
-            shard.insert(Record::new(hash, key, version, value));
-            return Merged {
-                version,
-                later: false,
-                new: true,
-            };
+        let found = shard.find(hash, key);
+        let version = next(shard.at(found).map_or(0, Record::version));
+        self.write(&mut shard, found, hash, (key, version, value), false)
+    }
+
+    /// Takes in an account of a key, if it is the later one. `foreseen`: whether there is room or not.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn merge(
+        &self,
+        key: &[u8],
+        version: i64,
+        value: &[u8],
+        foreseen: bool,
+    ) -> Result<Merged, NoRoom> {
+        let Place { shard, hash } = self.place(key);
+        let mut shard = self.shard(shard);
+        let found = shard.find(hash, key);
+        let held = shard.at(found).map(|held| (held.version(), held.value()));
+        let account = Some((version, value));
+        let merged = Merged {
+            version: held.map_or(version, |held| held.0.max(version)),
+            later: held > account,
+            new: held.is_none(),
         };
-        let held = (record.version(), record.value());
-        let later = held > (version, value);
-        if held < (version, value) {
-            record.set(version, value);
+        if held < account {
+            self.write(&mut shard, found, hash, (key, version, value), foreseen)?;
         }
-        Merged {
-            version: record.version(),
-            later,
-            new: false,
-        }
+        Ok(merged)
+    }
+
+    /// Writes a value of the key that was found, or not.
+    fn write(
+        &self,
+        shard: &mut Table,
+        found: Option<usize>,
+        hash: u32,
+        (key, version, value): (&[u8], i64, &[u8]),
+        foreseen: bool,
+    ) -> Result<(), NoRoom> {
+        let needed = shard.needed(found, key, value);
+        self.take(needed, value, foreseen)?;
+        let before = shard.bytes();
+        let written = shard.write(found, hash, key, version, value);
+        self.give_back(needed + before - shard.bytes());
+        written.map_err(|_| self.refused(needed))
     }
 
     /// Forgets a key, if it is still held in that version. True: it was.
     pub fn remove(&self, key: &[u8], version: i64) -> bool {
         let Place { shard, hash } = self.place(key);
         let mut shard = self.shard(shard);
-        let held = shard.get(hash, key);
-        let same = held.is_some_and(|record| record.version() == version);
-        if same {
-            shard.remove(hash, key);
+        let found = shard.find(hash, key);
+        let held = shard.at(found);
+        let found = found.filter(|_| held.is_some_and(|held| held.version() == version));
+        if let Some(found) = found {
+            let before = shard.bytes();
+            shard.remove(found);
+            self.give_back(before - shard.bytes());
         }
-        same
+        found.is_some()
     }
 
     pub fn count(&self) -> usize {
@@ -188,7 +292,7 @@ mod tests {
     }
 
     fn none() -> Items {
-        Items::new(&Random::new(1))
+        Items::new(&Random::new(1), usize::MAX)
     }
 
     #[test]
@@ -199,7 +303,7 @@ mod tests {
             let items = none();
             for number in order {
                 let (version, value) = accounts[number];
-                items.merge(b"k", version, value);
+                items.merge(b"k", version, value, false).unwrap();
             }
             assert_eq!(value(&items, b"k"), Some((3, Vec::new())), "{order:?}");
         }
@@ -210,7 +314,7 @@ mod tests {
         for order in [[b"x", b"y"], [b"y", b"x"]] {
             let items = none();
             for value in order {
-                items.merge(b"k", 7, value);
+                items.merge(b"k", 7, value, false).unwrap();
             }
             assert_eq!(value(&items, b"k"), Some((7, b"y".to_vec())));
         }
@@ -219,8 +323,8 @@ mod tests {
     #[test]
     fn must_not_forget_what_has_changed_since() {
         let items = none();
-        items.merge(b"k", 1, b"old");
-        items.merge(b"k", 2, b"new");
+        items.merge(b"k", 1, b"old", false).unwrap();
+        items.merge(b"k", 2, b"new", false).unwrap();
         assert!(!items.remove(b"none", 2));
         assert!(!items.remove(b"k", 1));
         assert!(items.remove(b"k", 2));
@@ -234,7 +338,7 @@ mod tests {
         keys.retain(|key| items.place(key).shard == 3);
         assert!(keys.len() > 40, "too few keys to show anything");
         for key in keys.iter().rev() {
-            items.merge(key, 1, b"v");
+            items.merge(key, 1, b"v", false).unwrap();
         }
         let wanted = |record: &Record| record.key()[3].is_multiple_of(2);
         for most in [1, 7, keys.len()] {
@@ -249,5 +353,83 @@ mod tests {
                 .take(most);
             assert!(met.iter().eq(expected));
         }
+    }
+
+    fn counted(items: &Items) -> usize {
+        (0..SHARDS).map(|number| items.shard(number).bytes()).sum()
+    }
+
+    #[test]
+    fn must_count_what_it_holds_and_refuse_what_is_above_the_limit() {
+        const LIMIT: usize = 2 << 20;
+        let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+        println!("seed {seed}");
+        let dice = Random::new(seed);
+        let items = Items::new(&dice, LIMIT);
+        let lengths = [0, 1, 15, 16, 17, 100, 3000, 200_000];
+        let (mut refused, mut taken_in) = (0, 0);
+        for version in 1..=20_000 {
+            let key = dice.below(8000).to_be_bytes();
+            let bytes = vec![b'v'; lengths[dice.below(lengths.len())]];
+            let before = value(&items, &key);
+            let longer = before
+                .as_ref()
+                .is_none_or(|held| bytes.len() > held.1.len());
+            let outcome = match dice.below(4) {
+                0 => {
+                    let held = before.as_ref().map_or(0, |held| held.0);
+                    assert_eq!(items.remove(&key, held), held > 0);
+                    Ok(())
+                }
+                1 => items.put(&key, &bytes, |_| version),
+                _ => items.merge(&key, version, &bytes, false).map(|_| ()),
+            };
+            if outcome.is_err() {
+                refused += 1;
+                assert!(longer, "what is not longer goes on");
+                assert_eq!(value(&items, &key), before, "nothing has changed");
+                assert!(items.lacking() > 0 || bytes.is_empty());
+                assert!(!items.has_room(&key, &bytes));
+            } else {
+                taken_in += 1;
+            }
+            assert!(items.memory().0 <= LIMIT / 16 * 17);
+            if version % 100 == 0 {
+                assert_eq!(items.memory().0, counted(&items));
+            }
+        }
+        assert!(refused > 1000 && taken_in > 1000, "{refused} {taken_in}");
+        let (held, _) = items.memory();
+        items.merge(b"foreseen", 1, &[0; LIMIT], true).unwrap();
+        assert!(items.memory().0 > held + LIMIT);
+        assert_eq!(items.memory().0, counted(&items));
+    }
+
+    #[test]
+    fn must_take_tombstones_where_nothing_else_has_room() {
+        const LIMIT: usize = 1 << 20;
+        let items = Items::new(&Random::new(1), LIMIT);
+        let fill = |value: &[u8]| {
+            let mut keys = (0..100_000_u32).map(|number| {
+                [b'k', value.len() as u8, 0, 0, 0]
+                    .into_iter()
+                    .chain(number.to_be_bytes())
+                    .collect::<Vec<_>>()
+            });
+            keys.find(|key| items.put(key, value, |_| 1).is_err())
+                .expect("a bound");
+        };
+        fill(b"value");
+        let (full, _) = items.memory();
+        assert!(full <= LIMIT && full > LIMIT - 2000, "{full}");
+        fill(b"");
+        let (fuller, _) = items.memory();
+        assert!(
+            fuller <= LIMIT / 16 * 17 && fuller > LIMIT / 16 * 17 - 2000,
+            "{fuller}"
+        );
+        assert!(items.put(b"other", b"value", |_| 1).is_err());
+        assert!(items.no_room().starts_with("no room for "));
+        assert!(items.lacking() > 0);
     }
 }

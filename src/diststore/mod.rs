@@ -29,7 +29,7 @@ use crate::location::Location;
 use crate::locator::{
     Application, Held, Locator, Participant, read_arguments, read_key, write_answer,
 };
-use crate::membership::{Member, View};
+use crate::membership::{Member, State, View};
 use crate::net::room::hold;
 use crate::ring;
 use crate::service::{Call, Order, Service};
@@ -45,6 +45,9 @@ pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator", "diststo
 
 /// Lines of one kind in a second; more are summed up.
 const LINES_MAX: usize = 10;
+
+/// That there is no room is said once in this time.
+const NO_ROOM_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A store node.
 pub struct Store {
@@ -66,13 +69,15 @@ struct Strays {
     epoch: u64,
     /// How many of them others have not taken.
     count: usize,
+    /// They are offered again from then on, if the view stays.
+    again: Duration,
 }
 
 impl Store {
-    /// An empty store on that locator.
-    pub fn new(locator: Locator) -> Self {
+    /// An empty store on that locator, whose items may take so many bytes.
+    pub fn new(locator: Locator, memory: usize) -> Self {
         Store {
-            items: Items::new(&locator.environment().random),
+            items: Items::new(&locator.environment().random, memory),
             locator,
             strays: Mutex::default(),
             confirmed: AtomicUsize::new(0),
@@ -94,10 +99,10 @@ impl Store {
         self.strays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `store`: takes items in, each under the list that its sender has.
+    /// `store`: takes items in, each under the list that its sender has; an exception if there is no room for one.
     fn on_store<'a>(&self, arguments: &'a [u8], result: &mut Vec<u8>) -> Result<(), Exception> {
         let Stored { caller, put, items } = read_arguments(arguments)?;
-        let mut new = Vec::new();
+        let (mut new, mut full) = (Vec::new(), false);
         let (taken, members) = self.locator.with(|membership, now| {
             let known = membership.shared_with(&caller).is_some();
             let mut take = |item: &Item<'a>| {
@@ -108,7 +113,10 @@ impl Store {
                 let Some(value) = item.value else {
                     return self.has(item);
                 };
-                let merged = self.items.merge(item.key, item.version, value);
+                let Ok(merged) = self.items.merge(item.key, item.version, value, false) else {
+                    full = true;
+                    return Taken::Wanted;
+                };
                 if merged.new && !put {
                     new.push(item.key);
                 }
@@ -124,6 +132,9 @@ impl Store {
             (taken, differs.then(|| membership.view().clone()))
         });
         new.iter().for_each(|key| self.note_received(key));
+        if full {
+            return Err(self.cannot_take());
+        }
         let members = members.map(|view| view.members().to_vec());
         write_answer(&StoreAnswer { taken, members }, result);
         Ok(())
@@ -171,6 +182,34 @@ impl Store {
     fn account(&self, key: &[u8]) -> calls::Account {
         let read = |record: &Record| (record.version(), record.value().to_vec());
         self.items.read(key, read).unwrap_or_default()
+    }
+
+    /// That there is no room: what a client or another node is told. A line on the log, once a minute.
+    fn no_room(&self) -> Exception {
+        let cause = self.items.no_room();
+        let now = self.locator.now();
+        let due = {
+            let said = &mut self.lines().no_room;
+            let due = said.is_none_or(|said| now.saturating_sub(said) > NO_ROOM_INTERVAL);
+            if due {
+                *said = Some(now);
+            }
+            due
+        };
+        if due {
+            self.locator.say(&cause);
+        }
+        let said = format!("{} has {cause}", self.locator.location());
+        Exception::new(Exception::NO_ROOM, said)
+    }
+
+    /// The same where a replica was to take what others have. A node that is joining can't become full, and would refuse
+    /// its share of the puts: it ends.
+    fn cannot_take(&self) -> Exception {
+        if self.locator.me().state == State::Joining {
+            self.locator.end(self.items.no_room());
+        }
+        self.no_room()
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -227,6 +266,8 @@ struct Lines {
     since: Duration,
     received: Count,
     dropped: Count,
+    /// When it was said last that there is no room.
+    no_room: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -291,7 +332,11 @@ impl Application for Store {
         let epoch = self.locator.epoch();
         let looked = strays.epoch == epoch || self.locator.epoch_by_itself() == Some(epoch);
         let unknown = if looked { 0 } else { items.min(1) };
+        let (taken, memory) = self.items.memory();
         Held {
+            taken,
+            memory,
+            lacking: self.items.lacking(),
             items,
             elsewhere: strays.count.max(unknown),
             confirmed: self.confirmed.load(Ordering::Relaxed),

@@ -43,6 +43,8 @@ enum Accepted {
     /// Something of that version is held somewhere.
     Above(i64),
     No,
+    /// Each has taken it or has no room. True: none has taken it.
+    NoRoom(Exception, bool),
 }
 
 impl Store {
@@ -161,19 +163,27 @@ impl Store {
             return None;
         }
         let latest = accounts.iter().max()?.clone();
+        let mut open = false;
         if accounts.iter().any(|account| *account != latest) {
             // Each would send the same value to the same nodes: over a narrow link none would arrive in time.
             let _alone = Relayed::alone(self, back_mark(key))?;
             let (version, value) = &latest;
             match self.store_at_others(route, key, *version, value) {
                 Accepted::All => {}
+                // All of them are asked again and again until it has room: a later get finds nothing older.
+                Accepted::NoRoom(..) => open = true,
                 Accepted::Above(_) | Accepted::No => return None,
             }
         }
         let same = self.locator.with(|membership, _| {
             let same = membership.is_replica(hash, digest);
             if same && latest.0 > 0 {
-                self.items.merge(key, latest.0, &latest.1);
+                open |= self.items.merge(key, latest.0, &latest.1, false).is_err();
+            }
+            if same && open {
+                others
+                    .iter()
+                    .for_each(|other| membership.synced(&other.location, false));
             }
             same
         });
@@ -186,8 +196,8 @@ impl Store {
         if self.locator.epoch_by_itself().is_some() {
             let wall = self.wall();
             let put = || self.items.put(key, value, |held| next_version(wall, held));
-            if self.locator.if_by_itself(put) {
-                return Ok(());
+            if let Some(put) = self.locator.if_by_itself(put) {
+                return put.map_err(|_| self.no_room());
             }
         }
         let mut patience = self.patience();
@@ -202,7 +212,8 @@ impl Store {
                 // An original sends back what it is being sent, as its ring differs, or hands over what
                 // is this node's now: it is kept here.
                 let wall = self.wall();
-                self.items.put(key, value, |held| next_version(wall, held));
+                let put = self.items.put(key, value, |held| next_version(wall, held));
+                put.map_err(|_| self.no_room())?;
                 // It may lie here though it should not.
                 self.strays().epoch = u64::MAX;
                 self.locator.wake_work();
@@ -265,6 +276,10 @@ impl Store {
             if !route.is_primary() {
                 return Ok(Forwarded::not_primary(*above));
             }
+            let first = *above == 0;
+            if first && !self.items.has_room(key, value) {
+                return Err(CallError::Exception(self.no_room()));
+            }
             // Not below what a try before may have left somewhere: it would come back over a later put.
             let before = self.items.version(key).max(*above);
             if before >= VERSION_MAX {
@@ -283,6 +298,12 @@ impl Store {
                 }
                 Accepted::Above(version) => *above = (*above).max(version),
                 Accepted::No => {}
+                Accepted::NoRoom(exception, nowhere) => {
+                    if !(first && nowhere) {
+                        self.leave_open(&route, key, version, value);
+                    }
+                    return Err(CallError::Exception(exception));
+                }
             }
             self.wait_with(&route, key, version, value, patience)?;
         }
@@ -303,7 +324,8 @@ impl Store {
             let Route { hash, digest, .. } = *route;
             let written = self.locator.with(|membership, now| {
                 if membership.may_decide(now, hash, digest, Some(asked)) {
-                    let merged = self.items.merge(key, version, value);
+                    // If there is no memory: when there is.
+                    let merged = self.items.merge(key, version, value, true).ok()?;
                     return Some(!merged.later);
                 }
                 let same = membership.is_replica(hash, digest);
@@ -317,9 +339,7 @@ impl Store {
         }
     }
 
-    /// Waits a moment with a put that others may have. When time is up, this node takes it as well: what is still on
-    /// its way to them is the same then, wherever it arrives. Until they have been compared, nobody is answered from
-    /// this copy alone.
+    /// Waits a moment with a put that others may have.
     fn wait_with(
         &self,
         route: &Route,
@@ -329,18 +349,25 @@ impl Store {
         patience: &mut Patience,
     ) -> Result<(), CallError> {
         self.wait(patience).map_err(|exception| {
-            let have_it = route.others().next().is_some();
-            self.locator.with(|membership, _| {
-                // Under another list all are compared.
-                if have_it && membership.is_replica(route.hash, route.digest) {
-                    self.items.merge(key, version, value);
-                    let others = route.others();
-                    others.for_each(|other| membership.synced(&other.location, false));
-                }
-            });
-            self.locator.wake_work();
+            self.leave_open(route, key, version, value);
             CallError::Exception(exception)
         })
+    }
+
+    /// Gives a put up that others may have. This node takes it as well: what is still on its way to them is the same
+    /// then, wherever it arrives. Until they have been compared, nobody is answered from this copy alone.
+    fn leave_open(&self, route: &Route, key: &[u8], version: i64, value: &[u8]) {
+        let have_it = route.others().next().is_some();
+        self.locator.with(|membership, _| {
+            // Under another list all are compared.
+            if have_it && membership.is_replica(route.hash, route.digest) {
+                // If there is no memory, the others have it alone.
+                let _ = self.items.merge(key, version, value, true);
+                let others = route.others();
+                others.for_each(|other| membership.synced(&other.location, false));
+            }
+        });
+        self.locator.wake_work();
     }
 
     /// Sends a put to all other replicas of ours.
@@ -357,32 +384,42 @@ impl Store {
             digest: None,
             list: Some(route.digest),
         });
-        let mut all = Accepted::All;
+        let (mut all, mut full) = (Accepted::All, Vec::new());
         let sent = self.send(&route.me, &others, &items, true);
-        for taken in sent {
-            all = match (all, taken.first()) {
-                (Accepted::No, _) | (_, None | Some(Taken::Differs | Taken::Wanted)) => {
-                    Accepted::No
+        for (other, taken) in others.iter().zip(sent) {
+            let taken = match taken {
+                // One that is joining ends: the put goes on without it.
+                Err(exception) if other.state != State::Joining => {
+                    full.push(exception);
+                    continue;
                 }
+                taken => taken.unwrap_or_default(),
+            };
+            all = match (all, taken.first()) {
                 (all, Some(Taken::Held(held))) if *held == version => all,
+                (Accepted::All, Some(Taken::Held(held))) => Accepted::Above(*held),
                 (Accepted::Above(above), Some(Taken::Held(held))) => {
                     Accepted::Above(above.max(*held))
                 }
-                (Accepted::All, Some(Taken::Held(held))) => Accepted::Above(*held),
+                _ => Accepted::No,
             };
         }
-        all
+        let nowhere = full.len() == others.len();
+        match full.pop() {
+            Some(exception) if matches!(all, Accepted::All) => Accepted::NoRoom(exception, nowhere),
+            _ => all,
+        }
     }
 
     /// Sends items to members, all at once. The answers: what each says to each item, nothing if it
-    /// doesn't answer.
+    /// doesn't answer; an exception if it has no room for one.
     pub(super) fn send(
         &self,
         me: &Member,
         to: &[Member],
         items: &ItemList,
         put: bool,
-    ) -> Vec<Vec<Taken>> {
+    ) -> Vec<Result<Vec<Taken>, Exception>> {
         let call = |to: &Member| {
             let me = me.clone();
             let token = self.locator.caller(&to.location).token;
@@ -401,9 +438,15 @@ impl Store {
                 // A leaver's puts go on; they are none of what it hands over.
                 let handed = if put { 0 } else { held.count() };
                 self.confirmed.fetch_add(handed, Ordering::Relaxed);
-                taken
+                Ok(taken)
             }
-            Err(_) => Vec::new(),
+            Err(CallError::Exception(why)) if why.kind == Exception::NO_ROOM => {
+                if !put {
+                    self.locator.rest_from(&member.location);
+                }
+                Err(why)
+            }
+            Err(_) => Ok(Vec::new()),
         };
         to.iter().zip(answers).map(read).collect()
     }

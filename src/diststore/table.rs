@@ -8,6 +8,7 @@
 //! Invariant: no slot is free between the slot that a record's hash points to and the record's own slot.
 
 use std::cell::Cell;
+use std::collections::TryReserveError;
 
 use crate::digest::{digest, mix};
 use crate::ring;
@@ -29,24 +30,31 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn new(hash: u32, key: &[u8], version: i64, value: &[u8]) -> Self {
+    /// # Errors
+    /// There is no memory.
+    pub fn new(hash: u32, key: &[u8], version: i64, value: &[u8]) -> Result<Self, TryReserveError> {
         let length = u32::try_from(key.len()).expect("BUG: a key of 4 GiB");
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + key.len() + value.len());
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(HEAD_BYTES + key.len() + value.len())?;
         bytes.extend_from_slice(&version.to_ne_bytes());
         bytes.extend_from_slice(&length.to_ne_bytes());
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(value);
-        Record {
+        Ok(Record {
             hash,
             ring_hash: Cell::new(0),
             value_digest: Cell::new(0),
             bytes: bytes.into_boxed_slice(),
-        }
+        })
     }
 
     pub fn version(&self) -> i64 {
         let bytes = self.bytes.first_chunk().expect("BUG: a record has a head");
         i64::from_ne_bytes(*bytes)
+    }
+
+    fn size(&self) -> usize {
+        size(self.key().len(), self.value().len())
     }
 
     fn key_end(&self) -> usize {
@@ -102,17 +110,29 @@ impl Record {
         self.ring_hash.get()
     }
 
-    /// Another value of the key; one of the same length takes the old one's memory.
-    pub fn set(&mut self, version: i64, value: &[u8]) {
+    /// Another value of the key; one that is not longer takes the old one's memory.
+    ///
+    /// # Errors
+    /// There is no memory; nothing has changed.
+    pub fn set(&mut self, version: i64, value: &[u8]) -> Result<(), TryReserveError> {
         let end = self.key_end();
-        self.value_digest.set(0);
-        if self.bytes.len() - end == value.len() {
-            self.bytes[..VERSION_BYTES].copy_from_slice(&version.to_ne_bytes());
-            self.bytes[end..].copy_from_slice(value);
-        } else {
-            self.bytes = Record::new(self.hash, self.key(), version, value).bytes;
+        let mut bytes = std::mem::take(&mut self.bytes).into_vec();
+        let more = (end + value.len()).saturating_sub(bytes.len());
+        let reserved = bytes.try_reserve_exact(more);
+        if reserved.is_ok() {
+            bytes[..VERSION_BYTES].copy_from_slice(&version.to_ne_bytes());
+            bytes.truncate(end);
+            bytes.extend_from_slice(value);
+            self.value_digest.set(0);
         }
+        self.bytes = bytes.into_boxed_slice();
+        reserved
     }
+}
+
+/// What an item with so long a key and value takes, with what an allocator adds.
+fn size(key: usize, value: usize) -> usize {
+    (HEAD_BYTES + key + value).next_multiple_of(16) + 16
 }
 
 /// Records by their keys' hashes, which whoever asks brings along.
@@ -120,6 +140,8 @@ impl Record {
 pub struct Table {
     slots: Vec<Option<Record>>,
     count: usize,
+    /// What the records take.
+    records: usize,
 }
 
 impl Table {
@@ -127,36 +149,75 @@ impl Table {
         self.count
     }
 
+    /// What the slots and the records take.
+    pub fn bytes(&self) -> usize {
+        self.slots.len() * size_of::<Option<Record>>() + self.records
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
         self.slots.iter().flatten()
     }
 
     pub fn get(&self, hash: u32, key: &[u8]) -> Option<&Record> {
-        self.slots[self.find(hash, key)?].as_ref()
+        self.at(self.find(hash, key))
     }
 
-    pub fn get_mut(&mut self, hash: u32, key: &[u8]) -> Option<&mut Record> {
-        let place = self.find(hash, key)?;
-        self.slots[place].as_mut()
+    /// The record in a slot that was found.
+    pub fn at(&self, found: Option<usize>) -> Option<&Record> {
+        self.slots[found?].as_ref()
     }
 
-    /// Takes in a record whose key is not there.
-    pub fn insert(&mut self, record: Record) {
-        if 5 * (self.count + 1) > 4 * self.slots.len() {
-            self.grow();
+    /// What has to be allocated for this value of the key that was found, or not; 0: it fits into what its old one takes.
+    /// What it replaces is there meanwhile.
+    pub fn needed(&self, found: Option<usize>, key: &[u8], value: &[u8]) -> usize {
+        let new = size(key.len(), value.len());
+        match self.at(found) {
+            Some(record) if new <= record.size() => 0,
+            Some(_) => new,
+            None if self.is_full() => new + self.grown() * size_of::<Option<Record>>(),
+            None => new,
+        }
+    }
+
+    /// Writes a value of the key that was found, or not.
+    ///
+    /// # Errors
+    /// There is no memory; nothing has changed.
+    pub fn write(
+        &mut self,
+        found: Option<usize>,
+        hash: u32,
+        key: &[u8],
+        version: i64,
+        value: &[u8],
+    ) -> Result<(), TryReserveError> {
+        if let Some(place) = found
+            && let Some(record) = &mut self.slots[place]
+        {
+            let old = record.size();
+            record.set(version, value)?;
+            self.records = self.records - old + record.size();
+            return Ok(());
+        }
+        let record = Record::new(hash, key, version, value)?;
+        if self.is_full() {
+            self.grow()?;
         }
         self.count += 1;
+        self.records += record.size();
         self.place(record);
+        Ok(())
     }
 
-    pub fn remove(&mut self, hash: u32, key: &[u8]) {
-        let Some(mut free) = self.find(hash, key) else {
+    /// Frees the slot that was found.
+    pub fn remove(&mut self, found: usize) {
+        let Some(record) = self.slots[found].take() else {
             return;
         };
         self.count -= 1;
-        self.slots[free] = None;
+        self.records -= record.size();
         let length = self.slots.len();
-        let mut place = free;
+        let (mut free, mut place) = (found, found);
         loop {
             place = self.after(place);
             let Some(record) = &self.slots[place] else {
@@ -171,6 +232,27 @@ impl Table {
         }
     }
 
+    fn is_full(&self) -> bool {
+        5 * (self.count + 1) > 4 * self.slots.len()
+    }
+
+    /// A quarter more slots.
+    fn grown(&self) -> usize {
+        (self.slots.len() * 5 / 4).max(8)
+    }
+
+    fn grow(&mut self) -> Result<(), TryReserveError> {
+        let length = self.grown();
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(length)?;
+        slots.resize_with(length, || None);
+        let old = std::mem::replace(&mut self.slots, slots);
+        for record in old.into_iter().flatten() {
+            self.place(record);
+        }
+        Ok(())
+    }
+
     /// The slot that a hash points to: the slots' share of the hashes is even.
     fn home(&self, hash: u32) -> usize {
         ((u64::from(hash) * self.slots.len() as u64) >> 32) as usize
@@ -181,7 +263,8 @@ impl Table {
         if next == self.slots.len() { 0 } else { next }
     }
 
-    fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
+    /// The slot of a key.
+    pub fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
         let mut place = self.home(hash);
         loop {
             let record = self.slots.get(place)?.as_ref()?;
@@ -199,17 +282,6 @@ impl Table {
             place = self.after(place);
         }
         self.slots[place] = Some(record);
-    }
-
-    /// A quarter more slots.
-    fn grow(&mut self) {
-        let length = (self.slots.len() * 5 / 4).max(8);
-        let mut slots = Vec::with_capacity(length);
-        slots.resize_with(length, || None);
-        let old = std::mem::replace(&mut self.slots, slots);
-        for record in old.into_iter().flatten() {
-            self.place(record);
-        }
     }
 }
 
@@ -239,19 +311,23 @@ mod tests {
                 let key = number.to_be_bytes()[8 - number % 3 - 2..].to_vec();
                 match dice.below(3) {
                     0 => {
-                        table.remove(hash, &key);
+                        if let Some(found) = table.find(hash, &key) {
+                            table.remove(found);
+                        }
                         model.remove(&(key, hash));
                     }
                     _ => {
-                        let value = vec![step as u8; dice.below(3)];
-                        match table.get_mut(hash, &key) {
-                            Some(record) => record.set(step, &value),
-                            None => table.insert(Record::new(hash, &key, step, &value)),
-                        }
+                        let value = vec![step as u8; dice.below(3) * dice.below(30)];
+                        let found = table.find(hash, &key);
+                        let (before, needed) = (table.bytes(), table.needed(found, &key, &value));
+                        table.write(found, hash, &key, step, &value).unwrap();
+                        assert!(table.bytes() <= before + needed);
                         model.insert((key, hash), (step, value));
                     }
                 }
                 assert_eq!(table.len(), model.len());
+                let records: usize = table.iter().map(Record::size).sum();
+                assert_eq!(table.bytes(), records + 32 * table.slots.len());
             }
             for ((key, hash), (version, value)) in &model {
                 let record = table.get(*hash, key).expect("a key is lost");

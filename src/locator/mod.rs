@@ -28,7 +28,7 @@ pub use originals::service_types;
 pub use participant::{Application, Held, LocatorService, Participant, SERVICE_TYPES, kind};
 pub use status::Status;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -108,6 +108,8 @@ struct Inner {
     to_ask: Vec<Action>,
     /// Nodes that didn't answer when they were asked last.
     silent: BTreeSet<Location>,
+    /// Members with which nothing is compared until then.
+    rests: BTreeMap<Location, Duration>,
     end: Option<String>,
 }
 
@@ -209,6 +211,7 @@ impl Locator {
             originals: Originals::default(),
             to_ask: Vec::new(),
             silent: BTreeSet::new(),
+            rests: BTreeMap::new(),
             end: None,
         };
         Locator {
@@ -333,15 +336,16 @@ impl Locator {
         result
     }
 
-    /// Does `act` under the lock under which the view changes, if there is nobody but this node. True: it
-    /// has.
-    pub fn if_by_itself(&self, act: impl FnOnce()) -> bool {
+    /// Does `act` under the lock under which the view changes, if there is nobody but this node.
+    pub fn if_by_itself<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
         let inner = self.lock();
-        let by_itself = inner.membership.is_by_itself();
-        if by_itself {
-            act();
-        }
-        by_itself
+        inner.membership.is_by_itself().then(act)
+    }
+
+    /// Has the node end, for that reason.
+    pub fn end(&self, reason: String) {
+        self.lock().end = Some(reason);
+        (self.options.on_die)();
     }
 
     fn carry_out(&self, inner: &mut Inner, actions: Vec<Action>) -> Wake {

@@ -16,6 +16,12 @@ pub struct Held {
     pub elsewhere: usize,
     /// How many items other nodes have confirmed since the start of this node: by this a leaver sees its progress.
     pub confirmed: usize,
+    /// Bytes that the items take.
+    pub taken: usize,
+    /// Bytes that they may take.
+    pub memory: usize,
+    /// Bytes more that were wanted when something was refused last; 0: there is room for them now.
+    pub lacking: usize,
 }
 
 /// What a service on the locator adds to it. All methods may be called from many threads.
@@ -28,7 +34,9 @@ pub trait Application: Send + Sync {
     }
 
     /// Gives that node what it lacks in the ranges with these numbers, and takes what it has, while both
-    /// have the lists with the digest `shared`. True: each has what the other had, nothing was refused.
+    /// have the lists with the digest `shared`. True: each has what the other had, nothing was refused. For a node that
+    /// is coming in it is enough that it has what the other had, if that one, from which it [rests](Locator::rest_from),
+    /// had no room.
     fn exchange(&self, with: &Member, shared: u64, ranges: &[usize]) -> bool {
         let _ = (with, shared, ranges);
         true

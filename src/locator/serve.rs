@@ -102,6 +102,9 @@ impl Locator {
             unconfirmed: held.elsewhere,
             settled: membership.is_settled(now),
             missing: membership.alarm(),
+            taken: held.taken,
+            memory: held.memory,
+            lacking: held.lacking,
         })
     }
 

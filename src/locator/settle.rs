@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::location::Location;
 use crate::membership::{Member, Shared, State};
 use crate::net::CallError;
 use crate::thrift::Exception;
@@ -12,6 +13,9 @@ use super::{ANSWER_TICKS, Locator};
 
 /// A comparison may take this long: the other one walks through all that it has.
 const COMPARE_TICKS: u32 = 4;
+
+/// Where there was no room for an item, here or there, nothing is compared again for so long.
+const REST_TICKS: u32 = 8;
 
 /// A leaver whose keys nobody has taken for so long gives up.
 const NO_PROGRESS_MAX: Duration = Duration::from_secs(10);
@@ -25,6 +29,8 @@ impl Locator {
             let owed: Vec<_> = owed.collect();
             (membership.me(), membership.view().clone(), owed)
         });
+        let owed = owed.into_iter().filter(|(_, to, _)| !self.rests_from(to));
+        let owed: Vec<_> = owed.collect();
         if owed.is_empty() || !me.state.takes_part() {
             return;
         }
@@ -59,6 +65,11 @@ impl Locator {
         compared: Result<Compared, CallError>,
         application: &dyn Application,
     ) {
+        if let Err(CallError::Exception(why)) = &compared
+            && why.kind == Exception::NO_ROOM
+        {
+            self.rest_from(&member.location);
+        }
         let Ok(compared) = compared else { return };
         let Some(theirs) = compared.digests else {
             return self.differs(member, &compared.members.unwrap_or_default());
@@ -66,6 +77,7 @@ impl Locator {
         let differs = |range: &usize| theirs.get(*range) != own.get(*range);
         let ranges = 0..own.len().max(theirs.len());
         let ranges: Vec<_> = ranges.filter(differs).collect();
+        let mut full = false;
         if !ranges.is_empty() {
             if !self.with(|membership, _| membership.drives(&compared.me)) {
                 return; // It has seen that they differ.
@@ -73,6 +85,9 @@ impl Locator {
             if !application.exchange(&compared.me, shared.digest, &ranges) {
                 return;
             }
+            full = self.rests_from(&member.location);
+        }
+        if !ranges.is_empty() && !full {
             let exchanged = Comparison {
                 caller: self.caller(&member.location),
                 shared: shared.digest,
@@ -92,7 +107,30 @@ impl Locator {
         self.with(|membership, _| {
             membership.hear_left(&compared.left);
             membership.done(&compared.me, shared, compared.members.as_deref());
+            if full {
+                membership.synced(&member.location, false);
+            }
         });
+    }
+
+    /// There was no room for an item, here or at that member: nothing more moves between the two for a while.
+    pub fn rest_from(&self, member: &Location) {
+        let now = self.now();
+        let rests = &mut self.lock().rests;
+        rests.retain(|_, until| now < *until);
+        rests.insert(member.clone(), now + self.ticks(REST_TICKS));
+    }
+
+    /// Whether that time has not passed.
+    pub fn rests_from(&self, member: &Location) -> bool {
+        let until = self.lock().rests.get(member).copied();
+        until.is_some_and(|until| self.now() < until)
+    }
+
+    /// The last of these times, past or not.
+    pub fn rests_until(&self) -> Duration {
+        let inner = self.lock();
+        inner.rests.values().max().copied().unwrap_or_default()
     }
 
     pub(super) fn on_compare(
@@ -108,6 +146,11 @@ impl Locator {
             exchanged,
             view: other_view,
         } = read_arguments(arguments)?;
+        // This node exchanges nothing with that one now, nor walks through all that it has for it.
+        let rests = self.rests_from(&caller.me.location);
+        if rests && self.with(|membership, _| membership.drives(&caller.me)) {
+            return Err(Exception::new(Exception::NO_ROOM, "no room"));
+        }
         let (me, view, left, same) = self.with(|membership, _| {
             let same = membership.shared_with(&caller);
             let same = same.filter(|same| same.digest == shared);

@@ -25,10 +25,17 @@ pub struct Status {
     pub settled: bool,
     /// Members that were lost together: keys may be missing.
     pub missing: Vec<Location>,
+    /// Bytes that the items take, the tables included.
+    pub taken: usize,
+    /// Bytes that they may take.
+    pub memory: usize,
+    /// Bytes more that were wanted when something was refused last; 0: there is room for them now.
+    pub lacking: usize,
 }
 
 thrift_struct!(Status {
-    1 me, 2 replicas, 3 members, 4 digest, 5 items, 6 unconfirmed, 7 settled, 8 full, 9 missing
+    1 me, 2 replicas, 3 members, 4 digest, 5 items, 6 unconfirmed, 7 settled, 8 full, 9 missing,
+    10 taken, 11 memory, 12 lacking
 });
 
 impl Status {

@@ -182,6 +182,8 @@ impl Exception {
     pub const INTERNAL_ERROR: i32 = 6;
     /// The message is not what was expected.
     pub const PROTOCOL_ERROR: i32 = 7;
+    /// The peer has no room for it. Not one of Thrift's own, which end below this.
+    pub const NO_ROOM: i32 = 100;
 
     /// `kind` is one of the constants.
     pub fn new(kind: i32, message: impl Into<String>) -> Self {

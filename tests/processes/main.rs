@@ -13,6 +13,7 @@ mod large;
 mod leaving;
 mod limits;
 mod lines;
+mod memory;
 mod moving;
 mod output;
 mod ring_script;

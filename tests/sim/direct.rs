@@ -111,6 +111,14 @@ impl Stage {
         self.world.boot(&location(number), Some(&location(contact)));
     }
 
+    /// The same with so many bytes for its items.
+    pub fn boot_small(&self, number: usize, contact: Option<usize>, memory: usize) {
+        let (subject, at) = (self.world.subject.clone(), location(number));
+        let way = contact.map_or(Way::Begin, |contact| Way::Join(location(contact)));
+        let make = |environment| subject.small_node(&at, environment, memory);
+        self.world.boot_as(&at, way, make);
+    }
+
     /// Starts a node that looks for a network at the places of these.
     pub fn boot_looking(&self, number: usize, places: &[usize]) {
         let places = places.iter().map(|place| location(*place)).collect();

@@ -130,6 +130,15 @@ fn request(method: &'static str, arguments: Vec<u8>) -> Request {
 
 impl Subject for StoreRing {
     fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode> {
+        self.small_node(location, environment, usize::MAX)
+    }
+
+    fn small_node(
+        &self,
+        location: &Location,
+        environment: Environment,
+        memory: usize,
+    ) -> Arc<dyn SimNode> {
         let options = Options {
             service_types: SERVICE_TYPES,
             replicas: self.replicas,
@@ -138,7 +147,7 @@ impl Subject for StoreRing {
             on_die: Box::new(|| ()),
         };
         let locator = Locator::new(location.clone(), options, environment);
-        Arc::new(Node(Arc::new(Store::new(locator))))
+        Arc::new(Node(Arc::new(Store::new(locator, memory))))
     }
 
     fn says_safe(&self, net: &dyn Network, at: &Location) -> Result<(), String> {

@@ -85,6 +85,17 @@ pub type Placement = Box<dyn Fn(&[u8]) -> Vec<Location>>;
 pub trait Subject: Send + Sync {
     fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode>;
 
+    /// The same with so many bytes for items.
+    fn small_node(
+        &self,
+        location: &Location,
+        environment: Environment,
+        memory: usize,
+    ) -> Arc<dyn SimNode> {
+        let _ = memory;
+        self.node(location, environment)
+    }
+
     /// What `location --status` says, asked at `at`: every key is safe now, or how the members are.
     fn says_safe(&self, net: &dyn Network, at: &Location) -> Result<(), String> {
         let _ = (net, at);
