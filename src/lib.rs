@@ -16,7 +16,7 @@
 //! | [`ring`], [`location`] | who owns a key; `host:port` |
 //! | [`thrift`], [`digest`] | bytes to values to messages; a hash |
 //! | [`log`] | lines that nobody waits for |
-//! | [`os`] | signals, what sockets tell, the allocator: C functions |
+//! | [`os`] | signals, sockets, memory: C functions |
 //!
 //! Read first: [`service`] and [`net`], the seam that everything rests on; then
 //! [`membership::View::list`], the one rule that says which nodes hold a key; then [`guide`], which tells
