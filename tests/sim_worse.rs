@@ -922,3 +922,34 @@ fn must_serve_what_a_survivor_has_no_room_for_until_another_node_comes() {
         reads_large(stage, &[1, 2, 3], &done)
     });
 }
+
+/// Both sides of a cut take puts. The side that comes back brings more than the other one has room for.
+#[test]
+fn must_show_what_a_returning_node_has_and_the_other_has_no_room_for() {
+    direct("sim_worse must_show_what_a_returning", 2, |stage| {
+        stage.boot_small(0, None, SMALL);
+        stage.sleep(1.0);
+        stage.boot(1, 0);
+        stage.await_members(40.0, &[0, 1])?;
+        let brought: Vec<_> = stage.keys_of(&[0, 1], &[0, 1]).take(5).collect();
+        stage.part(&[0], &[1]);
+        stage.await_members(40.0, &[0])?;
+        stage.await_members(40.0, &[1])?;
+        let (done, _) = put_until_refused(stage, 1)?;
+        for key in &brought {
+            stage.put(1, key, value(key, LARGE_VALUE))?;
+        }
+        stage.world.heal();
+        stage.await_members(60.0, &[0, 1])?;
+        reads_large(stage, &[0, 1], &done)?;
+        reads_large(stage, &[0, 1], &brought)?;
+        stage.is_never_safe(20.0, 0, "though one lacks what the other has")?;
+        // The first of them is a key that it doesn't hold.
+        for key in [&brought[..1], &done[..6]].concat() {
+            stage.put(0, &key, b"")?;
+            stage.reads(1, &key, b"")?;
+        }
+        stage.await_safe(40.0, 0)?;
+        reads_large(stage, &[0, 1], &brought[1..])
+    });
+}

@@ -180,7 +180,7 @@ impl Store {
             }
         });
         let sent = || self.send_values(&caller.me, &view, with, &wanted);
-        // Who comes in need not wait for others to have room: they may have it only then.
+        // Others may have room only when a node that is coming in is full. Then all is compared again.
         good = good && sent().unwrap_or_else(|_| caller.me.state.is_coming());
         good.then_some(rest)
     }

@@ -35,8 +35,7 @@ pub trait Application: Send + Sync {
 
     /// Gives that node what it lacks in the ranges with these numbers, and takes what it has, while both
     /// have the lists with the digest `shared`. True: each has what the other had, nothing was refused. For a node that
-    /// is coming in it is enough that it has what the other had, if that one, from which it [rests](Locator::rest_from),
-    /// had no room.
+    /// is coming in it is enough that it has what the other had, if that one had no room.
     fn exchange(&self, with: &Member, shared: u64, ranges: &[usize]) -> bool {
         let _ = (with, shared, ranges);
         true

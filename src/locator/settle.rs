@@ -77,7 +77,6 @@ impl Locator {
         let differs = |range: &usize| theirs.get(*range) != own.get(*range);
         let ranges = 0..own.len().max(theirs.len());
         let ranges: Vec<_> = ranges.filter(differs).collect();
-        let mut full = false;
         if !ranges.is_empty() {
             if !self.with(|membership, _| membership.drives(&compared.me)) {
                 return; // It has seen that they differ.
@@ -85,9 +84,6 @@ impl Locator {
             if !application.exchange(&compared.me, shared.digest, &ranges) {
                 return;
             }
-            full = self.rests_from(&member.location);
-        }
-        if !ranges.is_empty() && !full {
             let exchanged = Comparison {
                 caller: self.caller(&member.location),
                 shared: shared.digest,
@@ -107,9 +103,6 @@ impl Locator {
         self.with(|membership, _| {
             membership.hear_left(&compared.left);
             membership.done(&compared.me, shared, compared.members.as_deref());
-            if full {
-                membership.synced(&member.location, false);
-            }
         });
     }
 
