@@ -28,6 +28,7 @@ pub use originals::service_types;
 pub use participant::{Application, Held, LocatorService, Participant, SERVICE_TYPES, kind};
 pub use status::Status;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -49,6 +50,9 @@ const ENTER_TICKS: u32 = 4;
 
 /// A put or get is answered within this many ticks, or fails.
 pub const REQUEST_TICKS: u32 = 12;
+
+/// A thread that goes through many items lets others go first after so many.
+const WALKED_MAX: usize = 64;
 
 /// How many nodes are remembered as silent. Questions to others may have to wait for one to a further silent node.
 const SILENT_MAX: usize = 1000;
@@ -572,9 +576,19 @@ impl Locator {
 /// no lock is held, with the number of items in the part before. Without it, gets wait for a whole time slice of
 /// the scheduler, some milliseconds.
 pub fn give_way(items: usize) {
-    if items > 0 {
+    if is_due(items) {
         thread::yield_now();
     }
+}
+
+/// Whether this thread has been through [`WALKED_MAX`] items since it was due last. It doesn't depend on the number of
+/// parts: on a machine that others keep busy the thread may wait for some 100 ms each time.
+fn is_due(items: usize) -> bool {
+    thread_local!(static WALKED: Cell<usize> = const { Cell::new(0) });
+    let walked = WALKED.get() + items;
+    let due = walked >= WALKED_MAX;
+    WALKED.set(if due { 0 } else { walked });
+    due
 }
 
 /// The text with its control characters escaped: scripts read logs and complaints line by line.
@@ -588,4 +602,17 @@ pub fn one_line(text: &str) -> String {
         }
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn must_give_way_by_the_number_of_items() {
+        let times = |parts, items| (0..parts).filter(|_| is_due(items)).count();
+        assert_eq!(times(1024, 1), 1024 / WALKED_MAX);
+        assert_eq!(times(1024, 0), 0);
+        assert_eq!(times(10, 1000), 10);
+    }
 }
