@@ -20,6 +20,7 @@ BIN = os.environ.get("THRIFTY_BIN", "target/release")
 MEMORY_MAX = 1.3
 MEMORY_SPARE_KB = 8192
 THREADS_SPARE = 16
+CALM_SECONDS = 60
 NUMBERS = {2: ">b", 3: ">b", 6: ">h", 8: ">i", 10: ">q"}
 
 
@@ -207,3 +208,11 @@ def measure(nodes, what, memory="VmRSS"):
 def calm(before, now):
     return all(memory <= was * MEMORY_MAX + MEMORY_SPARE_KB and threads <= were + THREADS_SPARE
                for (was, were), (memory, threads) in zip(before, now))
+
+
+def await_calm(before, now):
+    """The seconds until what `now` measures is calm, or until that has taken too long."""
+    began = time.time()
+    while not calm(before, now()) and time.time() - began < CALM_SECONDS:
+        time.sleep(0.1)
+    return time.time() - began
