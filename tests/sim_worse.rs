@@ -807,13 +807,13 @@ fn begin_with_a_small_one(stage: &Stage, count: usize) -> Result<(), String> {
     stage.await_safe(40.0, 0)
 }
 
-/// Puts keys by way of each of the nodes in turn, until one is refused: those that were acknowledged, and that one.
-fn put_until_refused(stage: &Stage, nodes: usize) -> Result<(Vec<Vec<u8>>, Vec<u8>), String> {
+/// Puts keys by way of each of the nodes in turn, until one is refused: those that were acknowledged.
+fn put_until_refused(stage: &Stage, nodes: usize, bytes: usize) -> Result<Vec<Vec<u8>>, String> {
     let mut done = Vec::new();
-    for (number, key) in keys(100).into_iter().enumerate() {
-        match stage.put(number % nodes, &key, value(&key, LARGE_VALUE)) {
+    for (number, key) in keys(1000).into_iter().enumerate() {
+        match stage.put(number % nodes, &key, value(&key, bytes)) {
             Ok(()) => done.push(key),
-            Err(why) if why.contains("has no room for") => return Ok((done, key)),
+            Err(why) if why.contains("has no room for") => return Ok(done),
             Err(why) => return Err(why),
         }
     }
@@ -832,7 +832,7 @@ fn reads_large(stage: &Stage, nodes: &[usize], keys: &[Vec<u8>]) -> Result<(), S
 fn must_agree_again_on_a_put_that_one_of_three_had_no_room_for() {
     direct("sim_worse must_agree_again_on_a_put", 3, |stage| {
         begin_with_a_small_one(stage, 3)?;
-        let (done, _) = put_until_refused(stage, 3)?;
+        let done = put_until_refused(stage, 3, LARGE_VALUE)?;
         let mut free = stage.keys_of(&[0, 1, 2], &[0, 1, 2]);
         let refused = free.find(|key| !done.contains(key)).expect("a key");
         let put = stage.put(2, &refused, value(&refused, LARGE_VALUE));
@@ -865,7 +865,7 @@ fn must_agree_again_on_a_put_that_one_of_three_had_no_room_for() {
 fn must_have_a_refused_put_nowhere_if_the_only_other_replica_has_no_room() {
     direct("sim_worse must_have_a_refused_put_nowhere", 2, |stage| {
         begin_with_a_small_one(stage, 2)?;
-        let (done, _) = put_until_refused(stage, 2)?;
+        let done = put_until_refused(stage, 2, LARGE_VALUE)?;
         for list in [[0, 1], [1, 0]] {
             let key = stage
                 .keys_of(&list, &[0, 1])
@@ -909,7 +909,7 @@ fn must_lose_and_refuse_nothing_for_a_newcomer_without_room() {
 fn must_serve_what_a_survivor_has_no_room_for_until_another_node_comes() {
     direct("sim_worse must_serve_what_a_survivor", 2, |stage| {
         begin_with_a_small_one(stage, 3)?;
-        let (done, _) = put_until_refused(stage, 3)?;
+        let done = put_until_refused(stage, 3, LARGE_VALUE)?;
         // The small one has a share of each.
         stage.await_safe(12.0, 0)?;
         stage.crash(0);
@@ -935,7 +935,7 @@ fn must_show_what_a_returning_node_has_and_the_other_has_no_room_for() {
         stage.part(&[0], &[1]);
         stage.await_members(40.0, &[0])?;
         stage.await_members(40.0, &[1])?;
-        let (done, _) = put_until_refused(stage, 1)?;
+        let done = put_until_refused(stage, 1, LARGE_VALUE)?;
         for key in &brought {
             stage.put(1, key, value(key, LARGE_VALUE))?;
         }
@@ -952,4 +952,50 @@ fn must_show_what_a_returning_node_has_and_the_other_has_no_room_for() {
         stage.await_safe(40.0, 0)?;
         reads_large(stage, &[0, 1], &brought[1..])
     });
+}
+
+/// One of three is killed. One of those that stay has no room for its share, but gives the other one all that it has.
+fn must_have_two_copies_of_what_one_has_room_for(
+    stage: &Stage,
+    small: usize,
+) -> Result<(), String> {
+    const BYTES: usize = 300;
+    let large = 3 - small;
+    stage.begin(1)?;
+    stage.boot(large, 0);
+    stage.boot_small(small, Some(0), SMALL);
+    stage.await_members(40.0, &[0, 1, 2])?;
+    stage.await_safe(40.0, 0)?;
+    let done = put_until_refused(stage, 3, BYTES)?;
+    stage.await_safe(12.0, 0)?;
+    stage.crash(0);
+    stage.await_members(40.0, &[1, 2])?;
+    stage.await_that(400.0, "one of them has all", || {
+        let node = stage.world.node(&location(large));
+        node.is_some_and(|node| node.items().len() == done.len())
+    })?;
+    stage.crash(small);
+    stage.await_members(40.0, &[large])?;
+    let mut keys = done.iter();
+    keys.try_for_each(|key| stage.reads(large, key, value(key, BYTES)))
+}
+
+/// The one without room is asked by the other one.
+#[test]
+fn must_have_two_copies_though_the_second_survivor_has_no_room() {
+    direct(
+        "sim_worse must_have_two_copies_though_the_second",
+        2,
+        |stage| must_have_two_copies_of_what_one_has_room_for(stage, 2),
+    );
+}
+
+/// The one without room asks.
+#[test]
+fn must_have_two_copies_though_the_first_survivor_has_no_room() {
+    direct(
+        "sim_worse must_have_two_copies_though_the_first",
+        2,
+        |stage| must_have_two_copies_of_what_one_has_room_for(stage, 1),
+    );
 }

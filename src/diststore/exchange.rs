@@ -16,7 +16,7 @@ use crate::thrift::Exception;
 
 use super::Store;
 use super::calls::{Exchanged, Item, ItemList, Part, Taken, write_exchanged};
-use super::items::SHARDS;
+use super::items::{NoRoom, SHARDS};
 use super::table::Record;
 
 /// A batch of items is closed when it has this many bytes; so it has less than twice as many, or one large
@@ -37,6 +37,15 @@ struct Open {
     shard: u32,
     /// Behind this key.
     after: Option<Vec<u8>>,
+}
+
+/// Whether there has been no room for an item in an exchange.
+#[derive(Default)]
+struct NoRoomFor {
+    /// Nothing more is taken in, nor asked for.
+    me: bool,
+    /// Nothing more is sent.
+    other: bool,
 }
 
 /// What this node says that it has of a part.
@@ -107,7 +116,8 @@ impl Store {
         digests
     }
 
-    /// Exchanges what differs in these shards. True: each has what the other had.
+    /// Exchanges what differs in these shards. True: each has what the other had, or this node, which is coming in, has
+    /// it and the other has no room: that one may have room only when this one is full, and then all is compared again.
     pub(super) fn exchange_shards(&self, with: &Member, shared: u64, shards: &[usize]) -> bool {
         let mut open: Vec<_> = shards
             .iter()
@@ -116,18 +126,33 @@ impl Store {
             .filter_map(|shard| u32::try_from(*shard).ok())
             .map(|shard| Open { shard, after: None })
             .collect();
-        while !open.is_empty() {
+        if self.items.lacking() > 0 {
+            // Each time with others: the next ones are not reached if this node has no room.
+            let start = self.locator.environment().random.below(open.len().max(1));
+            open.rotate_left(start);
+        }
+        let mut no_room = NoRoomFor::default();
+        while !open.is_empty() && !no_room.me {
             let parts = open.split_off(open.len().saturating_sub(PARTS_MAX));
-            let Some(rest) = self.exchange_parts(with, shared, parts) else {
+            let Some(rest) = self.exchange_parts(with, shared, parts, &mut no_room) else {
                 return false;
             };
             open.extend(rest);
         }
-        true
+        if no_room.me {
+            self.locator.rest_from(&with.location);
+        }
+        !no_room.me && (!no_room.other || self.locator.me().state.is_coming())
     }
 
     /// What is left of the parts; `None`: something went wrong, and it is to be done again.
-    fn exchange_parts(&self, with: &Member, shared: u64, parts: Vec<Open>) -> Option<Vec<Open>> {
+    fn exchange_parts(
+        &self,
+        with: &Member,
+        shared: u64,
+        parts: Vec<Open>,
+        no_room: &mut NoRoomFor,
+    ) -> Option<Vec<Open>> {
         let (caller, view) = self
             .locator
             .with(|membership, _| (membership.caller(&with.location), membership.view().clone()));
@@ -168,7 +193,10 @@ impl Store {
                 good = false;
                 return self.locator.differs(with, &members);
             }
-            good &= self.take_in(with, shared, &exchanged.items);
+            match self.take_in(with, shared, &exchanged.items) {
+                Ok(same) => good &= same,
+                Err(NoRoom) => no_room.me = true,
+            }
             let keys = exchanged.wanted.iter();
             wanted.extend(keys.filter_map(|place| offer.keys.get(*place as usize).cloned()));
             let reached = exchanged.reached.map(<[u8]>::to_vec);
@@ -179,9 +207,12 @@ impl Store {
                 });
             }
         });
-        let sent = || self.send_values(&caller.me, &view, with, &wanted);
-        // Others may have room only when a node that is coming in is full. Then all is compared again.
-        good = good && sent().unwrap_or_else(|_| caller.me.state.is_coming());
+        if good && !no_room.other {
+            match self.send_values(&caller.me, &view, with, &wanted) {
+                Ok(all) => good = all,
+                Err(_) => no_room.other = true,
+            }
+        }
         good.then_some(rest)
     }
 
@@ -217,9 +248,13 @@ impl Store {
     }
 
     /// Takes items in that a replica gave, as long as both have the same lists.
-    fn take_in(&self, from: &Member, shared: u64, items: &[Item<'_>]) -> bool {
+    ///
+    /// # Errors
+    /// There is no room for one; the others have been taken in.
+    fn take_in(&self, from: &Member, shared: u64, items: &[Item<'_>]) -> Result<bool, NoRoom> {
+        let mut full = false;
         for some in items.chunks(TAKEN_MAX) {
-            let (mut new, mut full) = (Vec::new(), false);
+            let mut new = Vec::new();
             let same = self.locator.with(|membership, _| {
                 let now = membership.shared_with_life(from);
                 let same = now.is_some_and(|now| now.digest == shared);
@@ -234,16 +269,16 @@ impl Store {
                 same
             });
             new.iter().for_each(|key| self.note_received(key));
-            if full {
-                self.cannot_take();
-                self.locator.rest_from(&from.location);
-            }
-            if full || !same {
-                return false;
+            if !same {
+                return Ok(false);
             }
             give_way(some.len());
         }
-        true
+        if full {
+            self.cannot_take();
+            return Err(NoRoom);
+        }
+        Ok(true)
     }
 
     /// Sends the present values of these keys to a replica. True: it has them all.
