@@ -286,9 +286,13 @@ impl Membership {
             _ => {
                 known.map(|place| self.named.remove(place));
                 if self.named.len() >= NAMED_MAX {
-                    // Names that anybody made up push out none that has been reached.
+                    // Names that anybody made up and those that are known to be good get half each, if there are
+                    // many of both: the oldest goes.
+                    let good = |named: &Named| named.reached || named.vouched;
+                    let count = self.named.iter().filter(|named| good(named)).count();
+                    let many = 2 * count > self.named.len();
                     let mut named = self.named.iter();
-                    let place = named.position(|named| !named.reached).unwrap_or(0);
+                    let place = named.position(|named| good(named) == many).unwrap_or(0);
                     self.named.remove(place);
                 }
                 self.named.push(Named {
