@@ -3,14 +3,35 @@
 
 #![allow(unsafe_code)]
 
-mod connect;
 mod memory;
 mod output;
 mod signals;
 mod socket;
+#[cfg(all(
+    target_os = "linux",
+    any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "arm",
+        target_arch = "riscv64"
+    )
+))]
+#[path = "linux.rs"]
+mod system;
+#[cfg(not(all(
+    target_os = "linux",
+    any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "arm",
+        target_arch = "riscv64"
+    )
+)))]
+#[path = "elsewhere.rs"]
+mod system;
 
-pub use connect::connect_from;
 pub use memory::give_back_large_pieces;
 pub use output::output_was_closed;
 pub use signals::{Signal, Signals};
-pub use socket::{lengthen_backlog, unacknowledged};
+pub use socket::lengthen_backlog;
+pub use system::{connect_from, unacknowledged};
