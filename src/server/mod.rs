@@ -34,14 +34,16 @@
 //! ```
 
 mod connection;
+mod options;
 mod slots;
+mod table;
 mod threads;
 mod turn;
 
-use std::collections::{HashMap, VecDeque};
-use std::fs;
+pub use options::{Options, connections_max};
+
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -54,7 +56,8 @@ use crate::os::lengthen_backlog;
 use crate::service::Service;
 use crate::thrift::Limits;
 use connection::{Connection, Phase};
-use slots::Slots;
+use options::descriptors_max;
+use table::Table;
 use threads::Threads;
 use turn::Turns;
 
@@ -78,83 +81,8 @@ const FRESH: Duration = Duration::from_millis(100);
 /// have been accepted wait for room.
 const WAITING_MAX: usize = 1024;
 
-/// How long is believed what was said of the other nodes' addresses.
-const NODES_INTERVAL: Duration = Duration::from_millis(100);
-
 /// How long waking the accepting thread may take.
 const WAKE_LIMIT: Duration = Duration::from_secs(1);
-
-/// How a server behaves.
-#[derive(Clone)]
-pub struct Options {
-    /// Connections at a time, at least 1 and at most [`connections_max`]. At the limit the one that
-    /// has been idle longest is closed for a new one; if none is idle, the new one waits. So many may wait as are
-    /// a sixteenth of the process's descriptors; what comes beyond is closed. Each connection takes
-    /// a descriptor, a thread and some 16 KiB.
-    pub connections_max: usize,
-    /// The addresses of the other nodes of the network, one for each node: four slots are kept for each, at most half
-    /// of all together. Asked while more than half of the slots are taken, and ten times a second at most. Must not
-    /// block, and not call the server.
-    pub nodes: Arc<dyn Fn() -> Vec<IpAddr> + Send + Sync>,
-    /// A connection without a request for so long is closed. Up: callers need fewer new
-    /// connections; down: fewer idle threads.
-    pub idle_limit: Duration,
-    /// How long a message may take from its first byte to its last. Up: large values over slow
-    /// lines; down: a trickling client takes a thread for less time.
-    pub message_limit: Duration,
-    /// How long the writing of a batch of answers may take. Up: slow readers of large answers;
-    /// down: a client that doesn't read takes a thread for less time.
-    pub write_limit: Duration,
-    /// How large a request may be.
-    pub limits: Limits,
-    /// How many bytes the messages of more than 64 KiB may take in all that are being received or answered. Who would
-    /// go beyond waits for 3 s, and is refused then. A request makes up to four copies, of which one is counted. No
-    /// request may be larger.
-    pub messages_bytes_max: usize,
-    /// Whether each request, and each connection closed for what it sent, gets a line in the log. If
-    /// not, one such connection a second does.
-    pub verbose: bool,
-    /// Called when there is no descriptor for a new connection: true, if it has got some back. If
-    /// not, the connection that has been idle longest is closed, as at the limit. Must not block.
-    pub relieve: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// Takes the lines that the server says of itself. Must not block.
-    pub log: Arc<dyn Fn(&str) + Send + Sync>,
-}
-
-impl Default for Options {
-    /// Three quarters of the process's descriptors for connections, the rest for calls to others
-    /// and for files; no other nodes; an hour, 30 s and 10 s; lines go to stderr.
-    fn default() -> Self {
-        Options {
-            connections_max: connections_max(),
-            nodes: Arc::new(Vec::new),
-            idle_limit: Duration::from_secs(3600),
-            message_limit: Duration::from_secs(30),
-            write_limit: Duration::from_secs(10),
-            limits: Limits::default(),
-            messages_bytes_max: usize::MAX,
-            verbose: false,
-            relieve: Arc::new(|| false),
-            log: Arc::new(crate::log::complain),
-        }
-    }
-}
-
-/// How many connections the descriptor limit bears: three quarters of it, as calls to others and files
-/// take some as well.
-pub fn connections_max() -> usize {
-    descriptors_max() / 4 * 3
-}
-
-/// The soft limit of this process, or 1024, the usual one, where the system doesn't tell.
-fn descriptors_max() -> usize {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().next());
-    soft.and_then(|soft| soft.parse().ok()).unwrap_or(1024)
-}
 
 /// A server that runs. Dropping this doesn't end it, [`Server::stop`] does.
 pub struct Server {
@@ -180,19 +108,6 @@ struct Shared {
     changed: Condvar,
     /// Notified when the server is to stop, and when there is something to do for connections that wait for room.
     watching: Condvar,
-}
-
-struct Table {
-    open: HashMap<u64, Arc<Connection>>,
-    /// Connections that wait for room, the first first.
-    waiting: VecDeque<Connection>,
-    slots: Slots,
-    /// From which microsecond on the slots are to be shared out anew.
-    slots_due: u64,
-    admitted: u64,
-    /// The listener once more, to wake the accepting thread; gone once that is to end.
-    listener: Option<TcpStream>,
-    accepting: bool,
 }
 
 impl Server {
@@ -225,15 +140,7 @@ impl Server {
             trouble_due: AtomicU64::new(0),
             turns: Arc::default(),
             threads: Arc::default(),
-            table: Mutex::new(Table {
-                open: HashMap::new(),
-                waiting: VecDeque::new(),
-                slots: Slots::default(),
-                slots_due: 0,
-                admitted: 0,
-                listener: Some(again),
-                accepting: true,
-            }),
+            table: Mutex::new(Table::new(again)),
             changed: Condvar::new(),
             watching: Condvar::new(),
         });
@@ -271,7 +178,7 @@ impl Server {
             }
             let table = self.shared.table();
             let left = deadline.saturating_duration_since(Instant::now());
-            if (table.open.is_empty() && !table.accepting) || left.is_zero() {
+            if (table.is_empty() && !table.accepting) || left.is_zero() {
                 break;
             }
             wait(&self.shared.changed, table, left.min(STOP_INTERVAL));
@@ -333,7 +240,7 @@ impl Shared {
     /// Those of the open connections that are to be handled; the table is free meanwhile.
     fn chosen(&self, by: impl Fn(&Connection) -> bool) -> Vec<Arc<Connection>> {
         let table = self.table();
-        let chosen = table.open.values().filter(|connection| by(connection));
+        let chosen = table.open().filter(|connection| by(connection));
         chosen.cloned().collect()
     }
 
@@ -422,9 +329,7 @@ impl Shared {
             let connection = Arc::new(connection);
             // Numbered under the lock: in the order in which they get in.
             let turn = self.turns.accepted();
-            table.admitted += 1;
-            let number = table.admitted;
-            table.open.insert(number, Arc::clone(&connection));
+            let number = table.admit(Arc::clone(&connection));
             drop(table);
             let place = Place {
                 shared: Arc::clone(self),
@@ -485,67 +390,6 @@ impl Shared {
     }
 }
 
-impl Table {
-    /// The next connection to be let in, if there is one and there is room for it. If there is none, an idle one is
-    /// told to go.
-    fn next(&mut self, options: &Options, now: u64) -> Option<Connection> {
-        let all = options.connections_max;
-        // A server that stops takes everybody; and in half of the slots nobody is in anybody's way.
-        if self.listener.is_none() || self.open.len() < all - all / 2 {
-            return self.waiting.pop_front();
-        }
-        if self.waiting.is_empty() {
-            return None;
-        }
-        if now >= self.slots_due {
-            self.slots = Slots::new(all, &(options.nodes)());
-            self.slots_due = now + NODES_INTERVAL.as_micros() as u64;
-        }
-        let taken = self.slots.taken(self.callers());
-        let owed = |connection: &Connection| taken.is_owed(connection.caller());
-        // Nodes first; clients as they came.
-        let first = self.waiting.iter().position(owed).unwrap_or(0);
-        if taken.has_room(self.waiting[first].caller()) {
-            return self.waiting.remove(first);
-        }
-        self.hang_up_longest_idle();
-        None
-    }
-
-    /// The connection that waits for room in vain: the last one, but of clients if there are any.
-    fn refuse(&mut self) -> Connection {
-        let is_client = |connection: &Connection| self.slots.of(connection.caller()) == 0;
-        let last = self.waiting.iter().rposition(is_client);
-        let refused = match last {
-            Some(last) => self.waiting.remove(last),
-            None => self.waiting.pop_back(),
-        };
-        refused.expect("BUG: one that waits")
-    }
-
-    /// Makes room for a new connection. None of those that are kept for nodes is closed for it.
-    fn hang_up_longest_idle(&self) {
-        let taken = self.slots.taken(self.callers());
-        let idle = self.open.values().filter_map(|connection| {
-            let (phase, since) = connection.phase();
-            let may_close = phase == Phase::Idle && taken.may_close(connection.caller());
-            may_close.then_some((since, connection))
-        });
-        let idle: Vec<_> = idle.collect();
-        // The end of one that has been told to go is waited for.
-        if idle.iter().any(|(_, connection)| connection.is_hung_up()) {
-            return;
-        }
-        if let Some((_, longest)) = idle.iter().min_by_key(|(since, _)| *since) {
-            longest.hang_up();
-        }
-    }
-
-    fn callers(&self) -> impl Iterator<Item = IpAddr> {
-        self.open.values().map(|connection| connection.caller())
-    }
-}
-
 /// Lets go of the table until the notification, or for `time`, and then altogether.
 fn wait(notification: &Condvar, table: MutexGuard<'_, Table>, time: Duration) {
     // The guard comes back in either case, poisoned or not.
@@ -561,7 +405,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.shared.table();
-        let ended = table.open.remove(&self.number);
+        let ended = table.remove(self.number);
         let awaited = !table.waiting.is_empty();
         drop(table);
         drop(ended);

@@ -48,22 +48,15 @@ impl Slots {
         self.of.get(&address).copied().unwrap_or(0)
     }
 
-    /// Counts the connections from these addresses.
-    pub fn taken(&self, addresses: impl Iterator<Item = IpAddr>) -> Taken<'_> {
-        let mut by = HashMap::new();
-        let mut all = 0;
-        for address in addresses {
-            all += 1;
-            if self.of.contains_key(&address) {
-                *by.entry(address).or_default() += 1;
-            }
-        }
-        let kept = by.iter().map(|(node, taken)| self.of(*node).min(*taken));
+    /// What `all` connections leave, of which so many come `by` each address.
+    pub fn taken<'a>(&'a self, by: &'a HashMap<IpAddr, usize>, all: usize) -> Taken<'a> {
+        let nodes = self.of.iter();
+        let kept = nodes.map(|(node, own)| by.get(node).map_or(0, |taken| *own.min(taken)));
         Taken {
             slots: self,
+            by,
             all,
             others: all - kept.sum::<usize>(),
-            by,
         }
     }
 }
@@ -71,11 +64,10 @@ impl Slots {
 /// How many slots are taken.
 pub(super) struct Taken<'a> {
     slots: &'a Slots,
+    by: &'a HashMap<IpAddr, usize>,
     all: usize,
     /// Other ones than a node's own.
     others: usize,
-    /// By the nodes.
-    by: HashMap<IpAddr, usize>,
 }
 
 impl Taken<'_> {
@@ -129,7 +121,10 @@ mod tests {
         let [node, other, client] = [1, 2, 9].map(address);
         let slots = Slots::new(8, &[node, other]);
         let taken = |addresses: &[IpAddr]| {
-            let taken = slots.taken(addresses.iter().copied());
+            let mut by = HashMap::new();
+            let count = |address: &IpAddr| *by.entry(*address).or_default() += 1;
+            addresses.iter().for_each(count);
+            let taken = slots.taken(&by, addresses.len());
             let room = [node, other, client].map(|address| taken.has_room(address));
             let close = [node, other, client].map(|address| taken.may_close(address));
             (room, close)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use thrifty_p2p::os::connect_from;
 
-use crate::running::{CALL_LIMIT, LONG, Node, network, own_address, put, settle};
+use crate::running::{CALL_LIMIT, Node, network, own_address, put, settle};
 
 /// At each node.
 const CROWD: usize = 40;
@@ -16,24 +16,22 @@ const CROWD: usize = 40;
 /// How often those look whether they have been closed.
 const PACE: Duration = Duration::from_millis(1);
 
-/// Holds connections to all nodes, in the middle of a message, and opens those again that are closed or have been held
-/// for that long.
-fn crowd(own: IpAddr, nodes: &[SocketAddr], held: Duration, ended: &AtomicBool) {
+/// Holds connections to all nodes, in the middle of a message, and opens those again that are closed.
+fn crowd(own: IpAddr, nodes: &[SocketAddr], ended: &AtomicBool) {
     let open = |place: usize| {
         let mut stream = connect_from(own, nodes[place % nodes.len()], CALL_LIMIT).ok()?;
         stream.write_all(b"\x80\x01").ok()?;
         stream.set_nonblocking(true).ok()?;
-        Some((stream, Instant::now()))
+        Some(stream)
     };
-    let is_good = |(stream, opened): &(TcpStream, Instant)| {
+    let is_open = |stream: &TcpStream| {
         let peeked = stream.peek(&mut [0]);
-        let is_open = peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-        is_open && opened.elapsed() < held
+        peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     };
     let mut streams: Vec<_> = (0..CROWD * nodes.len()).map(open).collect();
     while !ended.load(Ordering::Relaxed) {
         for (place, stream) in streams.iter_mut().enumerate() {
-            if !stream.as_ref().is_some_and(is_good) {
+            if !stream.as_ref().is_some_and(is_open) {
                 *stream = None;
                 *stream = open(place);
             }
@@ -42,9 +40,9 @@ fn crowd(own: IpAddr, nodes: &[SocketAddr], held: Duration, ended: &AtomicBool) 
     }
 }
 
-/// Three nodes that have eight connections each stay one network for 15 s in such a crowd. The answer: how many puts
-/// by way of all of them were acknowledged meanwhile.
-fn puts_among(held: Duration) -> usize {
+/// Three nodes that have eight connections each stay one network for 15 s in such a crowd, whatever a client puts.
+#[test]
+fn must_stay_a_network_while_clients_hold_all_connections_that_they_get() {
     let addresses = [0, 1, 2].map(|_| own_address());
     let first = Node::store(&addresses[0], &["--connections", "8", "--new"]);
     let peer = first.location.name();
@@ -58,35 +56,20 @@ fn puts_among(held: Duration) -> usize {
     let [crowd_at, client_at] = [(), ()].map(|()| own_address().parse().unwrap());
     let network = network().from(client_at);
     let ended = AtomicBool::new(false);
-    let puts = thread::scope(|scope| {
-        scope.spawn(|| crowd(crowd_at, &places, held, &ended));
+    thread::scope(|scope| {
+        scope.spawn(|| crowd(crowd_at, &places, &ended));
         let began = Instant::now();
-        let mut puts = 0;
         while began.elapsed() < Duration::from_secs(15) {
             for (node, key) in nodes.iter().zip(0..) {
                 // It may be closed before its turn comes.
                 let key = format!("key {key}");
-                let put = put(&network, &node.location, key.as_bytes(), b"value");
-                puts += usize::from(put.is_ok());
+                let _ = put(&network, &node.location, key.as_bytes(), b"value");
             }
         }
         ended.store(true, Ordering::Relaxed);
-        puts
     });
     for node in &nodes {
         assert!(!node.process.out().contains("removed"), "it was lost");
     }
     settle(&nodes.each_ref());
-    puts
-}
-
-#[test]
-fn must_stay_a_network_and_serve_while_clients_come_and_go() {
-    let puts = puts_among(Duration::from_millis(500));
-    assert!(puts > 15, "{puts} puts");
-}
-
-#[test]
-fn must_stay_a_network_while_clients_hold_all_connections_that_they_get() {
-    puts_among(LONG);
 }

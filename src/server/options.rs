@@ -1,0 +1,80 @@
+//! How a server behaves.
+
+use std::fs;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::thrift::Limits;
+
+/// How a server behaves.
+#[derive(Clone)]
+pub struct Options {
+    /// Connections at a time, at least 1 and at most [`connections_max`]. At the limit the one that
+    /// has been idle longest is closed for a new one; if none is idle, the new one waits. So many may wait as are
+    /// a sixteenth of the process's descriptors; what comes beyond is closed. Each connection takes
+    /// a descriptor, a thread and some 16 KiB.
+    pub connections_max: usize,
+    /// The addresses of the other nodes of the network, one for each node: four slots are kept for each, at most half
+    /// of all together. Asked while more than half of the slots are taken, and ten times a second at most. Must not
+    /// block, and not call the server.
+    pub nodes: Arc<dyn Fn() -> Vec<IpAddr> + Send + Sync>,
+    /// A connection without a request for so long is closed. Up: callers need fewer new
+    /// connections; down: fewer idle threads.
+    pub idle_limit: Duration,
+    /// How long a message may take from its first byte to its last. Up: large values over slow
+    /// lines; down: a trickling client takes a thread for less time.
+    pub message_limit: Duration,
+    /// How long the writing of a batch of answers may take. Up: slow readers of large answers;
+    /// down: a client that doesn't read takes a thread for less time.
+    pub write_limit: Duration,
+    /// How large a request may be.
+    pub limits: Limits,
+    /// How many bytes the messages of more than 64 KiB may take in all that are being received or answered. Who would
+    /// go beyond waits for 3 s, and is refused then. A request makes up to four copies, of which one is counted. No
+    /// request may be larger.
+    pub messages_bytes_max: usize,
+    /// Whether each request, and each connection closed for what it sent, gets a line in the log. If
+    /// not, one such connection a second does.
+    pub verbose: bool,
+    /// Called when there is no descriptor for a new connection: true, if it has got some back. If
+    /// not, the connection that has been idle longest is closed, as at the limit. Must not block.
+    pub relieve: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Takes the lines that the server says of itself. Must not block.
+    pub log: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Default for Options {
+    /// Three quarters of the process's descriptors for connections, the rest for calls to others
+    /// and for files; no other nodes; an hour, 30 s and 10 s; lines go to stderr.
+    fn default() -> Self {
+        Options {
+            connections_max: connections_max(),
+            nodes: Arc::new(Vec::new),
+            idle_limit: Duration::from_secs(3600),
+            message_limit: Duration::from_secs(30),
+            write_limit: Duration::from_secs(10),
+            limits: Limits::default(),
+            messages_bytes_max: usize::MAX,
+            verbose: false,
+            relieve: Arc::new(|| false),
+            log: Arc::new(crate::log::complain),
+        }
+    }
+}
+
+/// How many connections the descriptor limit bears: three quarters of it, as calls to others and files
+/// take some as well.
+pub fn connections_max() -> usize {
+    descriptors_max() / 4 * 3
+}
+
+/// The soft limit of this process, or 1024, the usual one, where the system doesn't tell.
+pub(super) fn descriptors_max() -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    soft.and_then(|soft| soft.parse().ok()).unwrap_or(1024)
+}

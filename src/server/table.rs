@@ -1,0 +1,131 @@
+//! The connections of a server: those that are served, and those that wait for room.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::{Connection, Phase};
+use super::options::Options;
+use super::slots::Slots;
+
+/// How long is believed what was said of the other nodes' addresses.
+const NODES_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The connections of a server, and whether it goes on.
+pub(super) struct Table {
+    /// By their numbers.
+    open: HashMap<u64, Arc<Connection>>,
+    /// How many of them come from each address.
+    by: HashMap<IpAddr, usize>,
+    /// Connections that wait for room, the first first.
+    pub waiting: VecDeque<Connection>,
+    slots: Slots,
+    /// From which microsecond on the slots are to be shared out anew.
+    slots_due: u64,
+    admitted: u64,
+    /// The listener once more, to wake the accepting thread; gone once that is to end.
+    pub listener: Option<TcpStream>,
+    pub accepting: bool,
+}
+
+impl Table {
+    /// Of a server that accepts. `listener`: the listener once more.
+    pub fn new(listener: TcpStream) -> Self {
+        Table {
+            open: HashMap::new(),
+            by: HashMap::new(),
+            waiting: VecDeque::new(),
+            slots: Slots::default(),
+            slots_due: 0,
+            admitted: 0,
+            listener: Some(listener),
+            accepting: true,
+        }
+    }
+
+    /// The connections that are served.
+    pub fn open(&self) -> impl Iterator<Item = &Arc<Connection>> {
+        self.open.values()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Takes a connection in. The answer: its number.
+    pub fn admit(&mut self, connection: Arc<Connection>) -> u64 {
+        self.admitted += 1;
+        *self.by.entry(connection.caller()).or_default() += 1;
+        self.open.insert(self.admitted, connection);
+        self.admitted
+    }
+
+    /// A connection has ended.
+    pub fn remove(&mut self, number: u64) -> Option<Arc<Connection>> {
+        let ended = self.open.remove(&number)?;
+        if let Entry::Occupied(mut count) = self.by.entry(ended.caller()) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        Some(ended)
+    }
+
+    /// The next connection to be let in, if there is one and there is room for it. If there is none, an idle one is
+    /// told to go.
+    pub fn next(&mut self, options: &Options, now: u64) -> Option<Connection> {
+        let all = options.connections_max;
+        // A server that stops takes everybody; and in half of the slots nobody is in anybody's way.
+        if self.listener.is_none() || self.open.len() < all - all / 2 {
+            return self.waiting.pop_front();
+        }
+        if self.waiting.is_empty() {
+            return None;
+        }
+        if now >= self.slots_due {
+            self.slots = Slots::new(all, &(options.nodes)());
+            self.slots_due = now + NODES_INTERVAL.as_micros() as u64;
+        }
+        let taken = self.slots.taken(&self.by, self.open.len());
+        let owed = |connection: &Connection| taken.is_owed(connection.caller());
+        // Nodes first; clients as they came.
+        let first = self.waiting.iter().position(owed).unwrap_or(0);
+        if taken.has_room(self.waiting[first].caller()) {
+            return self.waiting.remove(first);
+        }
+        self.hang_up_longest_idle();
+        None
+    }
+
+    /// The connection that waits for room in vain: the last one, but of clients if there are any.
+    pub fn refuse(&mut self) -> Connection {
+        let is_client = |connection: &Connection| self.slots.of(connection.caller()) == 0;
+        let last = self.waiting.iter().rposition(is_client);
+        let refused = match last {
+            Some(last) => self.waiting.remove(last),
+            None => self.waiting.pop_back(),
+        };
+        refused.expect("BUG: one that waits")
+    }
+
+    /// Makes room for a new connection. None of those that are kept for nodes is closed for it.
+    pub fn hang_up_longest_idle(&self) {
+        let taken = self.slots.taken(&self.by, self.open.len());
+        let idle = self.open.values().filter_map(|connection| {
+            let (phase, since) = connection.phase();
+            let may_close = phase == Phase::Idle && taken.may_close(connection.caller());
+            may_close.then_some((since, connection))
+        });
+        let idle: Vec<_> = idle.collect();
+        // The end of one that has been told to go is waited for.
+        if idle.iter().any(|(_, connection)| connection.is_hung_up()) {
+            return;
+        }
+        if let Some((_, longest)) = idle.iter().min_by_key(|(since, _)| *since) {
+            longest.hang_up();
+        }
+    }
+}
