@@ -7,6 +7,7 @@
 pub(crate) mod clock;
 mod dial;
 pub(crate) mod incoming;
+mod link;
 mod names;
 mod patience;
 pub(crate) mod room;

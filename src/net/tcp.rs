@@ -9,18 +9,18 @@
 //! * only a connection whose every answer came is used again, so nobody reads another's answer.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::dial::{connect, side_by_side};
 use super::incoming::Incoming;
+use super::link::{Link, QUICK_BYTES_MAX};
 use super::names::Names;
 use super::patience::Patience;
 use super::{Answer, CallError, Connection, Network, Request};
 use crate::location::Location;
-use crate::os::unacknowledged;
 use crate::thrift::{Exception, Limits, Message, MessageKind, begin_message};
 
 /// Idle connections kept to one location. Up: fewer new ones when many threads call one node at
@@ -30,15 +30,6 @@ const IDLE_MAX: usize = 16;
 /// A connection that nobody has used for so long is closed. Below the hour after which a server of
 /// ours would close it.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
-
-/// More than this may fill the peer's buffers, so its writing may have to wait for the peer.
-const QUICK_BYTES_MAX: usize = 64 << 10;
-
-/// How often in a time limit a caller looks whether bytes move, while more than [`QUICK_BYTES_MAX`] are on their way.
-const LOOKS: u32 = 8;
-
-/// Time limits are rounded up to this, so that the next call finds the one that it wants set.
-const LIMIT_STEP: Duration = Duration::from_millis(10);
 
 /// Connections to other nodes, and calls on them. Shared by all threads of a node.
 #[derive(Debug, Default)]
@@ -63,23 +54,6 @@ struct Pool {
     /// The last used is last.
     idle: Vec<(Instant, Link)>,
     in_use: Vec<Arc<TcpStream>>,
-}
-
-/// One connection.
-#[derive(Debug)]
-struct Link {
-    stream: Arc<TcpStream>,
-    /// Of the next request.
-    sequence: i32,
-    /// The time limit that is set for reading and writing; zero: neither waits.
-    limit: Option<Duration>,
-    /// Bytes of this request that were written, and of which it isn't known that the peer's system has them.
-    underway: usize,
-    /// It was kept, and nothing has been heard on it since: should it turn out to have ended,
-    /// that says nothing of the peer.
-    doubtful: bool,
-    /// The peer has ended it in good order: it may have read all that was written.
-    ended: bool,
 }
 
 /// Requests that travel together.
@@ -321,19 +295,12 @@ impl TcpNetwork {
         if group.connection == Connection::Single {
             return None;
         }
-        let mut pools = self.pools();
-        let pool = pools.of.get_mut(group.to)?;
         loop {
-            let (since, link) = pool.idle.pop()?;
-            if since.elapsed() > IDLE_LIMIT {
-                pool.idle.clear(); // The others have been idle for longer still.
-                return None;
+            let link = self.pools().take(group.to)?;
+            if group.connection != Connection::Once || !link.has_ended() {
+                return Some(link);
             }
-            if group.connection == Connection::Once && link.has_ended() {
-                continue;
-            }
-            pool.in_use.push(Arc::clone(&link.stream));
-            return Some(link);
+            self.pools().release(group.to, &link.stream);
         }
     }
 
@@ -353,20 +320,14 @@ impl TcpNetwork {
     }
 
     fn connect(&self, group: &Group<'_>, deadline: Instant) -> Result<Link, CallError> {
-        let link = Link {
-            stream: Arc::new(connect(
-                self.from,
-                group.to,
-                &self.names,
-                deadline,
-                &|| self.close_idle(),
-            )?),
-            sequence: 0,
-            limit: None,
-            underway: 0,
-            doubtful: false,
-            ended: false,
-        };
+        let relieve = || self.close_idle();
+        let link = Link::new(connect(
+            self.from,
+            group.to,
+            &self.names,
+            deadline,
+            &relieve,
+        )?);
         if group.connection != Connection::Single {
             let mut pools = self.pools();
             let pool = pools.of.entry(group.to.clone()).or_default();
@@ -382,6 +343,18 @@ impl TcpNetwork {
 }
 
 impl Pools {
+    /// The connection that was used last, if there is one.
+    fn take(&mut self, to: &Location) -> Option<Link> {
+        let pool = self.of.get_mut(to)?;
+        let (since, link) = pool.idle.pop()?;
+        if since.elapsed() > IDLE_LIMIT {
+            pool.idle.clear(); // The others have been idle for longer still.
+            return None;
+        }
+        pool.in_use.push(Arc::clone(&link.stream));
+        Some(link)
+    }
+
     /// A connection is in use no more; false if it is one that has been forgotten.
     fn release(&mut self, to: &Location, stream: &Arc<TcpStream>) -> bool {
         let Some(pool) = self.of.get_mut(to) else {
@@ -404,100 +377,6 @@ impl Pools {
                 !pool.idle.is_empty() || !pool.in_use.is_empty()
             });
         }
-    }
-}
-
-impl Link {
-    /// Whether the peer has ended it already, so that nothing that is written now can be carried out.
-    fn has_ended(&self) -> bool {
-        let waits = self.limit != Some(Duration::ZERO);
-        let prepared = !waits || self.stream.set_nonblocking(true).is_ok();
-        let ended = match self.stream.peek(&mut [0]) {
-            Ok(count) => count == 0,
-            Err(error) => error.kind() != ErrorKind::WouldBlock,
-        };
-        !prepared || ended || (waits && self.stream.set_nonblocking(false).is_err())
-    }
-
-    fn write_all(&mut self, mut bytes: &[u8], patience: &mut Patience) -> io::Result<()> {
-        // Not `write_all` of the stream: a peer that reads now and then would get the time anew.
-        while !bytes.is_empty() {
-            self.wait(patience)?;
-            // Not all at once: a write that gets stuck says how far it came only at the deadline.
-            match (&*self.stream).write(&bytes[..bytes.len().min(QUICK_BYTES_MAX)]) {
-                Ok(count) => {
-                    bytes = &bytes[count..];
-                    self.underway += count;
-                    if !bytes.is_empty() {
-                        self.look(patience);
-                    }
-                }
-                Err(error) => self.bear(error, patience)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// How many bytes have come, 0 at the end of the stream.
-    fn read(&mut self, incoming: &mut Incoming, patience: &mut Patience) -> io::Result<usize> {
-        loop {
-            self.wait(patience)?;
-            match incoming.read_from(&mut &*self.stream) {
-                Ok(count) => return Ok(count),
-                Err(error) => self.bear(error, patience)?,
-            }
-        }
-    }
-
-    /// Whether reading or writing goes on after an error: it was interrupted, or bytes have moved.
-    fn bear(&mut self, error: io::Error, patience: &mut Patience) -> io::Result<()> {
-        match error.kind() {
-            ErrorKind::Interrupted => return Ok(()),
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.look(patience),
-            _ => return Err(error),
-        }
-        if Instant::now() < patience.deadline {
-            Ok(())
-        } else {
-            Err(error)
-        }
-    }
-
-    /// What has reached the peer's system buys time. What only fills buffers here buys none: so a
-    /// peer that is stuck is found out in one limit, however much is written to it.
-    fn look(&mut self, patience: &mut Patience) {
-        let left = unacknowledged(&self.stream).min(self.underway);
-        patience.buy(self.underway - left);
-        self.underway = left;
-    }
-
-    /// Lets the next read or write wait until the deadline, or until it is time to look.
-    fn wait(&mut self, patience: &Patience) -> io::Result<()> {
-        let look = match self.underway > QUICK_BYTES_MAX {
-            true => Instant::now() + patience.limit / LOOKS,
-            false => patience.deadline,
-        };
-        self.wait_until(patience.deadline.min(look))
-    }
-
-    /// Lets the next read or write wait until then, or not at all if that is past.
-    fn wait_until(&mut self, deadline: Instant) -> io::Result<()> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let steps = left.as_nanos().div_ceil(LIMIT_STEP.as_nanos());
-        let limit = LIMIT_STEP * u32::try_from(steps).unwrap_or(u32::MAX);
-        if self.limit == Some(limit) {
-            return Ok(());
-        }
-        let waited_before = self.limit != Some(Duration::ZERO);
-        if limit.is_zero() == waited_before {
-            self.stream.set_nonblocking(limit.is_zero())?;
-        }
-        if !limit.is_zero() {
-            self.stream.set_read_timeout(Some(limit))?;
-            self.stream.set_write_timeout(Some(limit))?;
-        }
-        self.limit = Some(limit);
-        Ok(())
     }
 }
 
@@ -587,6 +466,7 @@ fn failure_of(error: &io::Error) -> CallError {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::TcpListener;
     use std::thread;
 
