@@ -15,6 +15,7 @@
 mod calls;
 mod exchange;
 mod items;
+mod originals;
 mod request;
 mod table;
 

@@ -11,13 +11,9 @@
 //! A forwarded request is not forwarded again: nodes that disagree on the ring can't send it round in circles.
 
 use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::location::Location;
-use crate::locator::{
-    EMPTY, REQUEST_TICKS, Route, read_answer, request_of, single_request, write_answer, write_key,
-};
+use crate::locator::{REQUEST_TICKS, Route, read_answer, request_of, write_answer};
 use crate::membership::{Caller, Member, State};
 use crate::net::CallError;
 use crate::net::room::{SMALL_BYTES, hold};
@@ -28,14 +24,12 @@ use super::calls::{
     Fetch, Fetched, Forwarded, Item, ItemList, KeyValue, StoreAnswer, Taken, VERSION_MAX,
     store_request,
 };
+use super::originals::{Relayed, back_mark, put_mark};
 use super::table::Record;
 
 /// How long a request waits before it looks again at what it waits for: at first, and twice as long each time, up
 /// to a quarter of a tick.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-
-/// How long an original may take to answer: it may be busy with a call of ours that waits for it.
-const ORIGINAL_LIMIT: Duration = Duration::from_secs(2);
 
 /// What came of an item that was sent to all other replicas.
 enum Accepted {
@@ -224,7 +218,8 @@ impl Store {
                 Some(primary) => {
                     let limit = patience.deadline.saturating_sub(self.locator.now());
                     let value = Some(value);
-                    let tried = (above > 0).then(|| self.locator.caller(&primary.location));
+                    let tried =
+                        (above > 0).then(|| self.locator.caller(&route.me, &primary.location));
                     let forward = KeyValue {
                         key,
                         value,
@@ -421,9 +416,8 @@ impl Store {
         put: bool,
     ) -> Vec<Result<Vec<Taken>, Exception>> {
         let call = |to: &Member| {
-            let me = me.clone();
-            let token = self.locator.caller(&to.location).token;
-            (to.clone(), store_request(&Caller { me, token }, put, items))
+            let caller = self.locator.caller(me, &to.location);
+            (to.clone(), store_request(&caller, put, items))
         };
         let calls: Vec<_> = to.iter().map(call).collect();
         let answers = self.locator.call_members(&calls, self.locator.ticks(2));
@@ -498,55 +492,6 @@ impl Store {
         })
     }
 
-    // Originals.
-
-    /// An original that makes room for this node, which is coming into a network with originals alone, hands
-    /// over by putting.
-    fn is_handed_by_original(&self, route: &Route) -> bool {
-        route.has_originals && route.me.state == State::Joining && route.primary().is_none()
-    }
-
-    /// An original's own `get`. What it sends back to us meanwhile, as its ring differs, is
-    /// answered from what is here.
-    pub(super) fn get_from_original(
-        &self,
-        original: &Location,
-        key: &[u8],
-    ) -> Result<Vec<u8>, CallError> {
-        let _relayed = Relayed::new(self, key.to_vec());
-        let request = single_request("get", write_key(key), false);
-        let answer = self.locator.call_member(original, &request, ORIGINAL_LIMIT);
-        read_answer(&answer?, "get")
-    }
-
-    /// An original's own `put`, and a `ping` behind it: when it answers, it has acted on the put.
-    /// Between the two `done` is called: whatever is said to it from then on it hears later.
-    pub(super) fn put_at_original(
-        &self,
-        original: &Location,
-        key: &[u8],
-        value: &[u8],
-        done: &dyn Fn(),
-    ) -> Result<(), CallError> {
-        let _relayed = Relayed::new(self, put_mark(key, value));
-        let put = single_request("put", KeyValue::write(key, Some(value)), true);
-        self.locator.call_member(original, &put, ORIGINAL_LIMIT)?;
-        done();
-        let ping = single_request("ping", EMPTY.to_vec(), false);
-        self.locator.call_member(original, &ping, ORIGINAL_LIMIT)?;
-        Ok(())
-    }
-
-    fn relayed(&self) -> MutexGuard<'_, std::collections::BTreeMap<Vec<u8>, usize>> {
-        self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_relayed(&self, key: &[u8]) -> bool {
-        self.relayed().contains_key(key)
-    }
-
-    // Time.
-
     fn wall(&self) -> i64 {
         self.locator.environment().clock.wall()
     }
@@ -586,51 +531,4 @@ fn next_version(wall: i64, before: i64) -> i64 {
 
 fn not_acknowledged() -> Exception {
     Exception::internal("no answer from all that hold the key: a put may or may not take effect")
-}
-
-/// What stands for a put among the keys that are being relayed; no key is likely to look so, and one
-/// that did would only be answered from here.
-fn put_mark(key: &[u8], value: &[u8]) -> Vec<u8> {
-    [b"put\0", key, b"\0", value].concat()
-}
-
-/// The same for a value that a get sends back to replicas that have another.
-fn back_mark(key: &[u8]) -> Vec<u8> {
-    [b"get\0", key].concat()
-}
-
-/// Marks a key as being relayed to an original, as long as it lives; several threads may do so at once.
-struct Relayed<'a> {
-    store: &'a Store,
-    key: Vec<u8>,
-}
-
-impl<'a> Relayed<'a> {
-    fn new(store: &'a Store, key: Vec<u8>) -> Self {
-        *store.relayed().entry(key.clone()).or_default() += 1;
-        Relayed { store, key }
-    }
-
-    /// `None`: another thread has marked it.
-    fn alone(store: &'a Store, key: Vec<u8>) -> Option<Self> {
-        let marked = {
-            let mut relayed = store.relayed();
-            let marked = relayed.contains_key(&key);
-            relayed.entry(key.clone()).or_insert(1);
-            marked
-        };
-        (!marked).then_some(Relayed { store, key })
-    }
-}
-
-impl Drop for Relayed<'_> {
-    fn drop(&mut self) {
-        let mut relayed = self.store.relayed();
-        if let Some(count) = relayed.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                relayed.remove(&self.key);
-            }
-        }
-    }
 }

@@ -11,10 +11,12 @@
 //! * Questions to a node that was silent when asked last are put by a thread of their own: a node that
 //!   hangs holds up nothing else.
 
+mod ask;
 mod calls;
 mod enter;
 mod originals;
 mod participant;
+mod route;
 mod serve;
 mod settle;
 mod status;
@@ -26,6 +28,7 @@ pub use calls::{
 pub use enter::StartError;
 pub use originals::service_types;
 pub use participant::{Application, Held, LocatorService, Participant, SERVICE_TYPES, kind};
+pub use route::Route;
 pub use status::Status;
 
 use std::cell::Cell;
@@ -36,9 +39,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::membership::{Action, Asked, Caller, Member, Membership, Rules, State, View};
-use crate::net::{Answer, CallError, Clock, Environment, Request};
-use crate::ring;
+use crate::membership::{Action, Caller, Member, Membership, Rules, State, View};
+use crate::net::{Clock, Environment};
 
 use originals::Originals;
 
@@ -143,53 +145,6 @@ impl Age {
     }
 }
 
-/// The replicas of a key by one view.
-pub struct Route {
-    /// The epoch of the view.
-    pub epoch: u64,
-    /// The key's place on the ring.
-    pub hash: u32,
-    /// In the order of the ring.
-    pub list: Vec<Member>,
-    /// The digest of the list.
-    pub digest: u64,
-    /// This node.
-    pub me: Member,
-    /// There are nodes of the original in the network.
-    pub has_originals: bool,
-}
-
-impl Route {
-    /// The replica that coordinates: the first that is full or leaving.
-    pub fn primary(&self) -> Option<&Member> {
-        self.list.iter().find(|member| member.state.holds_all())
-    }
-
-    /// The replicas of ours, but this node.
-    pub fn others(&self) -> impl Iterator<Item = &Member> {
-        let others = self.list.iter();
-        others.filter(|member| member.is_ours() && member.location != self.me.location)
-    }
-
-    /// Whether this node is a replica of the key.
-    pub fn has_me(&self) -> bool {
-        let mut list = self.list.iter();
-        list.any(|member| member.location == self.me.location)
-    }
-
-    /// Whether this node coordinates the requests for the key.
-    pub fn is_primary(&self) -> bool {
-        self.primary()
-            .is_some_and(|member| member.location == self.me.location)
-    }
-
-    /// The original that owns the key.
-    pub fn original(&self) -> Option<&Location> {
-        let first = self.list.first().filter(|member| !member.is_ours());
-        first.map(|member| &member.location)
-    }
-}
-
 impl Locator {
     /// A node outside of any network. [`Locator::start`] brings it in.
     pub fn new(location: Location, options: Options, environment: Environment) -> Self {
@@ -253,9 +208,12 @@ impl Locator {
         self.lock().membership.me()
     }
 
-    /// This node, as it calls that one.
-    pub fn caller(&self, to: &Location) -> Caller {
-        self.lock().membership.caller(to)
+    /// That account of this node, as it calls that one.
+    pub fn caller(&self, me: &Member, to: &Location) -> Caller {
+        Caller {
+            me: me.clone(),
+            token: self.lock().membership.token_of(to),
+        }
     }
 
     /// Another number with each view.
@@ -399,150 +357,10 @@ impl Locator {
         wake
     }
 
-    /// The replicas of a key, as the network is known now.
-    pub fn route(&self, key: &[u8]) -> Route {
-        let (view, me, epoch) = {
-            let inner = self.lock();
-            let membership = &inner.membership;
-            (membership.view().clone(), membership.me(), self.epoch())
-        };
-        let hash = ring::hash(key);
-        let places: Vec<_> = view.list(hash, self.options.replicas).collect();
-        let digest = view.list_digest(places.iter().copied());
-        let list = places.iter().map(|place| view.members()[*place].clone());
-        Route {
-            epoch,
-            hash,
-            list: list.collect(),
-            digest,
-            me,
-            has_originals: view.has_originals(),
-        }
-    }
-
     /// Looks after the others; to be called once a tick. Calls nobody.
     pub fn tick(&self) {
         self.with(|membership, now| membership.tick(now));
         self.wake(Errand::Work);
-    }
-
-    /// Puts the questions that are due: to nodes that were silent when asked last, or to the others.
-    pub fn ask(&self, silent: bool) {
-        let due = {
-            let mut inner = self.lock();
-            let Inner {
-                to_ask,
-                silent: those,
-                ..
-            } = &mut *inner;
-            let is_due = |action: &mut Action| match action {
-                Action::Ask(to) | Action::Enter(to) => those.contains(to) == silent,
-                _ => false,
-            };
-            to_ask.extract_if(.., is_due).collect::<Vec<_>>()
-        };
-        self.put_questions(due);
-    }
-
-    fn put_questions(&self, due: Vec<Action>) {
-        let (mut calls, mut asked) = (Vec::new(), Vec::new());
-        let mut ticks = ANSWER_TICKS;
-        for action in due {
-            let (to, request, question) = match action {
-                Action::Ask(to) => {
-                    let question = self.with(|membership, now| membership.question(now, &to));
-                    (to, request_of("ask", &question.question), Some(question))
-                }
-                Action::Enter(to) => {
-                    ticks = ENTER_TICKS;
-                    (to, self.enter_request(), None)
-                }
-                _ => continue,
-            };
-            calls.push((to, request));
-            asked.push(question);
-        }
-        if calls.is_empty() {
-            return;
-        }
-        let incarnation = self.me().incarnation;
-        let network = &self.environment.network;
-        network.call_each(&calls, self.ticks(ticks), &mut |place, answer| {
-            let to = &calls[place].0;
-            self.note_silence(to, &answer);
-            match &asked[place] {
-                Some(asked) => self.take_reply(asked, answer),
-                None => self.take_entry(to, incarnation, answer),
-            }
-        });
-    }
-
-    fn note_silence(&self, location: &Location, answer: &Answer) {
-        let silent = matches!(answer, Err(CallError::Silent | CallError::Broken(_)));
-        let silent = silent || matches!(answer, Err(CallError::Local(_)));
-        let mut inner = self.lock();
-        if !silent {
-            inner.silent.remove(location);
-        } else if inner.silent.len() < SILENT_MAX {
-            inner.silent.insert(location.clone());
-        }
-    }
-
-    fn take_reply(&self, asked: &Asked, answer: Answer) {
-        match answer.and_then(|result| read_answer(&result, "ask")) {
-            Ok(reply) => self.with(|membership, now| membership.answered(now, asked, &reply)),
-            Err(CallError::Refused) => self.with(|membership, _| membership.unasked(asked)),
-            Err(error) => {
-                if let CallError::Local(cause) = &error {
-                    self.say(cause);
-                }
-                self.with(|membership, now| membership.unanswered(now, asked));
-            }
-        }
-    }
-
-    /// Calls members that stand in this list. What a refusal or silence says of one is noted.
-    pub fn call_members(
-        &self,
-        calls: &[(Member, Request)],
-        limit: Duration,
-    ) -> Vec<Result<Vec<u8>, CallError>> {
-        if calls.is_empty() {
-            return Vec::new();
-        }
-        let made = self.with(|_, now| now);
-        let to = calls.iter();
-        let to: Vec<_> = to
-            .map(|(member, request)| (member.location.clone(), request.clone()))
-            .collect();
-        let answers = self.environment.network.call_all(&to, limit);
-        for ((member, _), answer) in calls.iter().zip(&answers) {
-            self.note_outcome(member, made, answer);
-        }
-        answers
-    }
-
-    /// Calls a member, as it stands in the view.
-    pub fn call_member(&self, to: &Location, request: &Request, limit: Duration) -> Answer {
-        let member = self.view().get(to).cloned();
-        let member = member.unwrap_or_else(|| Member::original(to.clone()));
-        let mut answers = self.call_members(&[(member, request.clone())], limit);
-        answers.pop().expect("BUG: an answer for each call")
-    }
-
-    /// Notes what a refusal or silence says of a member, as it stood in the view when it was called.
-    pub fn note_outcome(&self, member: &Member, made: Duration, answer: &Answer) {
-        match answer {
-            Err(CallError::Refused) if member.is_ours() => self.with(|membership, _| {
-                membership.refused(&member.location, member.incarnation);
-            }),
-            Err(CallError::Refused) => self.original_refuses(&member.location),
-            answer if !member.is_ours() => self.note_original(&member.location, self.now(), answer),
-            Err(CallError::Silent) if member.is_ours() => {
-                self.with(|membership, _| membership.silent(&member.location, made));
-            }
-            _ => {}
-        }
     }
 
     /// A member has answered that its lists differ, and which members it has.
@@ -563,12 +381,6 @@ impl Locator {
         self.with(|membership, _| membership.go());
         self.announce();
         self.say_goodbye_to_originals();
-    }
-
-    /// Puts the questions that tell of this node's state, and waits for the answers.
-    fn announce(&self) {
-        let due = std::mem::take(&mut self.lock().to_ask);
-        self.put_questions(due);
     }
 }
 

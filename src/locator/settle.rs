@@ -85,7 +85,7 @@ impl Locator {
                 return;
             }
             let exchanged = Comparison {
-                caller: self.caller(&member.location),
+                caller: self.caller(&self.me(), &member.location),
                 shared: shared.digest,
                 digests: Vec::new(),
                 exchanged: true,

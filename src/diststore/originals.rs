@@ -1,0 +1,110 @@
+//! Requests that originals carry out, and what they send back meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::location::Location;
+use crate::locator::{EMPTY, Route, read_answer, single_request, write_key};
+use crate::membership::State;
+use crate::net::CallError;
+
+use super::Store;
+use super::calls::KeyValue;
+
+/// How long an original may take to answer: it may be busy with a call of ours that waits for it.
+const ORIGINAL_LIMIT: Duration = Duration::from_secs(2);
+
+impl Store {
+    /// An original that makes room for this node, which is coming into a network with originals alone, hands
+    /// over by putting.
+    pub(super) fn is_handed_by_original(&self, route: &Route) -> bool {
+        route.has_originals && route.me.state == State::Joining && route.primary().is_none()
+    }
+
+    /// An original's own `get`. What it sends back to us meanwhile, as its ring differs, is
+    /// answered from what is here.
+    pub(super) fn get_from_original(
+        &self,
+        original: &Location,
+        key: &[u8],
+    ) -> Result<Vec<u8>, CallError> {
+        let _relayed = Relayed::new(self, key.to_vec());
+        let request = single_request("get", write_key(key), false);
+        let answer = self.locator.call_member(original, &request, ORIGINAL_LIMIT);
+        read_answer(&answer?, "get")
+    }
+
+    /// An original's own `put`, and a `ping` behind it: when it answers, it has acted on the put.
+    /// Between the two `done` is called: whatever is said to it from then on it hears later.
+    pub(super) fn put_at_original(
+        &self,
+        original: &Location,
+        key: &[u8],
+        value: &[u8],
+        done: &dyn Fn(),
+    ) -> Result<(), CallError> {
+        let _relayed = Relayed::new(self, put_mark(key, value));
+        let put = single_request("put", KeyValue::write(key, Some(value)), true);
+        self.locator.call_member(original, &put, ORIGINAL_LIMIT)?;
+        done();
+        let ping = single_request("ping", EMPTY.to_vec(), false);
+        self.locator.call_member(original, &ping, ORIGINAL_LIMIT)?;
+        Ok(())
+    }
+
+    fn relayed(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, usize>> {
+        self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_relayed(&self, key: &[u8]) -> bool {
+        self.relayed().contains_key(key)
+    }
+}
+
+/// What stands for a put among the keys that are being relayed; no key is likely to look so, and one
+/// that did would only be answered from here.
+pub(super) fn put_mark(key: &[u8], value: &[u8]) -> Vec<u8> {
+    [b"put\0", key, b"\0", value].concat()
+}
+
+/// The same for a value that a get sends back to replicas that have another.
+pub(super) fn back_mark(key: &[u8]) -> Vec<u8> {
+    [b"get\0", key].concat()
+}
+
+/// Marks a key as being relayed to an original, as long as it lives; several threads may do so at once.
+pub(super) struct Relayed<'a> {
+    store: &'a Store,
+    key: Vec<u8>,
+}
+
+impl<'a> Relayed<'a> {
+    fn new(store: &'a Store, key: Vec<u8>) -> Self {
+        *store.relayed().entry(key.clone()).or_default() += 1;
+        Relayed { store, key }
+    }
+
+    /// `None`: another thread has marked it.
+    pub fn alone(store: &'a Store, key: Vec<u8>) -> Option<Self> {
+        let marked = {
+            let mut relayed = store.relayed();
+            let marked = relayed.contains_key(&key);
+            relayed.entry(key.clone()).or_insert(1);
+            marked
+        };
+        (!marked).then_some(Relayed { store, key })
+    }
+}
+
+impl Drop for Relayed<'_> {
+    fn drop(&mut self) {
+        let mut relayed = self.store.relayed();
+        if let Some(count) = relayed.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                relayed.remove(&self.key);
+            }
+        }
+    }
+}
