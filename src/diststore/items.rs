@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::digest::digest;
-use crate::net::Random;
 use crate::words::no_room;
 
 use super::table::{Record, Table};
@@ -64,12 +63,10 @@ pub struct Items {
 }
 
 impl Items {
-    /// None, which may take that many bytes.
-    pub fn new(random: &Random, limit: usize) -> Self {
+    /// None, which may take that many bytes. `secret`: a number that nobody outside can know.
+    pub fn new(secret: u64, limit: usize) -> Self {
         let mut hasher = DefaultHasher::new();
-        for _ in 0..2 {
-            hasher.write_usize(random.below(usize::MAX));
-        }
+        hasher.write_u64(secret);
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Items {
             shards,
@@ -286,13 +283,14 @@ impl Items {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Random;
 
     fn value(items: &Items, key: &[u8]) -> Option<(i64, Vec<u8>)> {
         items.read(key, |record| (record.version(), record.value().to_vec()))
     }
 
     fn none() -> Items {
-        Items::new(&Random::new(1), usize::MAX)
+        Items::new(1, usize::MAX)
     }
 
     #[test]
@@ -365,7 +363,7 @@ mod tests {
         let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
         println!("seed {seed}");
         let dice = Random::new(seed);
-        let items = Items::new(&dice, LIMIT);
+        let items = Items::new(seed, LIMIT);
         let lengths = [0, 1, 15, 16, 17, 100, 3000, 200_000];
         let (mut refused, mut taken_in) = (0, 0);
         for version in 1..=20_000 {
@@ -408,7 +406,7 @@ mod tests {
     #[test]
     fn must_take_tombstones_where_nothing_else_has_room() {
         const LIMIT: usize = 1 << 20;
-        let items = Items::new(&Random::new(1), LIMIT);
+        let items = Items::new(1, LIMIT);
         let fill = |value: &[u8]| {
             let mut keys = (0..100_000_u32).map(|number| {
                 [b'k', value.len() as u8, 0, 0, 0]

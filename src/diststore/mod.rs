@@ -78,7 +78,7 @@ impl Store {
     /// An empty store on that locator, whose items may take so many bytes.
     pub fn new(locator: Locator, memory: usize) -> Self {
         Store {
-            items: Items::new(&locator.environment().random, memory),
+            items: Items::new(locator.environment().secret, memory),
             locator,
             strays: Mutex::default(),
             confirmed: AtomicUsize::new(0),
