@@ -20,7 +20,12 @@ struct Watched {
 }
 
 impl Subject for Watched {
-    fn node(&self, location: &Location, mut environment: Environment) -> Arc<dyn SimNode> {
+    fn node(
+        &self,
+        location: &Location,
+        mut environment: Environment,
+        _: usize,
+    ) -> Arc<dyn SimNode> {
         let (removals, me) = (self.removals.clone(), location.clone());
         let log = environment.log;
         environment.log = Box::new(move |line| {
@@ -29,7 +34,7 @@ impl Subject for Watched {
             }
             log(line);
         });
-        PlainRing.node(location, environment)
+        PlainRing.node(location, environment, usize::MAX)
     }
 
     fn put(

@@ -202,7 +202,7 @@ impl SimNode for ToyHandle {
 }
 
 impl Subject for Toy {
-    fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode> {
+    fn node(&self, location: &Location, environment: Environment, _: usize) -> Arc<dyn SimNode> {
         Arc::new(ToyHandle(Arc::new(ToyNode {
             bug: self.bug,
             me: location.clone(),

@@ -115,7 +115,7 @@ impl Stage {
     pub fn boot_small(&self, number: usize, contact: Option<usize>, memory: usize) {
         let (subject, at) = (self.world.subject.clone(), location(number));
         let way = contact.map_or(Way::Begin, |contact| Way::Join(location(contact)));
-        let make = |environment| subject.small_node(&at, environment, memory);
+        let make = |environment| subject.node(&at, environment, memory);
         self.world.boot_as(&at, way, make);
     }
 
@@ -123,7 +123,7 @@ impl Stage {
     pub fn boot_looking(&self, number: usize, places: &[usize]) {
         let places = places.iter().map(|place| location(*place)).collect();
         let (subject, at) = (self.world.subject.clone(), location(number));
-        let make = |environment| subject.node(&at, environment);
+        let make = |environment| subject.node(&at, environment, usize::MAX);
         self.world.boot_as(&at, Way::Look(places), make);
     }
 

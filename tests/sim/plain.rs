@@ -85,7 +85,7 @@ impl SimNode for Node {
 pub struct PlainRing;
 
 impl Subject for PlainRing {
-    fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode> {
+    fn node(&self, location: &Location, environment: Environment, _: usize) -> Arc<dyn SimNode> {
         let options = locator::Options {
             service_types: &["locator.Base", "locator.Locator"],
             replicas: 1,

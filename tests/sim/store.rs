@@ -129,11 +129,7 @@ fn request(method: &'static str, arguments: Vec<u8>) -> Request {
 }
 
 impl Subject for StoreRing {
-    fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode> {
-        self.small_node(location, environment, usize::MAX)
-    }
-
-    fn small_node(
+    fn node(
         &self,
         location: &Location,
         environment: Environment,

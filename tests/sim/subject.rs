@@ -83,18 +83,13 @@ pub type Placement = Box<dyn Fn(&[u8]) -> Vec<Location>>;
 
 /// What is tested, and how a client talks to it.
 pub trait Subject: Send + Sync {
-    fn node(&self, location: &Location, environment: Environment) -> Arc<dyn SimNode>;
-
-    /// The same with so many bytes for items.
-    fn small_node(
+    /// `memory`: bytes for its items, where it keeps any.
+    fn node(
         &self,
         location: &Location,
         environment: Environment,
         memory: usize,
-    ) -> Arc<dyn SimNode> {
-        let _ = memory;
-        self.node(location, environment)
-    }
+    ) -> Arc<dyn SimNode>;
 
     /// What `location --status` says, asked at `at`: every key is safe now, or how the members are.
     fn says_safe(&self, net: &dyn Network, at: &Location) -> Result<(), String> {

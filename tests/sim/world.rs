@@ -189,7 +189,7 @@ impl World {
     /// Starts a process: joins the network of the contact, or starts one.
     pub fn boot(self: &Arc<Self>, location: &Location, contact: Option<&Location>) {
         let way = contact.cloned().map_or(Way::Begin, Way::Join);
-        let make = |environment| self.subject.node(location, environment);
+        let make = |environment| self.subject.node(location, environment, usize::MAX);
         self.boot_as(location, way, make);
     }
 
