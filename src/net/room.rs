@@ -6,8 +6,8 @@
 //! has itself. A request makes up to four copies of a value, of which one is counted. What has no more than
 //! [`SMALL_BYTES`] is free, and costs nothing here. Threads that serve nobody take nothing: they are few.
 //!
-//! Whoever would go beyond the total waits, holding no lock, and gives up after [`PATIENCE`]. So requests that wait
-//! for each other get on again. Of a message whose size is known all is taken at once: of several large ones that
+//! A thread that would go beyond the total waits, holding no lock, and gives up after [`PATIENCE`]. So requests that
+//! wait for each other get on again. Of a message whose size is known all is taken at once: of several large ones that
 //! come side by side some get through, while the others have taken little.
 
 use std::cell::RefCell;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::thrift::Exception;
 
-/// What nobody has to ask for.
+/// So much is free.
 pub(crate) const SMALL_BYTES: usize = 64 << 10;
 
 /// How long room is waited for. Above the time after which an idle connection gives back what it has; below the

@@ -30,9 +30,9 @@ pub struct Options {
     pub write_limit: Duration,
     /// How large a request may be.
     pub limits: Limits,
-    /// How many bytes the messages of more than 64 KiB may take in all that are being received or answered. Who would
-    /// go beyond waits for 3 s, and is refused then. A request makes up to four copies, of which one is counted. No
-    /// request may be larger.
+    /// How many bytes all messages of more than 64 KiB together may take while they are received or answered. A message
+    /// that would go beyond waits for 3 s, and is refused then. A request makes up to four copies, of which one is
+    /// counted. No request may be larger.
     pub messages_bytes_max: usize,
     /// Whether each request, and each connection closed for what it sent, gets a line in the log. If
     /// not, one such connection a second does.

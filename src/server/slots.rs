@@ -1,4 +1,4 @@
-//! Who gets in when connections come near their limit: some slots are kept for the other nodes of the network.
+//! Which connections get in near the limit: some slots are kept for the other nodes of the network.
 //!
 //! A node is known by its address alone, as whatever a message says can be forged. Each has [`EACH`] slots; where
 //! that would be more than half of all for all nodes together, the half is shared out, and each has one at least.
