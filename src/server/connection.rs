@@ -8,9 +8,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use super::Shared;
@@ -48,7 +46,6 @@ pub(super) struct Connection {
     stream: TcpStream,
     pub peer: SocketAddr,
     local: bool,
-    thread: OnceLock<ThreadId>,
     /// The phase in the lowest two bits, the microsecond in which it began above them.
     phase: AtomicU64,
     /// It has said something.
@@ -68,7 +65,6 @@ impl Connection {
             stream,
             peer,
             local,
-            thread: OnceLock::new(),
             phase: AtomicU64::new(0),
             begun: AtomicBool::new(false),
             hung_up: AtomicBool::new(false),
@@ -111,10 +107,6 @@ impl Connection {
         self.peer.ip().to_canonical()
     }
 
-    pub fn is_served_by_this_thread(&self) -> bool {
-        self.thread.get() == Some(&thread::current().id())
-    }
-
     /// Whether a request has come.
     pub fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
@@ -130,8 +122,6 @@ pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
     if !has_spoken(&connection.stream) {
         turn.listening();
     }
-    // Nobody else sets it.
-    let _ = connection.thread.set(thread::current().id());
     let _entered = shared.room.enter();
     let mut conversation = Conversation {
         shared,

@@ -187,16 +187,6 @@ impl Server {
             connection.cut();
         }
     }
-
-    /// Cuts off all connections, within requests or not, but for the one whose request the calling
-    /// thread serves. For a node that finds that it has been stopped for long: callers that wait for
-    /// an answer shall ask again, or ask others.
-    pub fn close_connections(&self) {
-        let is_other = |connection: &Connection| !connection.is_served_by_this_thread();
-        for connection in self.shared.chosen(is_other) {
-            connection.cut();
-        }
-    }
 }
 
 impl Shared {
