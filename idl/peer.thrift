@@ -232,6 +232,6 @@ service Replica extends Peer {
 
   /** A client's request, to be carried out by the answerer: a put where `value` is there, a get where it is
    *  absent. `above`: the greatest version in which this put has been tried, 0 if in none; then
-   *  `caller` isn't needed. */
+   *  `caller` isn't needed. It need not be a member: it may have left since it tried. */
   Forwarded forward(1: binary key, 2: binary value, 3: i64 above, 4: Caller caller)
 }

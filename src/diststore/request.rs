@@ -456,8 +456,8 @@ impl Store {
         } = *forwarded;
         let mut patience = self.patience();
         let answer = match value {
-            // Anybody could keep all later puts below.
-            Some(_) if above > 0 && !self.is_member(forwarded.caller.as_ref()) => {
+            // Anybody could keep all later puts below. One that has left may be a member no more.
+            Some(_) if above > 0 && !self.is_itself(forwarded.caller.as_ref()) => {
                 Forwarded::not_primary(above)
             }
             Some(value) => {
@@ -484,11 +484,11 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a caller is a member, as it says.
-    fn is_member(&self, caller: Option<&Caller>) -> bool {
+    /// Whether a caller is the node that it says.
+    fn is_itself(&self, caller: Option<&Caller>) -> bool {
         caller.is_some_and(|caller| {
             self.locator
-                .with(|membership, _| membership.shared_with(caller).is_some())
+                .with(|membership, _| membership.is_itself(caller))
         })
     }
 

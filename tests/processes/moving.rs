@@ -1,9 +1,20 @@
 //! What moves when nodes come and go, and what clients see of it: nothing.
 
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thrifty_p2p::diststore::{KeyValue, SERVICE_TYPES, Store};
 use thrifty_p2p::location::Location;
+use thrifty_p2p::locator::{Locator, Options, Participant};
+use thrifty_p2p::membership::State;
+use thrifty_p2p::net::{Environment, Network, Random, SystemClock, secret};
+use thrifty_p2p::node::Node as OwnNode;
 
 use crate::running::load::Load;
-use crate::running::{Node, get, network, own_address, owner, put, settle, status};
+use crate::running::{
+    CALL_LIMIT, LONG, Node, get, network, own_address, owner, put, settle, status, wait_until,
+};
 
 const KEYS: usize = 500;
 
@@ -78,6 +89,61 @@ fn must_have_as_many_copies_as_asked_for() {
             assert_eq!(items.sum::<usize>(), KEYS * replicas.min(count));
         }
     }
+}
+
+/// A store node in this process.
+fn start_here(address: &str, peer: &Location) -> (OwnNode<Store>, Arc<Store>) {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let location = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let options = Options {
+        service_types: SERVICE_TYPES,
+        replicas: 1,
+        tick: Duration::from_millis(500),
+        die_from_anywhere: false,
+        on_die: Box::new(|| {}),
+    };
+    let environment = Environment {
+        network: Arc::new(network()),
+        clock: Arc::new(SystemClock::new()),
+        random: Random::new(secret()),
+        secret: secret(),
+        log: Box::new(|_| {}),
+    };
+    let store = Arc::new(Store::new(
+        Locator::new(location, options, environment),
+        usize::MAX,
+    ));
+    let mut node = OwnNode::start(listener, store.clone(), Default::default()).unwrap();
+    node.join(peer).unwrap();
+    (node, store)
+}
+
+#[test]
+fn must_carry_out_what_a_node_has_tried_that_has_left() {
+    let address = own_address();
+    let other = Node::store(&address, &["--replicas", "1"]);
+    let (node, store) = start_here(&address, &other.location);
+    wait_until(LONG, "it is full", || {
+        store.locator().me().state == State::Full
+    });
+    assert_eq!(node.leave(), Ok(0));
+    // It was the primary when a client put this, and could not decide then.
+    let above = 1 << 61;
+    let forward = KeyValue {
+        key: b"key",
+        value: Some(b"value"),
+        above,
+        caller: Some(
+            store
+                .locator()
+                .caller(&store.locator().me(), &other.location),
+        ),
+    };
+    let network = network();
+    network
+        .call(&other.location, &forward.request(), CALL_LIMIT)
+        .unwrap();
+    assert_eq!(get(&network, &other.location, b"key").unwrap(), b"value");
 }
 
 /// No error and no old value: not even read at the nodes that are leaving, until they refuse.
