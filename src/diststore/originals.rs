@@ -93,7 +93,7 @@ impl<'a> Relayed<'a> {
             relayed.entry(key.clone()).or_insert(1);
             marked
         };
-        (!marked).then_some(Relayed { store, key })
+        (!marked).then(|| Relayed { store, key })
     }
 }
 
@@ -106,5 +106,47 @@ impl Drop for Relayed<'_> {
                 relayed.remove(&self.key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::locator::{LIMITS, Locator, Options};
+    use crate::net::{Environment, Random, SystemClock, TcpNetwork};
+
+    fn store() -> Store {
+        let options = Options {
+            service_types: crate::diststore::SERVICE_TYPES,
+            replicas: 2,
+            tick: Duration::from_millis(500),
+            die_from_anywhere: false,
+            on_die: Box::new(|| {}),
+        };
+        let environment = Environment {
+            network: Arc::new(TcpNetwork::new(LIMITS)),
+            clock: Arc::new(SystemClock::new()),
+            random: Random::new(1),
+            secret: 1,
+            log: Box::new(|_| {}),
+        };
+        let location = Location::new("127.0.0.1", 9900).unwrap();
+        Store::new(Locator::new(location, options, environment), usize::MAX)
+    }
+
+    #[test]
+    fn must_let_one_alone_send_a_value_back() {
+        let store = store();
+        let alone = || Relayed::alone(&store, back_mark(b"k"));
+        let first = alone();
+        assert!(first.is_some());
+        for _ in 0..3 {
+            assert!(alone().is_none());
+        }
+        drop(first);
+        assert!(alone().is_some());
     }
 }
