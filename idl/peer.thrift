@@ -60,6 +60,8 @@ struct Side {
   2: locator.Location first
   /** It stood still of late: the others may have gone on without it. */
   3: bool slept
+  /** It has stopped waiting for the other node, which can come back to it with nothing only. */
+  4: bool expired
 }
 
 struct Reply {
@@ -77,12 +79,18 @@ struct Reply {
   /** Lives that were lost together: keys may be missing. Until one of them returns with what it had, or the loss is
    *  accepted, each member that hears of them says so too. */
   7: optional list<Member> missing
+  /** Puts get versions above this, at all members: each takes over the greatest. At most 2^61. */
+  8: i64 floor
+  /** All members of the answerer's view are full, it has what it should have and nothing else, and it waits for no node
+   *  that was lost. If all say so under one view, tombstones may be forgotten. */
+  9: bool clean
 }
 
 /** The answer to a candidate. */
 struct Entry {
   /** 1 it is a member, 2 ask the one in `locations`, 3 ask again in a tick, 4 this life is over, 5 the answerer is
-   *  outside, too, and asks those in `locations`, 6 it is not let in. */
+   *  outside, too, and asks those in `locations`, 6 it is not let in, 7 it was waited for and is no more: it may come
+   *  with nothing. */
   1: i32 kind
   /** 1: the view, the candidate included. */
   2: list<Member> members
@@ -93,6 +101,11 @@ struct Entry {
   5: string reason
   /** 1: lives that were lost together, as in `Reply`. */
   6: list<Member> missing
+  /** 1: lives that were lost and that the network has stopped waiting for. A node that was with one of them drops what it
+   *  has. */
+  7: list<Member> expired
+  /** 1: as in `Reply`. */
+  8: i64 floor
 }
 
 /** Whether a candidate was found at its name. */
@@ -147,9 +160,9 @@ service Peer {
    *  lease, and the meeting of two that had lost each other. `lease` is a digest of the ranges for which a lease is
    *  asked, 0 for none; `digest` is that of the caller's view; `wants_members`: the answerer's members, if its view differs;
    *  `lost`: members that the caller has just lost, a reason to ask them; `token`: what the callee is to bring back when it
-   *  calls the caller, a number that is another one for each callee. */
+   *  calls the caller, a number that is another one for each callee; `floor`: as in `Reply`. */
   Reply ask(1: Caller caller, 2: Standing you, 3: i64 lease, 4: i64 digest, 5: Side side, 6: bool wants_members,
-            7: list<locator.Location> lost, 8: i64 token)
+            7: list<locator.Location> lost, 8: i64 token, 9: i64 floor)
 
   /** A candidate asks to be let in. A network has one service, one number of copies and one tick. */
   Entry enter(1: Member me, 2: string service_type, 3: i32 replicas, 4: i64 tick_millis, 5: i32 version)

@@ -3,7 +3,7 @@
 //! Merging is all there is. Two accounts of a key are two pairs of version and value: the one with the
 //! greater version stands; of equal versions, the one with the greater value. So the order in which they
 //! come doesn't matter.
-//! The empty value is the tombstone: it reads as absent and is kept.
+//! The empty value is the tombstone: it reads as absent, and is kept until nothing older can turn up (`forget.rs`).
 //!
 //! What makes the items larger is refused above a limit, but for two things. A tombstone of a key that is not held may
 //! take up to a sixteenth more: where a replica has had no room for a value, its deletion still has to get there. And
@@ -14,7 +14,7 @@
 
 use std::hash::{DefaultHasher, Hasher};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::digest::digest;
@@ -58,6 +58,9 @@ pub struct Items {
     taken: AtomicUsize,
     /// How many more were wanted when something was refused last.
     lacking: AtomicUsize,
+    /// How many tombstones there are, and the greatest version that one had.
+    tombstones: AtomicUsize,
+    deleted: AtomicI64,
     /// Has taken in a secret of this process: nobody can choose keys that collide within a shard.
     hasher: DefaultHasher,
 }
@@ -73,6 +76,8 @@ impl Items {
             limit,
             taken: AtomicUsize::new(0),
             lacking: AtomicUsize::new(0),
+            tombstones: AtomicUsize::new(0),
+            deleted: AtomicI64::new(0),
             hasher,
         }
     }
@@ -232,10 +237,51 @@ impl Items {
     ) -> Result<(), NoRoom> {
         let needed = shard.needed(found, key, value);
         self.take(needed, value, foreseen)?;
-        let before = shard.bytes();
+        let before = (shard.bytes(), shard.tombstones());
         let written = shard.write(found, hash, key, version, value);
-        self.give_back(needed + before - shard.bytes());
+        self.give_back(needed + before.0 - shard.bytes());
+        if value.is_empty() {
+            self.deleted.fetch_max(version, Relaxed);
+        }
+        self.count_tombstones(before.1, shard);
         written.map_err(|_| self.refused(needed))
+    }
+
+    fn count_tombstones(&self, before: usize, shard: &Table) {
+        let now = shard.tombstones();
+        if now != before {
+            self.tombstones.fetch_add(now.wrapping_sub(before), Relaxed);
+        }
+    }
+
+    /// How many tombstones there are, and the greatest version that one had.
+    pub fn tombstones(&self) -> (usize, i64) {
+        (self.tombstones.load(Relaxed), self.deleted.load(Relaxed))
+    }
+
+    /// Forgets the tombstones of a shard up to that version, if `may` says so under the shard's lock. The answer is
+    /// the number of items that were looked at.
+    pub fn forget(&self, shard: usize, floor: i64, may: impl FnOnce() -> bool) -> usize {
+        let mut shard = self.shard(shard);
+        let count = shard.len();
+        if shard.tombstones() == 0 || !may() {
+            return 0;
+        }
+        let before = (shard.bytes(), shard.tombstones());
+        shard.remove_tombstones(floor);
+        self.give_back(before.0 - shard.bytes());
+        self.count_tombstones(before.1, &shard);
+        count
+    }
+
+    /// Drops everything.
+    pub fn clear(&self) {
+        for number in 0..SHARDS {
+            let mut shard = self.shard(number);
+            let dropped = std::mem::take(&mut *shard);
+            self.give_back(dropped.bytes());
+            self.count_tombstones(dropped.tombstones(), &shard);
+        }
     }
 
     /// Forgets a key, if it is still held in that version. True: it was.
@@ -246,9 +292,10 @@ impl Items {
         let held = shard.at(found);
         let found = found.filter(|_| held.is_some_and(|held| held.version() == version));
         if let Some(found) = found {
-            let before = shard.bytes();
+            let before = (shard.bytes(), shard.tombstones());
             shard.remove(found);
-            self.give_back(before - shard.bytes());
+            self.give_back(before.0 - shard.bytes());
+            self.count_tombstones(before.1, &shard);
         }
         found.is_some()
     }
@@ -330,6 +377,39 @@ mod tests {
     }
 
     #[test]
+    fn must_forget_tombstones_up_to_the_floor_and_nothing_else() {
+        let items = none();
+        let forget = |floor, may| {
+            for shard in 0..SHARDS {
+                items.forget(shard, floor, || may);
+            }
+        };
+        let accounts: [(&[u8], i64, &[u8]); 4] = [
+            (b"a", 1, b""),
+            (b"b", 2, b""),
+            (b"c", 3, b""),
+            (b"d", 1, b"v"),
+        ];
+        for (key, version, value) in accounts {
+            items.merge(key, version, value, false).unwrap();
+        }
+        assert_eq!(items.tombstones(), (3, 3));
+        forget(2, false);
+        assert_eq!(items.count(), 4);
+        forget(2, true);
+        assert_eq!(
+            [b"a", b"b", b"c", b"d"].map(|key| items.version(key)),
+            [0, 0, 3, 1]
+        );
+        assert_eq!(items.tombstones(), (1, 3));
+        items.clear();
+        assert_eq!(
+            (items.count(), items.tombstones(), items.memory().0),
+            (0, (0, 3), 0)
+        );
+    }
+
+    #[test]
     fn must_hand_out_a_shard_in_the_order_of_the_keys() {
         let items = none();
         let mut keys: Vec<_> = (0..80_000_u32).map(|n| n.to_be_bytes().to_vec()).collect();
@@ -394,6 +474,8 @@ mod tests {
             assert!(items.memory().0 <= LIMIT / 16 * 17);
             if version % 100 == 0 {
                 assert_eq!(items.memory().0, counted(&items));
+                let tombstones = (0..SHARDS).map(|number| items.shard(number).tombstones());
+                assert_eq!(items.tombstones().0, tombstones.sum::<usize>());
             }
         }
         assert!(refused > 1000 && taken_in > 1000, "{refused} {taken_in}");

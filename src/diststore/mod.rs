@@ -10,10 +10,12 @@
 //! * A put is acknowledged when all replicas of one list have it, the primary's own copy last.
 //! * A node compares the list of what another node sends with its own list, and acts on it, under one lock.
 //! * An item is forgotten only when all replicas of its list have said that they have that version or a
-//!   greater one, and neither it nor that list has changed since.
+//!   greater one, and neither it nor that list has changed since; or when it is a tombstone, and nothing older of its key
+//!   is anywhere (`forget.rs`).
 
 mod calls;
 mod exchange;
+mod forget;
 mod items;
 mod originals;
 mod request;
@@ -38,6 +40,7 @@ use crate::thrift::{Exception, Write};
 use crate::words::counted;
 
 use calls::{Fetch, Fetched, Item, StoreAnswer, Stored, Taken};
+use forget::Agreed;
 use items::{Items, SHARDS};
 use table::Record;
 
@@ -60,6 +63,8 @@ pub struct Store {
     /// Keys with which originals are being called, and by how many threads: what comes back is answered
     /// here. And keys whose latest value is being sent back to other replicas.
     relayed: Mutex<BTreeMap<Vec<u8>, usize>>,
+    /// How far this node is with forgetting tombstones.
+    agreed: Mutex<Agreed>,
     lines: Mutex<Lines>,
 }
 
@@ -83,6 +88,7 @@ impl Store {
             strays: Mutex::default(),
             confirmed: AtomicUsize::new(0),
             relayed: Mutex::default(),
+            agreed: Mutex::default(),
             lines: Mutex::default(),
         }
     }
@@ -323,8 +329,13 @@ impl Application for Store {
 
     fn give(&self) -> bool {
         let given = self.give_strays();
+        self.forget_tombstones();
         self.sum_up();
         given
+    }
+
+    fn drop_all(&self) {
+        self.items.clear();
     }
 
     fn held(&self) -> Held {

@@ -31,6 +31,27 @@ use super::table::Record;
 /// to a quarter of a tick.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// Messages with more than so many bytes of items may be on their way for longer than tombstones are kept: this takes 16
+/// seconds at 64 KiB a second.
+const LARGE: usize = 1 << 20;
+
+/// Such a message is on its way.
+struct Large<'a>(&'a Store);
+
+impl<'a> Large<'a> {
+    fn new(store: &'a Store) -> Self {
+        store.locator.with(|membership, _| membership.sends(true));
+        Large(store)
+    }
+}
+
+impl Drop for Large<'_> {
+    fn drop(&mut self) {
+        let locator = &self.0.locator;
+        locator.with(|membership, _| membership.sends(false));
+    }
+}
+
 /// What came of an item that was sent to all other replicas.
 enum Accepted {
     All,
@@ -189,7 +210,8 @@ impl Store {
     pub(super) fn put(&self, key: &[u8], value: &[u8], done: &dyn Fn()) -> Result<(), Exception> {
         if self.locator.epoch_by_itself().is_some() {
             let wall = self.wall();
-            let put = || self.items.put(key, value, |held| next_version(wall, held));
+            let next = |floor: i64| move |held| next_version(wall, floor.max(held));
+            let put = |floor| self.items.put(key, value, next(floor));
             if let Some(put) = self.locator.if_by_itself(put) {
                 return put.map_err(|_| self.no_room());
             }
@@ -205,8 +227,9 @@ impl Store {
             if self.is_relayed(&put_mark(key, value)) || self.is_handed_by_original(&route) {
                 // An original sends back what it is being sent, as its ring differs, or hands over what
                 // is this node's now: it is kept here.
-                let wall = self.wall();
-                let put = self.items.put(key, value, |held| next_version(wall, held));
+                let (wall, floor) = (self.wall(), self.floor());
+                let next = |held| next_version(wall, floor.max(held));
+                let put = self.items.put(key, value, next);
                 put.map_err(|_| self.no_room())?;
                 // It may lie here though it should not.
                 self.strays().epoch = u64::MAX;
@@ -276,14 +299,18 @@ impl Store {
                 return Err(CallError::Exception(self.no_room()));
             }
             // Not below what a try before may have left somewhere: it would come back over a later put.
+            // Nor below the floor, which is read after what is held: that may be forgotten in between.
             let before = self.items.version(key).max(*above);
+            let (asked, floor) = self
+                .locator
+                .with(|membership, now| (now, membership.floor()));
+            let before = before.max(floor);
             if before >= VERSION_MAX {
                 let message = "the key has the greatest version, 2^62: nothing can be put after it";
                 return Err(CallError::Exception(Exception::internal(message)));
             }
             let version = next_version(self.wall(), before);
             *above = version;
-            let asked = self.locator.with(|_, now| now);
             match self.store_at_others(&route, key, version, value) {
                 Accepted::All => {
                     if self.put_own(&route, key, version, value, asked, patience)? {
@@ -420,7 +447,9 @@ impl Store {
             (to.clone(), store_request(&caller, put, items))
         };
         let calls: Vec<_> = to.iter().map(call).collect();
+        let large = (items.bytes() > LARGE).then(|| Large::new(self));
         let answers = self.locator.call_members(&calls, self.locator.ticks(2));
+        drop(large);
         let read = |(member, answer): (&Member, Result<Vec<u8>, CallError>)| match answer
             .and_then(|result| read_answer(&result, "store"))
         {
@@ -457,7 +486,7 @@ impl Store {
         let mut patience = self.patience();
         let answer = match value {
             // Anybody could keep all later puts below. One that has left may be a member no more.
-            Some(_) if above > 0 && !self.is_itself(forwarded.caller.as_ref()) => {
+            Some(_) if above > 0 && !self.is_known(forwarded.caller.as_ref()) => {
                 Forwarded::not_primary(above)
             }
             Some(value) => {
@@ -484,12 +513,16 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a caller is the node that it says.
-    fn is_itself(&self, caller: Option<&Caller>) -> bool {
+    /// Whether a caller is a node that it says, a member or one that has left.
+    fn is_known(&self, caller: Option<&Caller>) -> bool {
         caller.is_some_and(|caller| {
             self.locator
-                .with(|membership, _| membership.is_itself(caller))
+                .with(|membership, _| membership.is_known(caller))
         })
+    }
+
+    fn floor(&self) -> i64 {
+        self.locator.with(|membership, _| membership.floor())
     }
 
     fn wall(&self) -> i64 {

@@ -71,6 +71,10 @@ impl Record {
         &self.bytes[self.key_end()..]
     }
 
+    pub fn is_tombstone(&self) -> bool {
+        self.bytes.len() == self.key_end()
+    }
+
     /// Has the processor bring both ends of the item into its cache. The answer means nothing.
     pub fn touch(&self) -> u8 {
         self.bytes[0] ^ self.bytes[self.bytes.len() - 1]
@@ -140,6 +144,8 @@ fn size(key: usize, value: usize) -> usize {
 pub struct Table {
     slots: Vec<Option<Record>>,
     count: usize,
+    /// How many of them are tombstones.
+    tombstones: usize,
     /// What the records take.
     records: usize,
 }
@@ -147,6 +153,10 @@ pub struct Table {
 impl Table {
     pub fn len(&self) -> usize {
         self.count
+    }
+
+    pub fn tombstones(&self) -> usize {
+        self.tombstones
     }
 
     /// What the slots and the records take.
@@ -194,9 +204,10 @@ impl Table {
         if let Some(place) = found
             && let Some(record) = &mut self.slots[place]
         {
-            let old = record.size();
+            let old = (record.size(), record.is_tombstone());
             record.set(version, value)?;
-            self.records = self.records - old + record.size();
+            self.records = self.records - old.0 + record.size();
+            self.tombstones = self.tombstones - usize::from(old.1) + usize::from(value.is_empty());
             return Ok(());
         }
         let record = Record::new(hash, key, version, value)?;
@@ -204,6 +215,7 @@ impl Table {
             self.grow()?;
         }
         self.count += 1;
+        self.tombstones += usize::from(value.is_empty());
         self.records += record.size();
         self.place(record);
         Ok(())
@@ -215,6 +227,7 @@ impl Table {
             return;
         };
         self.count -= 1;
+        self.tombstones -= usize::from(record.is_tombstone());
         self.records -= record.size();
         let length = self.slots.len();
         let (mut free, mut place) = (found, found);
@@ -228,6 +241,18 @@ impl Table {
             if way >= (place + length - free) % length {
                 self.slots.swap(free, place);
                 free = place;
+            }
+        }
+    }
+
+    /// Removes the tombstones up to that version.
+    pub fn remove_tombstones(&mut self, floor: i64) {
+        let old = |record: &&Record| record.is_tombstone() && record.version() <= floor;
+        let old = self.iter().filter(old);
+        let old: Vec<_> = old.map(|r| (r.hash, r.key().to_vec())).collect();
+        for (hash, key) in old {
+            if let Some(found) = self.find(hash, &key) {
+                self.remove(found);
             }
         }
     }
@@ -325,7 +350,14 @@ mod tests {
                         model.insert((key, hash), (step, value));
                     }
                 }
+                if dice.below(100) == 0 {
+                    let floor = step - dice.below(200) as i64;
+                    table.remove_tombstones(floor);
+                    model.retain(|_, (version, value)| !value.is_empty() || *version > floor);
+                }
                 assert_eq!(table.len(), model.len());
+                let tombstones = model.values().filter(|(_, value)| value.is_empty());
+                assert_eq!(table.tombstones(), tombstones.count());
                 let records: usize = table.iter().map(Record::size).sum();
                 assert_eq!(table.bytes(), records + 32 * table.slots.len());
             }

@@ -172,9 +172,9 @@ impl Decode<'_> for Standing {
 }
 
 // `ask`: the question that nodes put to each other, and its answer.
-thrift_struct!(Side { 1 confirmed, 2 first, 3 slept });
-thrift_struct!(Question { 1 caller, 2 you, 3 lease, 4 digest, 5 side, 6 wants_members, 7 lost, 8 token });
-thrift_struct!(Reply { 1 me, 2 you, 3 granted, 4 digest, 5 side, 6 members, 7 missing });
+thrift_struct!(Side { 1 confirmed, 2 first, 3 slept, 4 expired });
+thrift_struct!(Question { 1 caller, 2 you, 3 lease, 4 digest, 5 side, 6 wants_members, 7 lost, 8 token, 9 floor });
+thrift_struct!(Reply { 1 me, 2 you, 3 granted, 4 digest, 5 side, 6 members, 7 missing, 8 floor, 9 clean });
 
 /// `enter`: what a candidate says of itself and of its network.
 pub struct Candidate {
@@ -195,8 +195,10 @@ struct Entered {
     names: Vec<Location>,
     reason: String,
     missing: Vec<Member>,
+    expired: Vec<Member>,
+    floor: i64,
 }
-thrift_struct!(Entered { 1 kind, 2 members, 3 lost, 4 names, 5 reason, 6 missing });
+thrift_struct!(Entered { 1 kind, 2 members, 3 lost, 4 names, 5 reason, 6 missing, 7 expired, 8 floor });
 
 /// Appends the result of `enter`.
 pub fn write_entry(entry: Entry, out: &mut Vec<u8>) {
@@ -206,6 +208,8 @@ pub fn write_entry(entry: Entry, out: &mut Vec<u8>) {
             members,
             lost,
             missing,
+            expired,
+            floor,
         } => {
             let life = |(location, incarnation)| Member {
                 location,
@@ -215,6 +219,8 @@ pub fn write_entry(entry: Entry, out: &mut Vec<u8>) {
             entered.members = members;
             entered.lost = lost.into_iter().map(life).collect();
             entered.missing = missing;
+            entered.expired = expired;
+            entered.floor = floor;
             1
         }
         Entry::Refer(to) => {
@@ -234,6 +240,7 @@ pub fn write_entry(entry: Entry, out: &mut Vec<u8>) {
             entered.reason = reason;
             6
         }
+        Entry::Expired => 7,
     };
     write_answer(&entered, out);
 }
@@ -246,6 +253,8 @@ pub fn read_entry(result: &[u8]) -> Result<Entry, CallError> {
         mut names,
         reason,
         missing,
+        expired,
+        floor,
     } = read_answer(result, "enter")?;
     let lives = |member: Member| (member.location, member.incarnation);
     let entry = match kind {
@@ -253,12 +262,15 @@ pub fn read_entry(result: &[u8]) -> Result<Entry, CallError> {
             members,
             lost: lost.into_iter().map(lives).collect(),
             missing,
+            expired,
+            floor,
         }),
         2 => names.pop().map(Entry::Refer),
         3 => Some(Entry::Later(reason)),
         4 => Some(Entry::Lost),
         5 => Some(Entry::Outside(names)),
         6 => Some(Entry::Refused(reason)),
+        7 => Some(Entry::Expired),
         _ => None,
     };
     entry.ok_or_else(|| CallError::Broken("enter: an answer of no known kind".to_owned()))

@@ -298,10 +298,12 @@ impl Locator {
         result
     }
 
-    /// Does `act` under the lock under which the view changes, if there is nobody but this node.
-    pub fn if_by_itself<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+    /// Does `act` under the lock under which the view changes, if there is nobody but this node. It gets the
+    /// [floor](Membership::floor).
+    pub fn if_by_itself<T>(&self, act: impl FnOnce(i64) -> T) -> Option<T> {
         let inner = self.lock();
-        inner.membership.is_by_itself().then(act)
+        let membership = &inner.membership;
+        membership.is_by_itself().then(|| act(membership.floor()))
     }
 
     /// Has the node end, for that reason.

@@ -47,6 +47,9 @@ pub trait Application: Send + Sync {
         true
     }
 
+    /// Drops all that lies here.
+    fn drop_all(&self) {}
+
     /// What lies here, counted.
     fn held(&self) -> Held {
         Held::default()
@@ -61,6 +64,15 @@ pub trait Participant: Service + Application + Sized + 'static {
     /// What can take long, as far as there is any; called by one thread of the node, whenever
     /// something has changed, and at the interval of the ticks.
     fn work(&self) {
+        if self
+            .locator()
+            .with(|membership, _| membership.has_to_drop())
+        {
+            let cause = "this node was lost for an hour or longer";
+            self.locator().say(&format!("Dropping all keys: {cause}"));
+            self.drop_all();
+            self.locator().with(|membership, _| membership.dropped());
+        }
         self.locator().look_after_originals();
         self.locator().settle(self);
         // After the goodbye `leave` gives, once the originals have heard it.

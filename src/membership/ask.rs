@@ -3,6 +3,7 @@
 //! One question does for everything: a sign of life, news of states, the comparison of views, the lease,
 //! and the meeting of two nodes that had lost each other.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::location::Location;
@@ -32,6 +33,8 @@ pub struct Side {
     pub first: Location,
     /// It stood still of late: the others may have gone on without it.
     pub slept: bool,
+    /// It has stopped waiting for the other node, which can come back to it with nothing only.
+    pub expired: bool,
 }
 
 /// What a node asks, and says of itself.
@@ -53,6 +56,8 @@ pub struct Question {
     pub lost: Vec<Location>,
     /// What the answerer is to bring back when it calls this node.
     pub token: u64,
+    /// See [`Membership::floor`].
+    pub floor: i64,
 }
 
 /// A question that waits for its answer.
@@ -83,6 +88,10 @@ pub struct Reply {
     pub members: Option<Vec<Member>>,
     /// Lives that were lost together; see [`Membership::alarm`].
     pub missing: Option<Vec<Member>>,
+    /// See [`Membership::floor`].
+    pub floor: i64,
+    /// Nothing old can turn up by way of the answerer; see [`Membership::all_clean`].
+    pub clean: bool,
 }
 
 impl Membership {
@@ -102,6 +111,7 @@ impl Membership {
             wants_members,
             lost: self.news.clone(),
             token: self.token_for(to),
+            floor: self.floor(),
         };
         Asked {
             to: to.clone(),
@@ -113,7 +123,7 @@ impl Membership {
     fn standing(&self, of: &Location) -> Standing {
         match (self.view.get(of), self.lost.get(of)) {
             (Some(member), _) => Standing::Member(member.state, member.incarnation),
-            (None, Some(incarnation)) => Standing::Lost(*incarnation),
+            (None, Some(lost)) => Standing::Lost(lost.incarnation),
             (None, None) => Standing::Unknown,
         }
     }
@@ -153,6 +163,7 @@ impl Membership {
             confirmed,
             first,
             slept: self.ticks < self.slept_until,
+            expired: self.lost.get(met).is_some_and(|lost| lost.expired),
         })
     }
 
@@ -193,6 +204,8 @@ impl Membership {
             side: self.side(now, &caller.location),
             members: differ.then(|| self.known()),
             missing: Some(self.lost_together()).filter(|lives| !lives.is_empty()),
+            floor: self.floor(),
+            clean: self.is_clean(),
         }
     }
 
@@ -208,6 +221,7 @@ impl Membership {
                 self.ask(caller.location.clone());
             }
         } else if itself && self.is_member(&caller.location, caller.incarnation) {
+            self.raise_floor(question.floor);
             self.hear_state(caller, question.you);
             self.suspect(&question.lost[..question.lost.len().min(NEWS_MAX)]);
             self.hear_digest(&caller.location, question.digest);
@@ -381,7 +395,10 @@ impl Membership {
                 .filter(|held| held.1 == ties)
                 .or(Some(lease));
         }
+        let same_view = reply.digest == self.view.digest();
+        peer.clean = (same_view && reply.clean).then_some((asked.at, reply.floor));
         if counted {
+            self.raise_floor(reply.floor);
             self.hear_missing(reply.missing.as_deref().unwrap_or_default());
         }
         if self.has_lost_me(reply.you) {
@@ -522,28 +539,43 @@ impl Membership {
             // The greatest comes back.
             let lost = lost && i_am_lost != it_is_lost;
             let first = side.first.clone();
-            (side.slept, -side.confirmed, lost, first, name.clone())
+            (
+                !side.expired,
+                side.slept,
+                -side.confirmed,
+                lost,
+                first,
+                name.clone(),
+            )
         };
         let me = key(&mine, i_am_lost, &self.location);
         if me > key(theirs, it_is_lost, &other.location) {
             let members = reply.members.as_deref();
-            self.come_back(members.unwrap_or(std::slice::from_ref(other)));
+            let known = self.lost.contains_key(&other.location);
+            self.come_back(members.unwrap_or(std::slice::from_ref(other)), known);
         } else {
             self.doubted.insert(other.location.clone());
         }
     }
 
-    /// Begins a new life outside, with what this node has, and asks these members to be let in.
-    fn come_back(&mut self, to: &[Member]) {
+    /// Begins a new life outside, with what this node has, and asks these members to be let in. `known`: it knew the one
+    /// that named them.
+    fn come_back(&mut self, to: &[Member], known: bool) {
         let returning = match self.life {
             Life::Joining => false,
             Life::Outside(_) | Life::Left => return,
             Life::Returning { .. } | Life::Full | Life::Leaving => true,
         };
-        let known = self.view.members().iter().filter(|m| m.is_ours());
-        let known = known.map(|member| &member.location).chain(self.lost.keys());
+        let own = self.view.members().iter().filter(|m| m.is_ours());
+        let own = own.map(|member| &member.location).chain(self.lost.keys());
+        let own: BTreeSet<_> = own.cloned().collect();
         let to = to.iter().filter(|m| m.is_ours()).map(|m| &m.location);
-        let contacts: Vec<_> = to.chain(known).cloned().collect();
+        let contacts: Vec<_> = to.chain(&own).cloned().collect();
         self.begin_anew(returning, contacts);
+        if let Life::Outside(search) = &mut self.life
+            && !known
+        {
+            search.trusted = own;
+        }
     }
 }

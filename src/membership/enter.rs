@@ -5,10 +5,10 @@
 //! long as no more nodes are coming in than are full.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use crate::location::Location;
 
+use super::clean::EXPIRED_MAX;
 use super::{
     Action, LEASE_TICKS, LOST_MAX, Life, Member, Membership, NAMED_MAX, Peer, SILENCE_TICKS, State,
 };
@@ -16,8 +16,16 @@ use super::{
 /// What a node outside knows of the nodes that it asks.
 #[derive(Debug, Default)]
 pub struct Search {
-    /// It was full in an earlier life.
+    /// It was full in an earlier life, and has what it had.
     returning: bool,
+    /// It was full in an earlier life: it looks for its network until it finds one.
+    stays: bool,
+    /// It is to drop what it had before it asks.
+    drops: bool,
+    /// The members that it had before, and the lost ones that it waited for, in those lives.
+    with: BTreeMap<Location, i64>,
+    /// Those of the contacts that it knew as members, or that such a one has named: the others can't make it drop anything.
+    pub(super) trusted: BTreeSet<Location>,
     /// It starts a network if there is none. False: it does so only if all contacts are outside, too, and wait
     /// for each other.
     may_begin: bool,
@@ -79,6 +87,10 @@ pub enum Entry {
         lost: Vec<(Location, i64)>,
         /// Lives that were lost together; see [`Membership::alarm`].
         missing: Vec<Member>,
+        /// Lives that were lost, and that the network has stopped waiting for.
+        expired: Vec<Member>,
+        /// See [`Membership::floor`].
+        floor: i64,
     },
     /// Ask this one.
     Refer(Location),
@@ -86,6 +98,8 @@ pub enum Entry {
     Later(String),
     /// This life is over: ask in another one.
     Lost,
+    /// The network has waited for this node, and does no more: come with nothing.
+    Expired,
     /// The answerer is outside, too, and asks these nodes.
     Outside(Vec<Location>),
     /// Not in this network, and why.
@@ -111,22 +125,59 @@ impl Membership {
     /// A new life, outside.
     pub(super) fn begin_anew(&mut self, returning: bool, contacts: Vec<Location>) {
         self.draw_incarnation(returning);
-        self.view = Arc::default();
+        let members = std::mem::take(&mut self.view);
+        let members = members.members().iter();
+        let members = members.map(|member| (member.location.clone(), member.incarnation));
+        let lost = self.lost.iter().filter(|(_, lost)| !lost.expired);
+        let lost = lost.map(|(location, lost)| (location.clone(), lost.incarnation));
+        let with = lost.chain(members).collect();
         self.changes += 1;
         self.ties.clear();
         self.peers.clear();
         self.named.clear();
         self.unmet.clear();
         self.doubted.clear();
-        self.lost.clear();
+        self.lost.retain(|_, lost| lost.expired);
         self.alarm.clear();
         self.life = Life::Outside(Search {
             returning,
+            stays: returning,
             may_begin: returning,
+            drops: !returning,
+            with,
+            trusted: contacts.iter().cloned().collect(),
             ..Search::default()
         });
         self.add_contacts(&contacts);
         self.actions.push(Action::Changed);
+    }
+
+    /// A new life with nothing: what this node has may be older than what was forgotten where it comes in.
+    fn begin_empty(&mut self) {
+        let Life::Outside(search) = &self.life else {
+            return;
+        };
+        let contacts = search.contacts.keys();
+        let trusted = contacts.filter(|contact| search.trusted.contains(*contact));
+        let trusted = trusted.cloned().collect();
+        self.begin_anew(false, trusted);
+        if let Life::Outside(search) = &mut self.life {
+            (search.stays, search.may_begin) = (true, true);
+        }
+    }
+
+    /// Whether this node has to drop what it has, and has not said that it [did](Membership::dropped).
+    pub fn has_to_drop(&self) -> bool {
+        matches!(&self.life, Life::Outside(search) if search.drops)
+    }
+
+    /// All that this node had is gone.
+    pub fn dropped(&mut self) {
+        if let Life::Outside(search) = &mut self.life
+            && search.drops
+        {
+            search.drops = false;
+        }
     }
 
     fn add_contacts(&mut self, contacts: &[Location]) {
@@ -165,6 +216,9 @@ impl Membership {
         let Life::Outside(search) = &mut self.life else {
             return;
         };
+        if search.drops {
+            return;
+        }
         let mut all: Vec<_> = match search.preferred.take() {
             Some(preferred) => vec![preferred],
             None => search.contacts.keys().cloned().collect(),
@@ -196,7 +250,7 @@ impl Membership {
         let circle = tick - search.began >= u64::from(SILENCE_TICKS)
             && !search.contacts.is_empty()
             && all.all(|one| *one == Contact::Outside);
-        let may = search.may_begin || circle;
+        let may = (search.may_begin || circle) && !search.drops;
         let first = outside().all(|(location, _)| self.location < *location);
         let begins = may && first && !search.contacts.values().any(waits);
         if begins {
@@ -204,6 +258,14 @@ impl Membership {
             // Another life: it may have been let in under this one, and not have heard of it.
             let returning = search.returning;
             self.draw_incarnation(returning);
+            if returning {
+                // What it has is all that there is.
+                let known = self.safe.members().iter();
+                let known = known.filter(|member| member.state.holds_all());
+                let known = known.filter(|member| member.location != self.location);
+                let lives = known.map(|member| (member.location.clone(), member.incarnation));
+                self.missing = lives.collect();
+            }
             // Those that are silent now are to be met again.
             for contact in contacts {
                 self.remember_lost(contact, 0);
@@ -249,6 +311,10 @@ impl Membership {
         if self.is_lost(location, candidate.incarnation) {
             return Ok(Entry::Lost);
         }
+        let expired = self.lost.get(location).is_some_and(|lost| lost.expired);
+        if expired && candidate.state == State::Returning {
+            return Ok(Entry::Expired);
+        }
         let mut full = self.view.members().iter();
         match full.find(|member| member.state == State::Full) {
             None => return Ok(Entry::Later(String::new())),
@@ -281,11 +347,13 @@ impl Membership {
 
     fn admitted(&self) -> Entry {
         let lost = self.lost.iter();
-        let lost = lost.map(|(location, incarnation)| (location.clone(), *incarnation));
+        let lost = lost.map(|(location, lost)| (location.clone(), lost.incarnation));
         Entry::Admitted {
             members: self.view.members().to_vec(),
             lost: lost.collect(),
             missing: self.lost_together(),
+            expired: self.expired.iter().cloned().collect(),
+            floor: self.floor(),
         }
     }
 
@@ -303,9 +371,10 @@ impl Membership {
             return;
         };
         search.asking.remove(from);
-        if !current {
+        if !current || search.drops {
             return;
         }
+        let trusted = search.trusted.contains(from);
         search.note(from, Contact::Unheard(tick));
         match entry {
             Entry::Later(reason) => {
@@ -319,6 +388,9 @@ impl Membership {
             // It still knows an earlier life of this node.
             Entry::Refer(to) if to == self.location => {}
             Entry::Refer(to) => {
+                if trusted {
+                    search.trusted.insert(to.clone());
+                }
                 search.note(&to, Contact::Unheard(tick));
                 if search.referred == Some(tick) {
                     search.preferred = Some(to);
@@ -338,13 +410,35 @@ impl Membership {
                 self.add_contacts(&others);
                 self.begin_if_first();
             }
-            Entry::Refused(_) if search.returning => {}
+            Entry::Expired if search.returning && trusted => self.begin_empty(),
+            Entry::Expired => {}
+            Entry::Refused(_) if search.stays => {}
             Entry::Refused(reason) => self.end(reason),
             Entry::Admitted {
                 members,
                 lost,
                 missing,
-            } => self.come_in(&members, lost, &missing),
+                expired,
+                floor,
+            } => {
+                let was_with =
+                    |life: &Member| search.with.get(&life.location) == Some(&life.incarnation);
+                let given_up = expired.iter().any(was_with);
+                let returning = search.returning;
+                // If keys are missing there, this node may have them.
+                let gone_on = missing.is_empty() && self.has_expired(&members);
+                if returning && (given_up || gone_on) {
+                    if trusted {
+                        self.begin_empty();
+                    }
+                    return;
+                }
+                self.raise_floor(floor);
+                self.come_in(&members, lost, &missing);
+                for life in expired.into_iter().take(EXPIRED_MAX) {
+                    self.note_expired(life);
+                }
+            }
         }
     }
 
@@ -367,7 +461,7 @@ impl Membership {
             true => (SEARCH_TICKS / 2, "connection refused"),
             false => (SEARCH_TICKS, "no answer"),
         };
-        if search.returning || self.ticks - search.hope < u64::from(limit) {
+        if search.stays || self.ticks - search.hope < u64::from(limit) {
             return;
         }
         let names: Vec<_> = search.contacts.keys().map(ToString::to_string).collect();

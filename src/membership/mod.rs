@@ -12,6 +12,7 @@
 //! * Whatever grows because of others has a bound.
 
 mod ask;
+mod clean;
 mod enter;
 mod member;
 mod originals;
@@ -21,6 +22,7 @@ mod token;
 mod view;
 
 pub use ask::{Asked, Question, Reply, Side, Standing};
+pub use clean::FLOOR_MAX;
 pub use enter::{Entry, Search};
 pub use member::{Member, State};
 pub use settle::Shared;
@@ -34,6 +36,7 @@ use std::time::Duration;
 use crate::location::Location;
 use crate::net::Random;
 
+use clean::Lost;
 use token::Given;
 
 /// A lease ends this many ticks after the moment when the question that it answers was asked.
@@ -146,6 +149,9 @@ struct Peer {
     synced: bool,
     /// The change of the view since which they do.
     since: u64,
+    /// When it was asked last, under the present view, and said that it is [clean](Membership::all_clean); and the floor that
+    /// it had.
+    clean: Option<(Duration, i64)>,
 }
 
 /// A node outside the view that somebody spoke of.
@@ -179,8 +185,12 @@ pub struct Membership {
     tokens: BTreeMap<Location, Given>,
     /// Lives that were lost without goodbye; the nodes are to be met again, should they have only been out of
     /// reach.
-    lost: BTreeMap<Location, i64>,
-    /// Those of them that were lost since the last tick.
+    lost: BTreeMap<Location, Lost>,
+    /// The last lives that this node has stopped waiting for, and the tick until which it waits for those of the lost that it
+    /// had no room for.
+    expired: VecDeque<Member>,
+    crowded_until: u64,
+    /// Those of the lost that were lost since the last tick.
     news: Vec<Location>,
     /// Members that are to hear of these losses, once they have answered an earlier question.
     untold: BTreeSet<Location>,
@@ -196,6 +206,12 @@ pub struct Membership {
     named: Vec<Named>,
     /// The change of the view since which this node has given all that it need not hold to those that should.
     brought: Option<u64>,
+    /// Every put gets a version above this; see [`Membership::floor`].
+    floor: i64,
+    /// Members are asked whether they are clean, if they have not said so since then.
+    clean_since: Option<Duration>,
+    /// How many messages with large values this node is sending.
+    large: usize,
     /// Originals that have not given this node what is its own now.
     unmet: BTreeSet<Location>,
     /// To be asked at the next tick.
@@ -239,6 +255,8 @@ impl Membership {
             peers: BTreeMap::new(),
             tokens: BTreeMap::new(),
             lost: BTreeMap::new(),
+            expired: VecDeque::new(),
+            crowded_until: 0,
             news: Vec::new(),
             untold: BTreeSet::new(),
             safe: Arc::default(),
@@ -248,6 +266,9 @@ impl Membership {
             left: VecDeque::new(),
             named: Vec::new(),
             brought: None,
+            floor: 0,
+            clean_since: None,
+            large: 0,
             unmet: BTreeSet::new(),
             doubted: BTreeSet::new(),
             asking: BTreeSet::new(),
@@ -346,6 +367,7 @@ impl Membership {
             self.slept_until = self.ticks + u64::from(2 * SILENCE_TICKS);
         }
         self.drop_the_silent(now);
+        self.expire_the_lost();
         for location in self.choose(now) {
             self.ask(location);
         }
@@ -357,6 +379,7 @@ impl Membership {
     fn choose(&mut self, now: Duration) -> BTreeSet<Location> {
         let mut chosen = std::mem::take(&mut self.doubted);
         chosen.extend(self.some_others(1));
+        chosen.extend(self.not_known_to_be_clean());
         let renew = self.ticks(RENEW_HALF_TICKS) / 2;
         for (location, peer) in &self.peers {
             let wanted = self.ties.get(location).map_or(0, |ties| ties.lease);
@@ -478,6 +501,7 @@ impl Membership {
                 peer.synced = false;
                 peer.since = self.changes;
             }
+            peer.clean = None;
         }
         self.ties = ties;
         if self.actions.last() != Some(&Action::Changed) {
@@ -561,7 +585,8 @@ impl Membership {
     }
 
     fn is_lost(&self, location: &Location, incarnation: i64) -> bool {
-        self.lost.get(location) == Some(&incarnation)
+        let lost = self.lost.get(location);
+        lost.is_some_and(|lost| lost.incarnation == incarnation)
     }
 
     fn ask(&mut self, location: Location) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 
+use super::clean::Lost;
 use super::{
     ALARM_MAX, Action, LEFT_MAX, LOST_MAX, MEMBERS_MAX, Member, Membership, NEWS_MAX, Peer,
     SILENCE_TICKS, State, TOLD,
@@ -49,11 +50,21 @@ impl Membership {
 
     pub(super) fn remember_lost(&mut self, location: Location, incarnation: i64) {
         if self.lost.len() >= LOST_MAX && !self.lost.contains_key(&location) {
-            let some = self.random.below(self.lost.len());
-            let some = self.lost.keys().nth(some).cloned();
-            some.map(|some| self.lost.remove(&some));
+            let expired = self.lost.iter().find(|(_, lost)| lost.expired);
+            let mut goes = expired.map(|(name, _)| name.clone());
+            if goes.is_none() {
+                self.crowded_until = self.ticks + self.waited();
+                let some = self.random.below(self.lost.len());
+                goes = self.lost.keys().nth(some).cloned();
+            }
+            goes.map(|name| self.lost.remove(&name));
         }
-        self.lost.insert(location, incarnation);
+        let lost = Lost {
+            incarnation,
+            since: self.ticks,
+            expired: false,
+        };
+        self.lost.insert(location, lost);
     }
 
     pub(super) fn drop_the_silent(&mut self, now: Duration) {
@@ -144,10 +155,11 @@ impl Membership {
         );
     }
 
-    fn raise_alarm(&mut self, lives: BTreeMap<Location, i64>) {
+    pub(super) fn raise_alarm(&mut self, lives: BTreeMap<Location, i64>) {
         for (location, incarnation) in lives {
             let given_up = self.given_up.get(&location) == Some(&incarnation);
             if !given_up && self.alarm.len() < ALARM_MAX {
+                self.wait_again(&location, incarnation);
                 self.alarm.insert(location, incarnation);
             }
         }
@@ -212,6 +224,11 @@ impl Membership {
     /// That life has ended in good order: nothing went with it.
     pub(super) fn note_left(&mut self, member: &Member) {
         if !self.left.iter().any(|left| left.is_life_of(member)) {
+            if let Some(lost) = self.lost.get_mut(&member.location)
+                && lost.incarnation == member.incarnation
+            {
+                lost.expired = true; // It brings nothing back.
+            }
             if self.missing.get(&member.location) == Some(&member.incarnation) {
                 self.missing.remove(&member.location);
             }

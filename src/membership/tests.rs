@@ -1,6 +1,8 @@
 //! The rules that one node keeps, each shown with the fewest nodes. What follows from them together is
 //! shown by `tests/model.rs` and the simulation.
 
+mod clean;
+
 use super::*;
 
 const TICK: Duration = Duration::from_millis(500);

@@ -356,6 +356,10 @@ impl World {
             return;
         }
         let node = self.node(run);
+        if node.membership.has_to_drop() {
+            node.data = (0, 0);
+            node.membership.dropped();
+        }
         let me = node.membership.me();
         if !me.state.takes_part() {
             return;

@@ -3,9 +3,12 @@
 use std::fs;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
+use thrifty_p2p::diststore::KeyValue;
 use thrifty_p2p::location::Location;
-use thrifty_p2p::net::{Answer, CallError, TcpNetwork};
+use thrifty_p2p::locator::request;
+use thrifty_p2p::net::{Answer, CallError, Network, TcpNetwork};
 use thrifty_p2p::thrift::Exception;
 
 use crate::running::{
@@ -199,4 +202,60 @@ fn must_do_without_a_newcomer_that_has_too_little() {
         let read = get(&network, &nodes[1].location, &key(0, number)).unwrap();
         assert!(!read.is_empty(), "{number}");
     }
+}
+
+/// Puts these keys, a batch at a time.
+fn put_many(network: &TcpNetwork, at: &Location, round: usize, keys: usize, value: &[u8]) {
+    const BATCH: usize = 500;
+    for first in (0..keys).step_by(BATCH) {
+        let batch = first..keys.min(first + BATCH);
+        let calls = batch.map(|number| {
+            let arguments = KeyValue::write(&key(round, number), Some(value));
+            (at.clone(), request("put", arguments))
+        });
+        let answers = network.call_all(&calls.collect::<Vec<_>>(), LONG);
+        answers.into_iter().for_each(|answer| drop(answer.unwrap()));
+    }
+}
+
+/// Two nodes are put so many keys, which are then deleted, again and again. They forget all of them, in the memory that the
+/// first ones took.
+fn must_forget(keys: usize, rounds: usize) {
+    let address = own_address();
+    let nodes = [0, 1].map(|_| Node::store(&address, &[]));
+    settle(&nodes.each_ref());
+    let network = network();
+    let at = &nodes[0].location;
+    let mut first = [0; 2];
+    for round in 0..rounds {
+        put_many(&network, at, round, keys, &[b'v'; 100]);
+        assert_eq!(status(&network, at).items, keys);
+        put_many(&network, at, round, keys, b"");
+        for node in &nodes {
+            let forgotten = || status(&network, &node.location).items == 0;
+            wait_until(Duration::from_secs(200), "all is forgotten", forgotten);
+        }
+        let most = nodes.each_ref().map(highest);
+        println!("round {round}: {most:?}");
+        if round == 0 {
+            first = most;
+        }
+        for (most, first) in most.iter().zip(first) {
+            assert!(*most < first + first / 4, "{most} instead of {first}");
+        }
+    }
+    let value = get(&network, &nodes[1].location, &key(0, 0)).unwrap();
+    assert_eq!(value, b"");
+}
+
+#[test]
+fn must_forget_what_was_deleted() {
+    must_forget(20_000, 1);
+}
+
+/// By hand: takes half an hour.
+#[test]
+#[ignore = "takes half an hour"]
+fn must_put_and_delete_a_million_keys_ten_times_in_constant_memory() {
+    must_forget(1_000_000, 10);
 }

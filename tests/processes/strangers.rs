@@ -158,6 +158,7 @@ fn question(caller: &Member, you: Standing) -> Question {
         wants_members: true,
         lost: Vec::new(),
         token: 1,
+        floor: 0,
     }
 }
 

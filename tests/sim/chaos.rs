@@ -48,7 +48,7 @@ impl Chaos {
     }
 
     /// Until the clients are done.
-    pub fn rage(mut self) -> Figures {
+    pub fn rage(&mut self) {
         let (stage, world) = (self.stage.clone(), self.stage.world.clone());
         let class = stage.plan.class;
         let plan = &stage.plan;
@@ -77,12 +77,15 @@ impl Chaos {
             let mut choice = world.random.below(sum.max(1));
             for (weight, _, act) in &kinds {
                 if choice < *weight {
-                    act(&mut self);
+                    act(self);
                     break;
                 }
                 choice -= weight;
             }
         }
+    }
+
+    pub fn figures(self) -> Figures {
         self.figures
     }
 

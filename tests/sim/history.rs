@@ -239,8 +239,25 @@ impl History {
         excuse
     }
 
+    /// How many puts of the empty value to a key have not been acknowledged.
+    pub fn open_deletes(&self, key: &[u8]) -> usize {
+        let deletes = self.puts(key).filter(|(_, value)| value.is_empty());
+        let open = deletes.filter(|(put, _)| put.outcome == Outcome::Unknown);
+        open.count()
+    }
+
+    /// The greatest version that a tombstone of the key may have had. `None`: it was never deleted.
+    pub fn deleted(&self, key: &[u8]) -> Option<i64> {
+        let deletes = self.puts(key).filter(|(_, value)| value.is_empty());
+        let versions = deletes.map(|(put, _)| match put.outcome {
+            Outcome::Acknowledged(Some(version)) => version,
+            _ => i64::MAX,
+        });
+        versions.max()
+    }
+
     /// Whether a key may, at the very end, lie on the nodes with this value and version; `None`:
-    /// nowhere.
+    /// nowhere, which is as good as a tombstone if it was deleted.
     ///
     /// # Errors
     /// Says what has been lost.
@@ -259,6 +276,8 @@ impl History {
                 "at the end {key} is {found:?}: {why}; the puts:\n  {puts}"
             ))
         };
+        let deleted = self.deleted(key).map(|version| (version, &b""[..]));
+        let found = found.or(deleted);
         for (put, _) in self.puts(key) {
             match (&put.outcome, found) {
                 (Outcome::Acknowledged(_), None) => return fail(format!("{put} is lost")),

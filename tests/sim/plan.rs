@@ -93,6 +93,8 @@ pub struct Plan {
     pub slow_spells: usize,
     pub clocks_apart: Duration,
     pub mover_rests: (usize, usize),
+    /// After so many quiet ticks everything happens once more.
+    pub quiet: Option<u32>,
     /// Messages of these methods that are late, per mille.
     pub late: usize,
     pub late_methods: Vec<&'static str>,
@@ -128,6 +130,7 @@ impl Plan {
             slow_spells: 12,
             clocks_apart: Duration::from_secs(300),
             mover_rests: (50_000, 500_000),
+            quiet: None,
             late: 0,
             late_methods: Vec::new(),
         }
@@ -177,6 +180,7 @@ impl Plan {
                 let chosen = PEER_METHODS.into_iter().filter(|_| dice.below(3) == 0);
                 chosen.collect()
             },
+            quiet: (dice.below(8) == 0).then(|| 100 + dice.below(400) as u32),
             ..usual
         }
     }

@@ -55,17 +55,27 @@ pub fn play(world: &Arc<World>, plan: &Plan) -> Result<Figures, String> {
         world.boot(&location(number), Some(&location(0)));
     }
     stage.await_that(|| world.agreed())?;
-    stage.clients.store(plan.clients, Ordering::Relaxed);
-    for client in 0..plan.clients {
-        stage.spawn("client", move |stage| {
-            stage.use_store(client);
-            stage.clients.fetch_sub(1, Ordering::Relaxed);
-        });
+    let mut chaos = Chaos::new(stage.clone(), plan.nodes);
+    let mut first = 0;
+    for quiet in plan.quiet.iter().map(Some).chain([None]) {
+        stage.clients.store(plan.clients, Ordering::Relaxed);
+        for client in first..first + plan.clients {
+            stage.spawn("client", move |stage| {
+                stage.use_store(client);
+                stage.clients.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        first += plan.clients;
+        chaos.rage();
+        stage.mend();
+        stage.await_that(|| world.settled())?;
+        // Tombstones are on their way to be forgotten when it begins again.
+        if let Some(ticks) = quiet {
+            world.scheduler.sleep(TICK * *ticks);
+            world.wires().weather = plan.options().weather;
+        }
     }
-    let chaos = Chaos::new(stage.clone(), plan.nodes);
-    let mut figures = chaos.rage();
-    stage.mend();
-    stage.await_that(|| world.settled())?;
+    let mut figures = chaos.figures();
     stage.read_everything()?;
     stage.await_that(|| stage.all_say_safe())?;
     figures.incomplete_leaves = u64::from(stage.incomplete.load(Ordering::Relaxed));

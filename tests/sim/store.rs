@@ -104,6 +104,10 @@ impl SimNode for Node {
         members.collect()
     }
 
+    fn floor(&self) -> i64 {
+        self.0.locator().with(|membership, _| membership.floor())
+    }
+
     fn items(&self) -> Vec<Item> {
         let mut items = Vec::new();
         self.0.each_item(|key, version, value| {

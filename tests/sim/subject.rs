@@ -76,6 +76,11 @@ pub trait SimNode: Send + Sync {
     fn members(&self) -> Vec<(Location, bool)>;
 
     fn items(&self) -> Vec<Item>;
+
+    /// Puts get versions above this.
+    fn floor(&self) -> i64 {
+        0
+    }
 }
 
 /// A key's holders, in order.

@@ -50,7 +50,14 @@ impl World {
             let newest = copies.values().max().expect("BUG: a key without copies");
             let holders: BTreeSet<_> = placement(&key).into_iter().collect();
             for holder in &holders {
-                if copies.get(holder) != Some(newest) {
+                // If nothing older is anywhere, a floor that puts have to be above is as good as a tombstone, which each holder
+                // forgets for itself.
+                let deleted = newest.value.is_empty() && copies.values().all(|copy| copy == newest);
+                let forgotten = || {
+                    let floor = self.node(holder).map(|node| node.floor());
+                    deleted && !copies.contains_key(holder) && floor >= Some(newest.version)
+                };
+                if copies.get(holder) != Some(newest) && !forgotten() {
                     let copies = copies
                         .iter()
                         .map(|(at, item)| (at, item.version, brief(&item.value)));
@@ -78,7 +85,8 @@ impl World {
     }
 
     /// Every put that had been acknowledged before an event and is promised, or something later, lies on that many nodes
-    /// that run: so many may be killed but one.
+    /// that run: so many may be killed but one. If nothing older is anywhere, a node with that floor, which puts have to be above,
+    /// is as good as one with a tombstone: it may have forgotten it.
     ///
     /// # Errors
     /// The first key of which this isn't so.
@@ -94,16 +102,19 @@ impl World {
                 *newest = version.max(*newest);
             }
         }
-        drop(history);
         let processes = self.processes();
         let run = processes.iter().filter(|(_, process)| !process.stopped);
-        let items: Vec<_> = run.map(|(_, process)| process.node.items()).collect();
+        let nodes = run.map(|(_, process)| (process.node.items(), process.node.floor()));
+        let nodes: Vec<(Vec<Item>, i64)> = nodes.collect();
         for (key, version) in acknowledged {
-            let has = |items: &&Vec<Item>| {
+            let mut older = nodes.iter().flat_map(|(items, _)| items);
+            let older = older.any(|item| item.key == key && item.version < version);
+            let forgotten = !older && history.deleted(&key) >= Some(version);
+            let has = |(items, floor): &&(Vec<Item>, i64)| {
                 let mut of_key = items.iter().filter(|item| item.key == key);
-                of_key.any(|item| item.version >= version)
+                (forgotten && *floor >= version) || of_key.any(|item| item.version >= version)
             };
-            let found = items.iter().filter(has).count();
+            let found = nodes.iter().filter(has).count();
             if found < copies {
                 let key = brief(&key);
                 return Err(format!("{key} lies on {found} nodes instead of {copies}"));
@@ -121,8 +132,13 @@ impl World {
         self.copies(true)
     }
 
-    /// The version under which somebody has this value; of the empty one, which is not unique, the least.
+    /// The version under which somebody has the value of a put that has just been acknowledged. Of the empty one, which is not
+    /// unique, the least; `None` if it may be that of another put which was not acknowledged.
     pub fn version_of(&self, key: &[u8], value: &[u8]) -> Option<i64> {
+        // That put itself has not ended either.
+        if value.is_empty() && self.history().open_deletes(key) > 1 {
+            return None;
+        }
         let processes = self.processes();
         let items = processes
             .iter()
