@@ -6,12 +6,13 @@ right and every key reads right; from then on every read must be right.
 """
 
 import signal
+import socket
 import threading
 import time
 
 import pytest
 
-from clients import apache, get_2009, ping_2009, put_2009
+from clients import apache, get_2009, host_and_port, ping_2009, put_2009
 from nodes import until
 from ring import Ring
 from thrift.Thrift import TException
@@ -130,17 +131,29 @@ def test_two_originals_and_two_of_ours(network, load, options):
         load.await_settled()
 
 
-def test_what_somebody_there_does_not_take_is_trouble(network):
-    """An original that hangs is still there: the keys that would be its own now are not taken, which is said."""
+def stop(node):
+    node.process.send_signal(signal.SIGSTOP)
+
+
+def keep_from_others(node):
+    """It serves one connection at a time."""
+    return socket.create_connection(host_and_port(node.name))
+
+
+@pytest.mark.parametrize("hold", [stop, keep_from_others])
+def test_what_somebody_there_does_not_take_is_trouble(network, hold):
+    """An original that hangs is still there: the keys that would be its own now are not taken, which is said. The leaver
+    goes ten seconds after the last item that was confirmed."""
     ours = network.ours(options=["--replicas", "1"])
     original = network.original(ours)
     network.await_agreement()
     for key in KEYS[:8]:
         put_2009(ours.name, key, b"value")
     ping_2009(ours.name)
-    original.process.send_signal(signal.SIGSTOP)
+    held = hold(original)
     ours.process.send_signal(signal.SIGINT)
-    assert ours.process.wait(90) == 2, ours.output()
+    assert ours.process.wait(20) == 2, ours.output()
+    del held
     last = ours.output().splitlines()[-1]
     assert last.startswith(f"storeserver: {ours.name}: ") and last.endswith(" not taken by others"), last
 
