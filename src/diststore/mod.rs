@@ -34,6 +34,7 @@ use crate::locator::{
 };
 use crate::membership::{Member, State, View};
 use crate::net::room::hold;
+use crate::os::give_back_free_pages;
 use crate::ring;
 use crate::service::{Call, Order, Service};
 use crate::thrift::{Exception, Write};
@@ -53,6 +54,9 @@ const LINES_MAX: usize = 10;
 /// That there is no room is said once in this time.
 const NO_ROOM_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Memory is given back to the system when there is so much of it, in bytes, and an eighth of all.
+const GIVEN_BACK: usize = 4 << 20;
+
 /// A store node.
 pub struct Store {
     locator: Locator,
@@ -65,6 +69,8 @@ pub struct Store {
     relayed: Mutex<BTreeMap<Vec<u8>, usize>>,
     /// How far this node is with forgetting tombstones.
     agreed: Mutex<Agreed>,
+    /// The most that the items have taken since memory was given back to the system.
+    most: AtomicUsize,
     lines: Mutex<Lines>,
 }
 
@@ -89,6 +95,7 @@ impl Store {
             confirmed: AtomicUsize::new(0),
             relayed: Mutex::default(),
             agreed: Mutex::default(),
+            most: AtomicUsize::new(0),
             lines: Mutex::default(),
         }
     }
@@ -219,6 +226,16 @@ impl Store {
         self.no_room()
     }
 
+    /// Gives memory back to the system, if the items take much less than they did.
+    fn give_memory_back(&self) {
+        let (taken, _) = self.items.memory();
+        let most = self.most.fetch_max(taken, Ordering::Relaxed).max(taken);
+        if most - taken >= GIVEN_BACK.max(most / 8) {
+            self.most.store(taken, Ordering::Relaxed);
+            give_back_free_pages();
+        }
+    }
+
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -330,6 +347,7 @@ impl Application for Store {
     fn give(&self) -> bool {
         let given = self.give_strays();
         self.forget_tombstones();
+        self.give_memory_back();
         self.sum_up();
         given
     }

@@ -1,4 +1,4 @@
-//! That large pieces of memory go back to the system at once.
+//! That memory goes back to the system.
 
 /// Has each piece of 1 MiB and more taken from the system by itself, and given back as soon as it is free. glibc
 /// raises this bound with each such piece that becomes free, up to 32 MiB, and then each of its arenas keeps twice as
@@ -21,3 +21,19 @@ pub fn give_back_large_pieces() {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn give_back_large_pieces() {}
+
+/// Gives back whatever pages are free. glibc has an arena for each few threads, and what is freed in one of them is of no
+/// use to the threads of another. Takes some milliseconds for each 100 MB, during which single threads wait for memory.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn give_back_free_pages() {
+    unsafe extern "C" {
+        fn malloc_trim(pad: usize) -> std::ffi::c_int;
+    }
+    // SAFETY: malloc_trim(3) may be called at any time, by any thread.
+    unsafe {
+        malloc_trim(0);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn give_back_free_pages() {}
