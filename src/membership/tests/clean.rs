@@ -385,11 +385,31 @@ fn must_come_back_with_nothing_when_it_was_joining() {
     assert_eq!(other.state(), State::Joining);
     other.begin_anew(false, vec![location(0)]);
     assert!(other.has_to_drop());
-    let answer = Entry::Later(String::new());
+    // A question to come in was on its way already.
+    let entry = Entry::Admitted {
+        members: vec![one.me(), other.candidate()],
+        lost: Vec::new(),
+        missing: Vec::new(),
+        expired: Vec::new(),
+        floor: 0,
+    };
     other.take_actions();
-    other.entered(&location(0), other.incarnation, answer);
+    other.entered(&location(0), other.incarnation, entry);
+    assert_eq!(other.state(), State::Outside);
     other.tick(TICK);
     assert_eq!(other.take_actions(), []);
+}
+
+#[test]
+fn must_miss_those_that_it_knew_if_it_comes_back_to_nobody() {
+    let (mut one, _) = two_full(1);
+    one.note_safety();
+    one.begin_anew(true, vec![location(1)]);
+    let outside = Entry::Outside(Vec::new());
+    one.entered(&location(1), one.incarnation, outside);
+    assert_eq!(one.state(), State::Full);
+    one.tick(TICK);
+    assert_eq!(one.alarm(), [location(1)]);
 }
 
 #[test]
