@@ -222,9 +222,17 @@ fn put_many(network: &TcpNetwork, at: &Location, round: usize, keys: usize, valu
     }
 }
 
+/// A number of the environment's.
+fn number(name: &str, otherwise: usize) -> usize {
+    let given = std::env::var(name);
+    given.map_or(otherwise, |given| given.parse().expect(name))
+}
+
 /// Two nodes are put so many keys, which are then deleted, again and again. They forget all of them, in the memory that the
 /// first ones took.
-fn must_forget(keys: usize, rounds: usize) {
+#[test]
+fn must_forget_what_was_deleted() {
+    let (keys, rounds) = (number("MEMORY_KEYS", 200_000), number("MEMORY_ROUNDS", 1));
     let address = own_address();
     let nodes = [0, 1].map(|_| Node::store(&address, &[]));
     settle(&nodes.each_ref());
@@ -254,16 +262,4 @@ fn must_forget(keys: usize, rounds: usize) {
     }
     let value = get(&network, &nodes[1].location, &key(0, 0)).unwrap();
     assert_eq!(value, b"");
-}
-
-#[test]
-fn must_forget_what_was_deleted() {
-    must_forget(200_000, 1);
-}
-
-/// By hand: takes half an hour.
-#[test]
-#[ignore = "takes half an hour"]
-fn must_put_and_delete_a_million_keys_ten_times_in_constant_memory() {
-    must_forget(1_000_000, 10);
 }
