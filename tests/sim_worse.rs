@@ -167,6 +167,28 @@ fn must_be_safe_soon_after_a_node_comes_back_with_its_clock_an_hour_behind() {
     });
 }
 
+/// A replica gets the copy of a put, but its answer is lost, and so is the replica. The put goes round again with a
+/// clock that was set back. When the replica returns, its copy must not win over what was put later.
+#[test]
+fn must_put_above_what_an_earlier_try_may_have_left() {
+    direct("sim_worse must_put_above_what_an_earlier_try", 2, |stage| {
+        (0..3).for_each(|number| set_clock(stage, number, 0));
+        stage.begin(3)?;
+        let key = stage.key(&[0, 1], &[0, 1, 2]);
+        stage.world.wires().cut(&location(1), &location(0));
+        stage.part(&[1], &[2]);
+        stage.put_meanwhile(0, &key, "tried");
+        stage.sleep(0.8);
+        stage.part(&[1], &[0]);
+        set_clock(stage, 0, -HOUR);
+        stage.await_all();
+        stage.put(0, &key, "later")?;
+        stage.world.heal();
+        stage.await_members(60.0, &[0, 1, 2])?;
+        stage.reads(0, &key, "later")
+    });
+}
+
 /// A machine is suspended; meanwhile the others replace it.
 fn suspended(stage: &Stage, list: &[usize]) -> Result<(), String> {
     stage.begin(3)?;
