@@ -1,4 +1,5 @@
-//! What the documentation names is there: files, tests, programs.
+//! What the documentation names is there: files, tests, programs. And so is what simulated tests say of how to replay
+//! them, and what the patches in `tests/mutants` say of who catches them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -99,5 +100,100 @@ fn must_name_test_programs_that_are_there() {
         let mut files = [format!("{name}.rs"), format!("{name}/main.rs")].into_iter();
         let exists = files.any(|file| root().join("tests").join(file).exists());
         assert!(exists, "README.md names --test {name}");
+    }
+}
+
+/// The names of all tests in a source, with what stands between a test's name and the end of the test.
+fn tests_in(source: &str) -> Vec<(&str, &str)> {
+    let tests = source.split("#[test]\n").skip(1).map(|rest| {
+        let test = rest.split("\n}\n").next().unwrap();
+        let test = test.split_once("fn ").expect("a test is a function").1;
+        test.split_once('(').expect("a test is a function")
+    });
+    tests.collect()
+}
+
+/// The calls of functions that run schedules: the function, and the line of its first argument, from that one on.
+fn runs(text: &str) -> Vec<(&str, &str)> {
+    let names = ["direct(", "direct_seeds(", "run_many(", "run_worse("];
+    let runs = names.iter().flat_map(|name| {
+        let part_of_word = |c: char| c == '_' || c.is_alphanumeric();
+        let found = text.match_indices(name).filter(move |(at, _)| {
+            let before = &text[..*at];
+            !before.ends_with("fn ") && !before.ends_with(part_of_word)
+        });
+        found.map(|(at, name)| {
+            let behind = text[at + name.len()..].trim_start();
+            (name, behind.lines().next().unwrap_or_default())
+        })
+    });
+    runs.collect()
+}
+
+/// What a simulated test says of how to replay it when it fails: `cargo test --test` has to find that test by it, and no
+/// other one but those whose names have its whole name in them.
+#[test]
+fn must_name_the_test_that_a_seed_is_of() {
+    let mut count = 0;
+    for path in files("tests", ".rs") {
+        let program = path.file_stem().unwrap().to_str().unwrap();
+        if path.parent() != Some(&root().join("tests")) || !program.starts_with("sim_") {
+            continue;
+        }
+        let source = fs::read_to_string(&path).unwrap();
+        let tests = tests_in(&source);
+        let mut shared = source.clone();
+        for (name, body) in &tests {
+            shared = shared.replace(&format!("fn {name}({body}"), "");
+        }
+        // A program's own function for several tests puts the program in front of what it gets.
+        for (_, run) in runs(&shared) {
+            let puts_program = run.starts_with(&format!("&format!(\"{program} {{"));
+            assert!(puts_program, "{program} names no test at {run}");
+        }
+        for (name, body) in &tests {
+            for (function, run) in runs(body) {
+                let said = match run.strip_prefix("name,") {
+                    Some(_) => body.split_once("let name = ").expect("the name").1,
+                    None => run,
+                };
+                let said = said
+                    .strip_prefix('"')
+                    .and_then(|said| said.split('"').next());
+                let said =
+                    said.unwrap_or_else(|| panic!("{program} {name} names no test at {run}"));
+                let filter = match shared.contains(&format!("fn {function}")) {
+                    true => Some(said),
+                    false => said
+                        .strip_prefix(program)
+                        .and_then(|rest| rest.strip_prefix(' ')),
+                };
+                let filter = filter.unwrap_or_else(|| panic!("not {program}: {said}"));
+                let found = tests.iter().filter(|(other, _)| other.contains(filter));
+                assert!(
+                    filter == *name || (name.starts_with(filter) && found.count() == 1),
+                    "{said:?} doesn't name the test {program} {name} alone"
+                );
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 100, "{count} of them found");
+}
+
+#[test]
+fn must_name_a_test_that_catches_each_mutant() {
+    let patches = files("tests/mutants", ".patch");
+    assert!(patches.len() > 30);
+    for path in patches {
+        let patch = fs::read_to_string(&path).unwrap();
+        let name = path.file_stem().unwrap().display();
+        let second = patch.lines().nth(1).unwrap_or_default();
+        let caught = second.strip_prefix("Caught by: ").unwrap_or_default();
+        let (program, test) = caught.split_once(' ').unwrap_or_default();
+        let source = root().join("tests").join(format!("{program}.rs"));
+        let source = fs::read_to_string(source).unwrap_or_default();
+        let there = tests_in(&source).iter().any(|(found, _)| *found == test);
+        assert!(there, "{name}: no such test: {second:?}");
     }
 }

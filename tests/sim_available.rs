@@ -69,7 +69,7 @@ fn use_during(
 
 #[test]
 fn must_serve_what_a_hung_node_does_not_hold() {
-    direct_seeds("sim_available hung", 2, 60, |stage| {
+    direct_seeds("sim_available must_serve_what_a_hung", 2, 60, |stage| {
         stage.begin(NODES)?;
         use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
             stage.world.stop(&location(VICTIM));
@@ -81,19 +81,24 @@ fn must_serve_what_a_hung_node_does_not_hold() {
 
 #[test]
 fn must_serve_what_a_suspended_node_does_not_hold() {
-    direct_seeds("sim_available suspended", 2, 60, |stage| {
-        stage.begin(NODES)?;
-        use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
-            stage.world.suspend(&location(VICTIM));
-            stage.sleep([3.0, 6.0, 12.0, 40.0][stage.world.random.below(4)]);
-            stage.world.resume(&location(VICTIM));
-        })
-    });
+    direct_seeds(
+        "sim_available must_serve_what_a_suspended_node_does_not_hold",
+        2,
+        60,
+        |stage| {
+            stage.begin(NODES)?;
+            use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
+                stage.world.suspend(&location(VICTIM));
+                stage.sleep([3.0, 6.0, 12.0, 40.0][stage.world.random.below(4)]);
+                stage.world.resume(&location(VICTIM));
+            })
+        },
+    );
 }
 
 #[test]
 fn must_serve_what_a_killed_node_does_not_hold() {
-    direct_seeds("sim_available killed", 2, 60, |stage| {
+    direct_seeds("sim_available must_serve_what_a_killed", 2, 60, |stage| {
         stage.begin(NODES)?;
         use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
             stage.crash(VICTIM)
@@ -103,58 +108,83 @@ fn must_serve_what_a_killed_node_does_not_hold() {
 
 #[test]
 fn must_serve_what_a_restarted_node_does_not_hold() {
-    direct_seeds("sim_available restarted", 2, 60, |stage| {
-        stage.begin(NODES)?;
-        use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
-            stage.crash(VICTIM);
-            stage.sleep(stage.world.random.below(30) as f64 / 10.0);
-            stage.boot(VICTIM, 0);
-        })
-    });
+    direct_seeds(
+        "sim_available must_serve_what_a_restarted_node_does_not_hold",
+        2,
+        60,
+        |stage| {
+            stage.begin(NODES)?;
+            use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
+                stage.crash(VICTIM);
+                stage.sleep(stage.world.random.below(30) as f64 / 10.0);
+                stage.boot(VICTIM, 0);
+            })
+        },
+    );
 }
 
 #[test]
 fn must_serve_everything_while_a_node_joins() {
-    direct_seeds("sim_available joins", 2, 60, |stage| {
-        stage.begin(NODES)?;
-        use_during(stage, &keys(stage, None), |stage| stage.boot(NEWCOMER, 0))
-    });
+    direct_seeds(
+        "sim_available must_serve_everything_while_a_node_joins",
+        2,
+        60,
+        |stage| {
+            stage.begin(NODES)?;
+            use_during(stage, &keys(stage, None), |stage| stage.boot(NEWCOMER, 0))
+        },
+    );
 }
 
 #[test]
 fn must_serve_everything_while_a_node_leaves() {
-    direct_seeds("sim_available leaves", 2, 60, |stage| {
-        stage.begin(NODES)?;
-        use_during(stage, &keys(stage, None), |stage| {
-            stage.begin_leaving(VICTIM);
-        })
-    });
+    direct_seeds(
+        "sim_available must_serve_everything_while_a_node_leaves",
+        2,
+        60,
+        |stage| {
+            stage.begin(NODES)?;
+            use_during(stage, &keys(stage, None), |stage| {
+                stage.begin_leaving(VICTIM);
+            })
+        },
+    );
 }
 
 #[test]
 fn must_serve_everything_while_a_clock_is_stepped() {
-    direct_seeds("sim_available clock", 2, 60, |stage| {
-        stage.begin(NODES)?;
-        use_during(stage, &keys(stage, None), |stage| {
-            let far = [DAY / 24, -DAY / 24, DAY / 2, -400 * DAY];
-            let far = far[stage.world.random.below(4)];
-            stage.world.clock(&location(VICTIM)).set_ahead(far);
-        })
-    });
+    direct_seeds(
+        "sim_available must_serve_everything_while_a_clock_is_stepped",
+        2,
+        60,
+        |stage| {
+            stage.begin(NODES)?;
+            use_during(stage, &keys(stage, None), |stage| {
+                let far = [DAY / 24, -DAY / 24, DAY / 2, -400 * DAY];
+                let far = far[stage.world.random.below(4)];
+                stage.world.clock(&location(VICTIM)).set_ahead(far);
+            })
+        },
+    );
 }
 
 #[test]
 fn must_have_fifty_that_start_at_once_full_within_twenty_ticks() {
-    direct_seeds("sim_available fifty", 2, 4, |stage| {
-        stage.world.boot(&location(0), None);
-        (1..50).for_each(|number| stage.boot(number, 0));
-        stage.await_members(20.0, &(0..50).collect::<Vec<_>>())
-    });
+    direct_seeds(
+        "sim_available must_have_fifty_that_start_at_once_full_within_twenty_ticks",
+        2,
+        4,
+        |stage| {
+            stage.world.boot(&location(0), None);
+            (1..50).for_each(|number| stage.boot(number, 0));
+            stage.await_members(20.0, &(0..50).collect::<Vec<_>>())
+        },
+    );
 }
 
 #[test]
 fn must_have_fifty_that_look_for_each_other_full_within_twenty_ticks() {
-    direct_seeds("sim_available fifty_look", 2, 4, |stage| {
+    direct_seeds("sim_available must_have_fifty_that_look", 2, 4, |stage| {
         let all: Vec<_> = (0..50).collect();
         all.iter()
             .for_each(|number| stage.boot_looking(*number, &all));
@@ -208,14 +238,20 @@ fn rolling_restart(stage: &Stage, leaves: bool) -> Result<(), String> {
 
 #[test]
 fn must_never_stop_a_put_for_three_ticks_while_twenty_leave_and_come_back() {
-    direct_seeds("sim_available rolling", 2, 4, |stage| {
-        rolling_restart(stage, true)
-    });
+    direct_seeds(
+        "sim_available must_never_stop_a_put_for_three_ticks_while_twenty_leave_and_come_back",
+        2,
+        4,
+        |stage| rolling_restart(stage, true),
+    );
 }
 
 #[test]
 fn must_never_stop_a_put_for_three_ticks_while_twenty_are_killed_and_come_back() {
-    direct_seeds("sim_available rolling_kills", 2, 4, |stage| {
-        rolling_restart(stage, false)
-    });
+    direct_seeds(
+        "sim_available must_never_stop_a_put_for_three_ticks_while_twenty_are_killed_and_come_back",
+        2,
+        4,
+        |stage| rolling_restart(stage, false),
+    );
 }

@@ -47,7 +47,7 @@ fn await_all(stage: &Stage, nodes: &[usize]) -> Result<(), String> {
 
 #[test]
 fn must_read_everything_beside_an_original_that_joins() {
-    direct_seeds("sim_mixed joins", 2, 40, |stage| {
+    direct_seeds("sim_mixed must_read_everything_beside", 2, 40, |stage| {
         stage.begin(2)?;
         put_all(stage, 0, "old")?;
         stage.boot_original(2, Some(stage.world.random.below(2)));
@@ -61,7 +61,7 @@ fn must_read_everything_beside_an_original_that_joins() {
 
 #[test]
 fn must_take_what_an_original_hands_over() {
-    direct_seeds("sim_mixed leaves", 1, 40, |stage| {
+    direct_seeds("sim_mixed must_take_what_an_original", 1, 40, |stage| {
         begin_mixed(stage, 2, &[2])?;
         put_all(stage, 0, "old")?;
         stage.leave(60.0, 2)?;
@@ -72,7 +72,7 @@ fn must_take_what_an_original_hands_over() {
 
 #[test]
 fn must_get_everything_from_originals_when_it_joins() {
-    direct_seeds("sim_mixed ours_joins", 2, 40, |stage| {
+    direct_seeds("sim_mixed must_get_everything_from", 2, 40, |stage| {
         stage.boot_original(0, None);
         stage.sleep(2.0);
         stage.boot_original(1, Some(0));
@@ -87,7 +87,7 @@ fn must_get_everything_from_originals_when_it_joins() {
 
 #[test]
 fn must_give_everything_to_originals_when_it_leaves() {
-    direct_seeds("sim_mixed ours_leaves", 1, 40, |stage| {
+    direct_seeds("sim_mixed must_give_everything_to", 1, 40, |stage| {
         begin_mixed(stage, 1, &[1, 2])?;
         put_all(stage, 0, "old")?;
         stage.leave(60.0, 0)?;
@@ -101,7 +101,7 @@ fn must_give_everything_to_originals_when_it_leaves() {
 /// With two copies ours keep one of what was put through them.
 #[test]
 fn must_keep_what_was_put_through_ours_when_an_original_is_killed() {
-    direct_seeds("sim_mixed killed", 2, 40, |stage| {
+    direct_seeds("sim_mixed must_keep_what_was_put", 2, 40, |stage| {
         begin_mixed(stage, 3, &[3])?;
         put_all(stage, 0, "old")?;
         stage.sleep(4.0);
@@ -123,7 +123,7 @@ fn must_keep_what_was_put_through_ours_when_an_original_is_killed() {
 /// An original that hangs costs what it owns and nothing else, and no node of ours.
 #[test]
 fn must_serve_what_a_hung_original_does_not_own() {
-    direct_seeds("sim_mixed hung", 2, 40, |stage| {
+    direct_seeds("sim_mixed must_serve_what_a_hung", 2, 40, |stage| {
         begin_mixed(stage, 3, &[3])?;
         let all: Vec<_> = (0..4).map(location).collect();
         let placement = stage.world.subject.placement(&all);
@@ -151,7 +151,7 @@ fn must_serve_what_a_hung_original_does_not_own() {
 /// that call each other are, and in the end all is served again.
 #[test]
 fn must_bear_changes_of_ours_beside_originals() {
-    direct_seeds("sim_mixed changes", 2, 40, |stage| {
+    direct_seeds("sim_mixed must_bear_changes_of_ours", 2, 40, |stage| {
         begin_mixed(stage, 2, &[2, 3])?;
         put_all(stage, 0, "old")?;
         for round in 0..3 {

@@ -150,7 +150,7 @@ fn world_36_one_that_is_dropped_as_it_becomes_full_must_come_in() {
 /// R 1: the only full member begins to leave as the newcomer becomes full.
 #[test]
 fn a_leaver_must_not_answer_beside_one_that_has_become_full() {
-    direct_seeds("sim_newcomers leaver", 1, 150, |stage| {
+    direct_seeds("sim_newcomers a_leaver_must_not_answer", 1, 150, |stage| {
         stage.begin(1)?;
         let key = stage.key(&[1], &[0, 1]);
         stage.put(0, &key, "old")?;
@@ -185,7 +185,7 @@ fn a_leaver_must_not_answer_beside_one_that_has_become_full() {
 /// One that has just begun to leave and the other replica hang until they are dropped: what both held is missing.
 #[test]
 fn must_not_say_safe_when_a_leaver_is_lost_with_the_other_replica() {
-    direct_seeds("sim_newcomers leaver_lost", 2, 40, |stage| {
+    direct_seeds("sim_newcomers must_not_say_safe_when_a", 2, 40, |stage| {
         stage.begin(4)?;
         let key = stage.key(&[1, 2], &[0, 1, 2, 3]);
         stage.put(0, &key, "there")?;

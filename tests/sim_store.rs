@@ -33,7 +33,7 @@ fn worse_schedule(class: Class, worse: Worse, replicas: &[usize], seed: u64) -> 
 
 #[test]
 fn orderly_must_keep_everything() {
-    run_many("sim_store orderly", 1000, |seed| {
+    run_many("sim_store orderly_must_keep_everything", 1000, |seed| {
         schedule(Class::Orderly, &[1], seed)
     });
 }
@@ -47,14 +47,14 @@ fn copies_must_be_kept_in_order() {
 
 #[test]
 fn class_1_must_keep_everything() {
-    run_many("sim_store class_1", 700, |seed| {
+    run_many("sim_store class_1_must_keep_everything", 700, |seed| {
         schedule(Class::Crashes, &[2, 2, 3], seed)
     });
 }
 
 #[test]
 fn class_2_must_keep_what_is_stable() {
-    run_many("sim_store class_2", 300, |seed| {
+    run_many("sim_store class_2_must_keep_what_is_stable", 300, |seed| {
         schedule(Class::Everything, &[2, 2, 3], seed)
     });
 }
@@ -105,17 +105,32 @@ const CLOCKS: Worse = Worse {
 
 #[test]
 fn orderly_must_keep_everything_whatever_clocks_say() {
-    run_worse("orderly_whatever_clocks", Class::Orderly, CLOCKS, &[1]);
+    run_worse(
+        "orderly_must_keep_everything_whatever_clocks_say",
+        Class::Orderly,
+        CLOCKS,
+        &[1],
+    );
 }
 
 #[test]
 fn class_1_must_keep_everything_whatever_clocks_say() {
-    run_worse("class_1_whatever_clocks", Class::Crashes, CLOCKS, COPIES);
+    run_worse(
+        "class_1_must_keep_everything_whatever_clocks_say",
+        Class::Crashes,
+        CLOCKS,
+        COPIES,
+    );
 }
 
 #[test]
 fn class_2_must_keep_what_is_stable_whatever_clocks_say() {
-    run_worse("class_2_whatever_clocks", Class::Everything, CLOCKS, COPIES);
+    run_worse(
+        "class_2_must_keep_what_is_stable_whatever_clocks_say",
+        Class::Everything,
+        CLOCKS,
+        COPIES,
+    );
 }
 
 #[test]
@@ -125,7 +140,12 @@ fn class_1_must_keep_everything_of_any_size_on_narrow_links() {
         sizes: true,
         ..Worse::NONE
     };
-    run_worse("class_1_of_any_size", Class::Crashes, worse, COPIES);
+    run_worse(
+        "class_1_must_keep_everything_of_any_size_on_narrow_links",
+        Class::Crashes,
+        worse,
+        COPIES,
+    );
 }
 
 #[test]
@@ -134,22 +154,42 @@ fn class_2_must_keep_what_is_stable_when_single_links_are_cut() {
         links: true,
         ..Worse::NONE
     };
-    run_worse("class_2_single_links", Class::Everything, worse, COPIES);
+    run_worse(
+        "class_2_must_keep_what_is_stable_when_single_links_are_cut",
+        Class::Everything,
+        worse,
+        COPIES,
+    );
 }
 
 #[test]
 fn orderly_must_keep_everything_in_the_worst_world() {
-    run_worse("orderly_worst", Class::Orderly, Worse::ALL, &[1]);
+    run_worse(
+        "orderly_must_keep_everything_in_the_worst_world",
+        Class::Orderly,
+        Worse::ALL,
+        &[1],
+    );
 }
 
 #[test]
 fn class_1_must_keep_everything_in_the_worst_world() {
-    run_worse("class_1_worst", Class::Crashes, Worse::ALL, COPIES);
+    run_worse(
+        "class_1_must_keep_everything_in_the_worst_world",
+        Class::Crashes,
+        Worse::ALL,
+        COPIES,
+    );
 }
 
 #[test]
 fn class_2_must_keep_what_is_stable_in_the_worst_world() {
-    run_worse("class_2_worst", Class::Everything, Worse::ALL, COPIES);
+    run_worse(
+        "class_2_must_keep_what_is_stable_in_the_worst_world",
+        Class::Everything,
+        Worse::ALL,
+        COPIES,
+    );
 }
 
 #[test]

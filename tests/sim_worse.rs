@@ -208,18 +208,24 @@ fn suspended(stage: &Stage, list: &[usize]) -> Result<(), String> {
 
 #[test]
 fn must_not_answer_from_before_a_machine_was_suspended() {
-    direct("sim_worse must_not_answer_from_before", 2, |stage| {
-        suspended(stage, &[0, 1])
-    });
+    direct(
+        "sim_worse must_not_answer_from_before_a_machine_was_suspended",
+        2,
+        |stage| suspended(stage, &[0, 1]),
+    );
 }
 
 #[test]
 fn must_not_answer_from_before_a_machine_was_suspended_without_copies() {
-    direct("sim_worse must_not_answer_from_before", 1, |stage| {
-        // With one copy nobody else knows the version that a put has to be above.
-        (0..3).for_each(|number| set_clock(stage, number, 0));
-        suspended(stage, &[0])
-    });
+    direct(
+        "sim_worse must_not_answer_from_before_a_machine_was_suspended_without_copies",
+        1,
+        |stage| {
+            // With one copy nobody else knows the version that a put has to be above.
+            (0..3).for_each(|number| set_clock(stage, number, 0));
+            suspended(stage, &[0])
+        },
+    );
 }
 
 /// Packets to a node's port are dropped, what it asks itself is answered; others put, it is read from.
@@ -296,7 +302,7 @@ fn read_great(stage: &Stage, at: usize, keys: &[Vec<u8>], bytes: usize) -> Resul
 
 #[test]
 fn must_bring_a_node_in_over_10_megabits_with_values_of_4_mebibytes() {
-    direct_seeds("sim_worse must_bring_a_node_in", 2, 2, |stage| {
+    direct_seeds("sim_worse must_bring_a_node_in_over_10", 2, 2, |stage| {
         let keys = fill(stage, (1, 6), 4 * MIB, TEN_MBIT)?;
         stage.boot(1, 0);
         stage.await_members(200.0, &[0, 1])?;

@@ -35,7 +35,7 @@ const SEEDS: u64 = 20;
 pub type Play = fn(&Stage) -> Result<(), String>;
 
 /// Some seeds of a directed world of stores; it fails also if a client has seen what it may not see. `test` is what
-/// `cargo test --test` takes to run it: the test program, and the beginning of the test's name.
+/// `cargo test --test` takes to run it: the test program, and the test's name, or a beginning that no other one has.
 pub fn direct(test: &str, replicas: usize, play: Play) {
     direct_seeds(test, replicas, SEEDS, play);
 }

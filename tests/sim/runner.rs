@@ -113,7 +113,7 @@ pub fn print_trace() -> bool {
 ///
 /// With `SIM_KEEP_GOING`, the first failure doesn't end it, and each has a line.
 ///
-/// `test` is how to get here again: the arguments of `cargo test`.
+/// `test` is how to get here again, the arguments of `cargo test --test`; `tests/docs.rs` holds it against the tests.
 ///
 /// # Panics
 /// At the first failure, with its seed, the command that replays it, and the end of its trace.
