@@ -3,37 +3,36 @@
 /// Has each piece of 1 MiB and more taken from the system by itself, and given back as soon as it is free. glibc
 /// raises this bound with each such piece that becomes free, up to 32 MiB, and then each of its arenas keeps twice as
 /// much of freed messages. To be called once, at the start. Does nothing where the C library is another one.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn give_back_large_pieces() {
-    use std::ffi::c_int;
-    unsafe extern "C" {
-        fn mallopt(parameter: c_int, value: c_int) -> c_int;
-    }
-    // glibc, mallopt(3).
-    const M_TRIM_THRESHOLD: c_int = -1;
-    const M_MMAP_THRESHOLD: c_int = -3;
-    // SAFETY: it takes numbers only. If it fails nothing has changed.
-    unsafe {
-        mallopt(M_MMAP_THRESHOLD, 1 << 20);
-        mallopt(M_TRIM_THRESHOLD, 2 << 20);
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        use std::ffi::c_int;
+        unsafe extern "C" {
+            fn mallopt(parameter: c_int, value: c_int) -> c_int;
+        }
+        // glibc, mallopt(3).
+        const M_TRIM_THRESHOLD: c_int = -1;
+        const M_MMAP_THRESHOLD: c_int = -3;
+        // SAFETY: it takes numbers only. If it fails nothing has changed.
+        unsafe {
+            mallopt(M_MMAP_THRESHOLD, 1 << 20);
+            mallopt(M_TRIM_THRESHOLD, 2 << 20);
+        }
     }
 }
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn give_back_large_pieces() {}
 
 /// Gives back whatever pages are free. glibc has an arena for each few threads, and what is freed in one of them is of no
 /// use to the threads of another. Takes some milliseconds for each 100 MB, during which single threads wait for memory.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+/// Does nothing where the C library is another one.
 pub fn give_back_free_pages() {
-    unsafe extern "C" {
-        fn malloc_trim(pad: usize) -> std::ffi::c_int;
-    }
-    // SAFETY: malloc_trim(3) may be called at any time, by any thread.
-    unsafe {
-        malloc_trim(0);
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        }
+        // SAFETY: malloc_trim(3) may be called at any time, by any thread.
+        unsafe {
+            malloc_trim(0);
+        }
     }
 }
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn give_back_free_pages() {}
