@@ -146,6 +146,8 @@ impl Membership {
             drops: !returning,
             with,
             trusted: contacts.iter().cloned().collect(),
+            began: self.ticks,
+            hope: self.ticks,
             ..Search::default()
         });
         self.add_contacts(&contacts);

@@ -477,3 +477,21 @@ fn must_know_members_and_those_that_left() {
     };
     assert!(!one.is_known(&later));
 }
+
+#[test]
+fn must_look_for_its_network_as_long_as_at_first_when_it_was_joining() {
+    let (mut one, mut other) = (first(2), node(1, 2));
+    join(&mut other, &mut one);
+    let mut now = Duration::ZERO;
+    for _ in 0..100 {
+        now += TICK;
+        ask(&mut other, &mut one, now);
+        other.tick(now);
+    }
+    other.begin_anew(false, vec![location(0)]);
+    other.dropped();
+    other.take_actions();
+    other.tick(now + TICK);
+    let actions = other.take_actions();
+    assert_eq!(actions, [Action::Enter(location(0))]);
+}
