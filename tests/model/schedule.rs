@@ -29,8 +29,10 @@ pub enum Cuts {
 /// In an ordinary run, of each kind: some seconds.
 const SCHEDULES: u64 = 3000;
 
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok()?.parse().ok()
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
 }
 
 /// Runs schedules for a while, or the one that is asked for.
