@@ -34,7 +34,7 @@ impl<P: Participant> Node<P> {
     /// [`Node::join`] or [`Node::begin`].
     ///
     /// # Errors
-    /// No thread is to be had.
+    /// As of [`Server::start`].
     pub fn start(
         listener: TcpListener,
         participant: Arc<P>,

@@ -42,7 +42,7 @@ mod turn;
 
 pub use options::{Options, connections_max};
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -114,12 +114,16 @@ impl Server {
     /// Serves from now on. Two threads are started: one accepts, one watches over connections.
     ///
     /// # Errors
-    /// No descriptor or no thread is to be had; the listener is closed.
+    /// No descriptor or no thread is to be had, or there may be no connection at all; the listener is closed.
     pub fn start(
         listener: TcpListener,
         service: Arc<dyn Service>,
         mut options: Options,
     ) -> io::Result<Server> {
+        if options.connections_max == 0 {
+            let cause = "connections_max is 0: nobody would ever be served";
+            return Err(io::Error::new(ErrorKind::InvalidInput, cause));
+        }
         let Limits {
             message_bytes_max: message,
             string_bytes_max: string,
@@ -439,6 +443,19 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(20), "never {what}");
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Its callers would wait for a slot for ever.
+    #[test]
+    fn must_not_serve_without_a_single_connection() {
+        let options = Options {
+            connections_max: 0,
+            ..Options::default()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let refused = Server::start(listener, Arc::new(Talker), options).err();
+        let refused = refused.map(|error| error.kind());
+        assert_eq!(refused, Some(ErrorKind::InvalidInput));
     }
 
     #[test]

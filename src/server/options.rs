@@ -10,10 +10,10 @@ use crate::thrift::Limits;
 /// How a server behaves.
 #[derive(Clone)]
 pub struct Options {
-    /// Connections at a time, at least 1 and at most [`connections_max`]. At the limit the one that
-    /// has been idle longest is closed for a new one; if none is idle, the new one waits. So many may wait as are
-    /// a sixteenth of the process's descriptors; what comes beyond is closed. Each connection takes
-    /// a descriptor, a thread and some 16 KiB.
+    /// Connections at a time. With 0 the server doesn't start; above [`connections_max`] descriptors may run out. At the
+    /// limit the one that has been idle longest is closed for a new one; if none is idle, the new one waits. So many may
+    /// wait as are a sixteenth of the process's descriptors; what comes beyond is closed. Each connection takes a
+    /// descriptor, a thread and some 16 KiB.
     pub connections_max: usize,
     /// The addresses of the other nodes of the network, one for each node: four slots are kept for each, at most half
     /// of all together. Asked while more than half of the slots are taken, and ten times a second at most. Must not
@@ -45,8 +45,9 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Three quarters of the process's descriptors for connections, the rest for calls to others
-    /// and for files; no other nodes; an hour, 30 s and 10 s; lines go to stderr.
+    /// Three quarters of the process's descriptors for connections, the rest for calls to others and for files; no other
+    /// nodes. A connection may be idle for an hour, a message may take 30 s to come, and a batch of answers 10 s to be
+    /// written. Messages are bounded one by one, and not all together. Lines go to stderr.
     fn default() -> Self {
         Options {
             connections_max: connections_max(),
