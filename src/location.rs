@@ -24,6 +24,8 @@ pub struct Location {
 }
 
 impl Location {
+    /// The name of the node at this address, or at the host of this name, and at this port.
+    ///
     /// # Errors
     /// The address is empty, too long, or holds anything but visible ASCII characters: no host has such a name, and in
     /// lists and logs two names could look alike.

@@ -211,6 +211,8 @@ impl Writer {
         rest.iter().filter(|byte| **byte == b'\n').count()
     }
 
+    /// Writes all of it, and waits where the other side is slow.
+    ///
     /// # Errors
     /// The number of bytes that were written.
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), usize> {

@@ -56,6 +56,8 @@ pub struct Ring {
 }
 
 impl Ring {
+    /// The ring of these names; one that comes twice counts once.
+    ///
     /// # Panics
     /// With more than [`NODES_MAX`] names, as [`Ring::insert`]: callers that take names from outside
     /// stop earlier.

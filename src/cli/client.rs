@@ -17,7 +17,8 @@ use crate::words::counted;
 use super::discovery::{SCAN_LIMIT, Until, first_node};
 use super::{Parsed, Trouble, help_options, narrow, parse, peer, port};
 
-/// A put takes at most twelve ticks of half a second at the node, and a little to get there.
+/// A put takes at most twelve ticks at the node, of half a second unless it was told otherwise, and a little to get
+/// there.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a node is looked for. One that was started by the line before in the same script may
@@ -129,6 +130,10 @@ fn find(network: Arc<TcpNetwork>) -> Option<(Location, Vec<String>)> {
 }
 
 /// A connection to a store, ours or the original's.
+///
+/// Each call waits for 10 s, and for longer as long as bytes move. That is more than a node takes with its usual tick.
+/// A node tries for 12 ticks: where `--tick` is above 700 ms, a call may end with "no answer" long before the node gives
+/// up, and a put may take effect after that.
 pub struct Client {
     network: Arc<TcpNetwork>,
     server: Location,
@@ -147,7 +152,8 @@ enum Manners {
 }
 
 impl Client {
-    /// Finds the node to ask, and finds out what it is.
+    /// Finds the node to ask, and finds out what it is. A node that was named has 10 s to answer. Without a name, one is
+    /// looked for on this machine for up to 3 s.
     ///
     /// # Errors
     /// There is none, or it doesn't answer, or it is no store.
@@ -182,8 +188,10 @@ impl Client {
         })
     }
 
+    /// Puts a value; an empty one deletes the key. Waits for 10 s.
+    ///
     /// # Errors
-    /// It is not acknowledged; it may have taken effect all the same. (An original acknowledges
+    /// It is not acknowledged; it may have taken effect all the same, or may do so later. (An original acknowledges
     /// nothing.)
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Trouble> {
         let oneway = self.manners == Manners::Original;
@@ -192,7 +200,7 @@ impl Client {
         answer.map(|_| ()).map_err(|cause| self.trouble(cause))
     }
 
-    /// The value, empty for a missing key.
+    /// The value, empty for a missing key. Waits for 10 s.
     ///
     /// # Errors
     /// There is no answer.
@@ -202,7 +210,7 @@ impl Client {
         value.map_err(|cause| self.trouble(cause))
     }
 
-    /// The node that `key` belongs to.
+    /// The node that `key` belongs to. Waits for 10 s.
     ///
     /// # Errors
     /// There is no answer.

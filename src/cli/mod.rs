@@ -1,7 +1,7 @@
 //! What the programs share: options, finding a node, messages, exit codes.
 //!
-//! Exit codes are grep's: 0 done, 1 no such key, 2 trouble. Trouble is one line on stderr that
-//! names the program, the place and the cause.
+//! Exit codes are grep's: 0 done, 1 no (no such key, not every key is safe), 2 trouble. Trouble is one line on stderr
+//! that names the program, the place and the cause.
 
 mod client;
 mod discovery;

@@ -61,6 +61,8 @@ pub struct NodeOptions {
 }
 
 impl NodeOptions {
+    /// Parses the options of a node, and what `--help` and `--version` are to print.
+    ///
     /// # Errors
     /// Options that aren't any, with a line that says which.
     pub fn parse(program: &str, arguments: &[String]) -> Result<Parsed<Self>, Trouble> {

@@ -10,6 +10,7 @@ use crate::words::{counted, no_room};
 
 use super::{Trouble, print};
 
+/// For the list of members, and once more for all of their answers.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// The state of the network that a node is in.
@@ -28,7 +29,8 @@ fn members(network: &dyn Network, asked: &Location) -> Result<Vec<Location>, Tro
     members.map_err(|cause| Trouble::new(asked, cause))
 }
 
-/// Has all members end the alarm for members that were lost together.
+/// Has all members end the alarm for members that were lost together. `asked` has 5 s to say who they are, and then they
+/// have 5 s, all at once. One that doesn't answer may keep the alarm.
 ///
 /// # Errors
 /// `asked` doesn't answer.
@@ -40,7 +42,8 @@ pub fn accept_loss(network: &dyn Network, asked: &Location) -> Result<(), Troubl
     Ok(())
 }
 
-/// Asks all members of the network that `asked` is in.
+/// Asks all members of the network that `asked` is in. `asked` has 5 s to say who they are, and then they have 5 s, all
+/// at once. One that doesn't answer has a line that says so, and then not every key is safe.
 ///
 /// # Errors
 /// `asked` doesn't answer.
@@ -69,7 +72,7 @@ pub fn ask_all(network: &dyn Network, asked: &Location) -> Result<Report, Troubl
     Ok(report)
 }
 
-/// Prints it. The exit code is 0 if every key is safe, else 1.
+/// Asks as [`ask_all`] does, and prints what it finds. The exit code is 0 if every key is safe, else 1.
 ///
 /// # Errors
 /// `asked` doesn't answer, or what is printed is lost.

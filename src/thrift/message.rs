@@ -116,8 +116,11 @@ impl Splitter {
         self.header.map_or(0, known)
     }
 
-    /// The head of the message that has begun and is not all there, or turned out to be none; its
-    /// body is empty.
+    /// The head of the message that has begun and is not all there, or turned out to be none; its body is empty.
+    /// `buffer` has the bytes that [`Splitter::next`] got last.
+    ///
+    /// # Panics
+    /// If `buffer` is shorter than that head.
     pub fn begun<'a>(&self, buffer: &'a [u8]) -> Option<Message<'a>> {
         let header = self.header.as_ref()?;
         Some(header.message(buffer, header.body))
@@ -126,6 +129,9 @@ impl Splitter {
 
 /// Appends a strict header; the body is the caller's to write. The answer is where the message
 /// starts: what [`end_frame`] wants, if `framed`.
+///
+/// # Panics
+/// If the name has 2 GiB or more. A [`Splitter`] takes names of up to 1,024 bytes.
 pub fn begin_message(
     out: &mut Vec<u8>,
     kind: MessageKind,
@@ -144,6 +150,10 @@ pub fn begin_message(
 }
 
 /// Fills in the length of the frame that was begun at `start`, its message being complete.
+///
+/// # Panics
+/// If the message has 2 GiB or more, or `out` is shorter than `start` and the length of the frame. That it is a frame
+/// that begins there is not checked.
 pub fn end_frame(out: &mut [u8], start: usize) {
     let length = i32::try_from(out.len() - start - 4).expect("BUG: a frame of 2 GiB");
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());

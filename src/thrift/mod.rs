@@ -122,7 +122,8 @@ pub enum Error {
     FrameMismatch,
     /// A struct lacks a field that it has to have; its name. From [`Decode`], as is the next.
     Missing(&'static str),
-    /// A number that can't be one of those.
+    /// A count below 0, or a struct that doesn't meet the condition that [`thrift_struct!`](crate::thrift_struct) has
+    /// for it.
     OutOfRange,
 }
 
@@ -221,8 +222,10 @@ impl Exception {
         out.write_stop();
     }
 
+    /// Reads that struct. Fields that are missing, or of another type, read as "" and 0.
+    ///
     /// # Errors
-    /// The bytes are no struct; fields that are missing read as "" and 0.
+    /// The bytes are no struct.
     pub fn read(mut reader: Reader<'_>) -> Result<Self, Error> {
         let mut exception = Exception::new(0, "");
         while let Some((kind, id)) = reader.field()? {

@@ -19,7 +19,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next field's type and number; `None` at the end of the struct.
+    /// The next field's type and number; `None` at the end of the struct. The type is not looked at: it may be one
+    /// that there is not.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`].
     ///
     /// ```
     /// # use thrifty_p2p::thrift::{Limits, Reader, wire};
@@ -38,6 +42,9 @@ impl<'a> Reader<'a> {
 
     /// Hands each field of a struct to `take`, which reads its value and answers true, or answers
     /// false: then the value is stepped over.
+    ///
+    /// # Errors
+    /// Those of [`Reader::field`], of [`Reader::skip`] and of `take`. Nothing is read after the first.
     pub fn each_field(
         &mut self,
         mut take: impl FnMut(i16, u8, &mut Self) -> Result<bool, Error>,
@@ -50,37 +57,58 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Any byte but 0 is true.
+    /// One byte; any but 0 is true.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`].
     pub fn bool(&mut self) -> Result<bool, Error> {
         Ok(self.byte()? != 0)
     }
 
     /// An unsigned byte; Thrift's is signed.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`].
     pub fn byte(&mut self) -> Result<u8, Error> {
         Ok(self.array::<1>()?[0])
     }
 
     /// Two bytes, the high one first.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`].
     pub fn i16(&mut self) -> Result<i16, Error> {
         Ok(i16::from_be_bytes(self.array()?))
     }
 
     /// Four bytes, the high one first.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`].
     pub fn i32(&mut self) -> Result<i32, Error> {
         Ok(i32::from_be_bytes(self.array()?))
     }
 
     /// Eight bytes, the high one first.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`].
     pub fn i64(&mut self) -> Result<i64, Error> {
         Ok(i64::from_be_bytes(self.array()?))
     }
 
     /// Eight bytes, IEEE 754.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`].
     pub fn double(&mut self) -> Result<f64, Error> {
         Ok(f64::from_be_bytes(self.array()?))
     }
 
     /// A string or binary.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`], [`Error::Negative`], or [`Error::TooLarge`] above [`Limits::string_bytes_max`].
     pub fn bytes(&mut self) -> Result<&'a [u8], Error> {
         let length = within(self.i32()?, self.limits.string_bytes_max, STRING_BYTES)?;
         self.take(length)
@@ -90,8 +118,9 @@ impl<'a> Reader<'a> {
     /// never more than the bytes that are there can hold.
     ///
     /// # Errors
-    /// `WrongType`: its elements have another type. Nothing has been taken, so that the list can
-    /// be skipped.
+    /// [`Error::WrongType`]: its elements have another type. Nothing has been taken, so that the list can be skipped.
+    /// [`Error::Truncated`], [`Error::Negative`], [`Error::TooLarge`] above [`Limits::elements_max`], and
+    /// [`Error::UnknownType`] if there is no type `kind`.
     pub fn list(&mut self, kind: u8) -> Result<usize, Error> {
         let mut ahead = *self;
         let found = ahead.byte()?;
@@ -108,6 +137,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Steps over a value of type `kind`.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`], [`Error::Negative`], [`Error::UnknownType`] for `kind` or within the value, or
+    /// [`Error::TooLarge`] for a string, a count or a depth above its limit.
     pub fn skip(&mut self, kind: u8) -> Result<(), Error> {
         if let Some(size) = fixed_size(kind) {
             return self.take(size).map(|_| ());

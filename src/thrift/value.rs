@@ -22,8 +22,12 @@ pub trait Encode {
 
 /// A value that can be read.
 pub trait Decode<'a>: Encode + Sized {
+    /// Reads it, without a field's header.
+    ///
     /// # Errors
-    /// [`Error::Missing`]: the bytes are a value of this kind, but none that can be one. They have been read.
+    /// [`Error::Missing`]: the bytes are a value of this kind, but none that can be one. They have been read, and the
+    /// field or the element is left out. Any other error, of the [`Reader`] or [`Error::OutOfRange`], is passed on: the
+    /// struct around it is none either.
     fn decode(reader: &mut Reader<'a>) -> Result<Self, Error>;
 
     /// What a field stands for that did not come. `None`: it has to come.
@@ -64,19 +68,21 @@ fn if_any<T>(value: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-/// Writes and reads a struct by the numbers of its fields. A condition may follow, which each struct that is read has
-/// to meet.
+/// Writes and reads a struct by the numbers of its fields. A condition may follow: a struct that is read and doesn't meet
+/// it is an [`Error::OutOfRange`]. What is written is not held against it.
 ///
 /// | in Rust | in the IDL | if it is missing |
 /// |---|---|---|
 /// | `bool`, `i32`, `i64` | `bool`, `i32`, `i64` | false, 0 |
 /// | `u32`, `usize` | `i32`, `i64`: a count | 0 |
 /// | `u64` | `i64`: any 64 bits | 0 |
-/// | `&[u8]` | `binary`, `string` | an error |
+/// | `&[u8]` | `binary`, `string` | [`Error::Missing`] |
 /// | `Vec<u8>`, `String` | the same | empty |
 /// | `Vec<T>` | `list<T>` | empty |
-/// | a struct | the struct | an error |
+/// | a struct | the struct | [`Error::Missing`] |
 /// | `Option<T>` | `optional` | `None` |
+///
+/// A count above 2^31 - 1, for `usize` 2^63 - 1, is written as that number. One below 0 is read as an `OutOfRange`.
 ///
 /// ```
 /// use thrifty_p2p::thrift::{Decode, Encode, Limits, Reader};

@@ -18,10 +18,15 @@ pub trait Write {
     fn write_stop(&mut self);
     /// A number without a field's header.
     fn write_i32(&mut self, value: i32);
+    /// A string or binary without a field's header.
+    ///
     /// # Panics
     /// If `bytes` are 2 GiB or more: the limits let nothing of that size in.
     fn write_bytes(&mut self, bytes: &[u8]);
     /// A list's header, without a field's; its elements follow.
+    ///
+    /// # Panics
+    /// If there are 2^31 elements or more.
     fn write_list(&mut self, kind: u8, length: usize);
     /// A whole field.
     fn write_bool_field(&mut self, id: i16, value: bool);
@@ -34,6 +39,9 @@ pub trait Write {
     /// A whole field.
     fn write_i64_field(&mut self, id: i16, value: i64);
     /// A whole field: string or binary.
+    ///
+    /// # Panics
+    /// As [`Write::write_bytes`].
     fn write_bytes_field(&mut self, id: i16, bytes: &[u8]);
 }
 
