@@ -23,6 +23,9 @@ const WAITED: Duration = Duration::from_secs(3600);
 /// How many lives are remembered that are waited for no more.
 pub(super) const EXPIRED_MAX: usize = 256;
 
+/// How many lives are remembered that were members once.
+pub(super) const PAST_MAX: usize = 256;
+
 /// How many members are asked in a tick whether they are clean.
 const CLEAN_MAX: usize = 16;
 
@@ -118,6 +121,8 @@ impl Membership {
         {
             lost.expired = true;
         }
+        let gone = (life.location.clone(), life.incarnation);
+        self.past.retain(|past| *past != gone);
         if self.expired.len() == EXPIRED_MAX {
             self.expired.pop_front();
         }

@@ -22,8 +22,8 @@ pub struct Search {
     stays: bool,
     /// It is to drop what it had before it asks.
     drops: bool,
-    /// The members that it had before, and the lost ones that it waited for, in those lives.
-    with: BTreeMap<Location, i64>,
+    /// The lives that were members before, and those that it waited for.
+    with: BTreeSet<(Location, i64)>,
     /// Those of the contacts that it knew as members, or that such a one has named: the others can't make it drop anything.
     pub(super) trusted: BTreeSet<Location>,
     /// It starts a network if there is none. False: it does so only if all contacts are outside, too, and wait
@@ -130,7 +130,8 @@ impl Membership {
         let members = members.map(|member| (member.location.clone(), member.incarnation));
         let lost = self.lost.iter().filter(|(_, lost)| !lost.expired);
         let lost = lost.map(|(location, lost)| (location.clone(), lost.incarnation));
-        let with = lost.chain(members).collect();
+        let with = lost.chain(members).chain(self.past.iter().cloned());
+        let with = with.collect();
         self.changes += 1;
         self.ties.clear();
         self.peers.clear();
@@ -179,6 +180,7 @@ impl Membership {
             && search.drops
         {
             search.drops = false;
+            self.past.clear();
         }
     }
 
@@ -423,9 +425,10 @@ impl Membership {
                 expired,
                 floor,
             } => {
-                let was_with =
-                    |life: &Member| search.with.get(&life.location) == Some(&life.incarnation);
-                let given_up = expired.iter().any(was_with);
+                let mut lives = expired
+                    .iter()
+                    .map(|life| (life.location.clone(), life.incarnation));
+                let given_up = lives.any(|life| search.with.contains(&life));
                 let returning = search.returning;
                 // If keys are missing there, this node may have them.
                 let gone_on = missing.is_empty() && self.has_expired(&members);

@@ -190,6 +190,9 @@ pub struct Membership {
     /// had no room for.
     expired: VecDeque<Member>,
     crowded_until: u64,
+    /// The last lives that were members once and are no more, since this node began with nothing: what it has may come
+    /// from them. Not those that it has stopped waiting for.
+    past: VecDeque<(Location, i64)>,
     /// Those of the lost that were lost since the last tick.
     news: Vec<Location>,
     /// Members that are to hear of these losses, once they have answered an earlier question.
@@ -257,6 +260,7 @@ impl Membership {
             lost: BTreeMap::new(),
             expired: VecDeque::new(),
             crowded_until: 0,
+            past: VecDeque::new(),
             news: Vec::new(),
             untold: BTreeSet::new(),
             safe: Arc::default(),

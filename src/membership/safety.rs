@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 
-use super::clean::Lost;
+use super::clean::{Lost, PAST_MAX};
 use super::{
     ALARM_MAX, Action, LEFT_MAX, LOST_MAX, MEMBERS_MAX, Member, Membership, NEWS_MAX, Peer,
     SILENCE_TICKS, State, TOLD,
@@ -22,6 +22,12 @@ impl Membership {
         self.change_view(|view| drop(view.remove(location)));
         self.actions
             .push(Action::Removed(location.clone(), goodbye));
+        if member.is_ours() {
+            if self.past.len() == PAST_MAX {
+                self.past.pop_front();
+            }
+            self.past.push_back((location.clone(), member.incarnation));
+        }
         if goodbye {
             self.note_left(&member);
         } else {

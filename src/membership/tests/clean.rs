@@ -495,3 +495,30 @@ fn must_look_for_its_network_as_long_as_at_first_when_it_was_joining() {
     let actions = other.take_actions();
     assert_eq!(actions, [Action::Enter(location(0))]);
 }
+
+/// What a node has may come from a life that was a member before the one that it knew last.
+#[test]
+fn must_come_back_with_nothing_if_a_life_is_given_up_that_it_was_with_once() {
+    let (mut one, other) = two_full(2);
+    let first = other.me();
+    let mut again = node(1, 2);
+    again.draw_incarnation(true);
+    let second = again.me();
+    one.lose(&first.location, false);
+    one.take_in(Member {
+        state: State::Returning,
+        ..second
+    });
+    one.begin_anew(true, vec![location(3)]);
+    let members = vec![one.candidate()];
+    let admitted = |expired| Entry::Admitted {
+        members: members.clone(),
+        lost: Vec::new(),
+        missing: Vec::new(),
+        expired,
+        floor: 0,
+    };
+    one.entered(&location(3), one.incarnation, admitted(vec![first]));
+    assert_eq!(one.state(), State::Outside);
+    assert!(one.has_to_drop());
+}
