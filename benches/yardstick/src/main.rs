@@ -6,6 +6,7 @@
 //! - [`load`]: many connections, checked answers, rates and latencies;
 //! - [`echo`]: the echo server, the limit of a thread-per-connection design;
 //! - [`sketch`]: the least store of that design;
+//! - [`relay`]: a ring of that design that stores nothing;
 //! - [`nodes`]: asks nodes who holds what and whom they know;
 //! - [`loopback`]: how fast the loopback carries bytes, and how many it carried;
 //! - [`process`]: how long a program takes from start to exit;
@@ -21,6 +22,7 @@ mod message;
 mod nodes;
 mod plot;
 mod process;
+mod relay;
 mod report;
 mod sketch;
 
@@ -30,7 +32,7 @@ use std::process::ExitCode;
 /// What a tool comes back with: any error ends the program with a line that says so.
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-const USAGE: &str = "usage: yardstick load|echo|sketch|holders|await|raw|carried|watch|time|report [options], --help for each";
+const USAGE: &str = "usage: yardstick load|echo|sketch|relay|holders|await|raw|carried|watch|time|report [options], --help for each";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         "carried" => loopback::carried(),
         "watch" => loopback::watch(&arguments),
         "time" => process::run(&arguments),
+        "relay" => relay::run(&arguments),
         "report" => report::run(&arguments),
         _ => Err(USAGE.into()),
     };
