@@ -425,9 +425,8 @@ impl Membership {
                 expired,
                 floor,
             } => {
-                let mut lives = expired
-                    .iter()
-                    .map(|life| (life.location.clone(), life.incarnation));
+                let lives = expired.iter();
+                let mut lives = lives.map(|life| (life.location.clone(), life.incarnation));
                 let given_up = lives.any(|life| search.with.contains(&life));
                 let returning = search.returning;
                 // If keys are missing there, this node may have them.
