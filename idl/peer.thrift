@@ -197,10 +197,12 @@ struct Item {
 
 struct Stored {
   /** For each item, in their order: 0 the lists differ, -1 wanted (it came without its value, which the answerer
-   *  lacks), else the version held now, or what a put has to be above. */
+   *  lacks), -2 no room, else the version held now, or what a put has to be above. */
   1: list<i64> taken
   /** The answerer's members, if a list differs. */
   2: optional list<Member> members
+  /** What the answerer says of it, if there was no room for an item. */
+  3: optional string full
 }
 
 struct Found {
@@ -234,7 +236,7 @@ struct Forwarded {
  *  receiver asks the other replicas with `store` and `fetch`. */
 service Replica extends Peer {
   /** Takes each item in if the two have the same list for its key. `put`: what is greater there has to be
-   *  outdone. An exception of type 100 says that there is no room for one of them; the others have been taken. */
+   *  outdone. */
   Stored store(1: Caller caller, 2: bool put, 3: list<Item> items)
 
   /** What the answerer itself has of `key`, if the two have the same list for it. */

@@ -29,6 +29,16 @@ pub enum Order {
     Free,
 }
 
+/// Where answers go, one behind the other.
+pub trait Answers {
+    /// The next one: `write` is called once, and appends the result, one struct; or gives the exception that is
+    /// answered instead, and then what it has appended is thrown away.
+    fn add(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Exception>);
+
+    /// Sends those that have been added, as the next one may take long.
+    fn flush(&mut self) {}
+}
+
 /// Answers calls, many at once. Shared by all connections.
 pub trait Service: Send + Sync {
     /// Serves one call and appends the result, one struct, to `result`. May block, within limits.
@@ -37,9 +47,13 @@ pub trait Service: Send + Sync {
     /// The exception that is answered instead; what stands in `result` then is thrown away.
     fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception>;
 
-    /// Is told of calls, method and arguments, that have arrived together and will be served next, one
-    /// by one: their data can be brought near side by side. Changes nothing, and does not block.
-    fn foresee(&self, _calls: &mut dyn Iterator<Item = (&[u8], &[u8])>) {}
+    /// Serves calls that have arrived together on one connection: gives `answers` one for each, in their order. May
+    /// block, within limits.
+    fn serve(&self, calls: &[Call<'_>], answers: &mut dyn Answers) {
+        for call in calls {
+            answers.add(&mut |result| self.call(call, result));
+        }
+    }
 
     /// How calls of that method wait for each other, as the first of their connections.
     fn order(&self, method: &[u8]) -> Order;

@@ -58,6 +58,7 @@ fn request(method: &'static str, arguments: Vec<u8>) -> Request {
         method,
         arguments: Arc::new(arguments),
         connection: Connection::Kept,
+        limit: None,
         oneway: false,
     }
 }
@@ -288,7 +289,7 @@ fn must_find_a_copy_that_goes_back() {
 fn must_find_a_lost_put() {
     // By what the key reads as then: nothing, or a value from before it was put.
     let failure = failure_of(Bug::Forgets);
-    let found = ["missing after", "is older than"];
+    let found = ["missing after", "is older than", "lacks the newest"];
     assert!(
         found.iter().any(|words| failure.contains(words)),
         "{failure}"

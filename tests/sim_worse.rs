@@ -189,6 +189,82 @@ fn must_put_above_what_an_earlier_try_may_have_left() {
     });
 }
 
+#[test]
+fn must_send_what_comes_together_in_one_message_to_each_node() {
+    direct("sim_worse must_send_what_comes_together", 2, |stage| {
+        stage.begin(3)?;
+        let lists = [[1, 2], [2, 1], [0, 1], [0, 2], [1, 0]];
+        let keys = lists.map(|list| stage.keys_of(&list, &[0, 1, 2]).take(3).collect::<Vec<_>>());
+        let keys: Vec<_> = keys.concat();
+        let put = |key: &Vec<u8>| (key.clone(), Some(b"value".to_vec()));
+        let puts: Vec<_> = keys.iter().map(put).collect();
+        let gets: Vec<_> = keys.iter().map(|key| (key.clone(), None)).collect();
+        let sent = |node, method| stage.world.wires().sent(&location(node), method);
+        for operations in [puts, gets] {
+            let before = [0, 1, 2].map(|node| (sent(node, "forward"), sent(node, "store")));
+            let read = stage.together(0, &operations)?;
+            if read.iter().any(|read| read != b"value") {
+                return Err(format!("{read:?}"));
+            }
+            for (node, (forward, store)) in before.into_iter().enumerate() {
+                let more = (sent(node, "forward") - forward, sent(node, "store") - store);
+                let most = if node == 0 { (2, 2) } else { (0, 2) };
+                if more.0 > most.0 || more.1 > most.1 {
+                    return Err(format!(
+                        "{node} sends {more:?} messages with forward, store"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn must_carry_out_requests_for_a_key_in_their_order() {
+    direct("sim_worse must_carry_out_requests_for_a_key", 2, |stage| {
+        stage.begin(3)?;
+        for list in [[0, 1], [1, 0], [1, 2]] {
+            let key = stage.key(&list, &[0, 1, 2]);
+            let one = |number: usize| {
+                let value = format!("{}", number / 3).into_bytes();
+                (key.clone(), number.is_multiple_of(3).then_some(value))
+            };
+            let operations: Vec<_> = (0..15).map(one).collect();
+            let read = stage.together(0, &operations)?;
+            let wanted = (0..10).map(|number| format!("{}", number / 2).into_bytes());
+            if !wanted.eq(read.iter().cloned()) {
+                return Err(format!("{read:?}"));
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Requests for one key at a node that isn't its primary, while the primary is lost: they keep their order.
+#[test]
+fn must_keep_the_order_of_requests_while_their_primary_is_lost() {
+    direct("sim_worse must_keep_the_order_of_requests", 2, |stage| {
+        stage.begin(3)?;
+        let key = stage.key(&[1, 2], &[0, 1, 2]);
+        let crashed = stage.clone();
+        stage.meanwhile("crash", move || {
+            crashed.sleep(crashed.world.random.below(100) as f64 / 10_000.0);
+            crashed.crash(1);
+        });
+        for round in 0..5 {
+            let one = |number: usize| {
+                let value = format!("{round}-{number}").into_bytes();
+                (key.clone(), number.is_multiple_of(2).then_some(value))
+            };
+            // The history judges what is read, and a put that fails may take effect.
+            let _ = stage.together(0, &(0..10).map(one).collect::<Vec<_>>());
+        }
+        stage.await_all();
+        Ok(())
+    });
+}
+
 /// A machine is suspended; meanwhile the others replace it.
 fn suspended(stage: &Stage, list: &[usize]) -> Result<(), String> {
     stage.begin(3)?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use thrifty_p2p::location::Location;
 use thrifty_p2p::net::TcpNetwork;
-use thrifty_p2p::net::{CallError, Connection, Network, Request};
+use thrifty_p2p::net::{CallError, Connection, Event, Network, Request};
 use thrifty_p2p::server::{Options, Server};
 use thrifty_p2p::service::{Call, Order, Service};
 use thrifty_p2p::thrift::{Exception, Limits, MessageKind, Splitter, Write as _, begin_message};
@@ -89,6 +89,7 @@ fn request(method: &'static str, value: &[u8]) -> Request {
         method,
         arguments: Arc::new(arguments),
         connection: Connection::Kept,
+        limit: None,
         oneway: false,
     }
 }
@@ -278,9 +279,11 @@ fn must_hand_out_an_answer_before_the_next_one_is_there() {
     let large = request("echo", &vec![b'x'; 3 << 20]);
     let calls = [(to.clone(), large), (to, request("wait", b"x"))];
     let mut taken = Vec::new();
-    network.call_each(&calls, LONG, &mut |place, answer| {
-        taken.push((place, answer.is_ok()));
-        echo.open();
+    network.call_each(&calls, LONG, &mut |event| {
+        if let Event::Answer(place, answer) = event {
+            taken.push((place, answer.is_ok()));
+            echo.open();
+        }
     });
     assert_eq!(taken, [(0, true), (1, true)]);
 }
@@ -296,8 +299,10 @@ fn must_hand_out_one_answer_to_each_call_of_a_connection_that_breaks() {
     });
     let calls = vec![(to, request("ping", b"x")); 3];
     let mut taken = Vec::new();
-    network.call_each(&calls, LONG, &mut |place, answer| {
-        taken.push((place, answer.is_ok()));
+    network.call_each(&calls, LONG, &mut |event| {
+        if let Event::Answer(place, answer) = event {
+            taken.push((place, answer.is_ok()));
+        }
     });
     assert_eq!(taken, [(0, true), (1, false), (2, false)]);
     peer.join().unwrap();

@@ -29,6 +29,16 @@ pub struct KeyValue<'a> {
 }
 
 impl<'a> KeyValue<'a> {
+    /// Of a get.
+    pub fn get(key: &'a [u8]) -> Self {
+        KeyValue {
+            key,
+            value: None,
+            above: 0,
+            caller: None,
+        }
+    }
+
     /// The arguments of `put`, or of `get` without a value; no version in them.
     pub fn write(key: &[u8], value: Option<&[u8]>) -> Vec<u8> {
         let mut out = Vec::with_capacity(key.len() + value.map_or(0, <[u8]>::len) + 16);
@@ -187,6 +197,8 @@ pub enum Taken {
     Differs,
     /// The answerer lacks it, and it came without its value.
     Wanted,
+    /// There was no room for it.
+    NoRoom,
     /// The version that is held now. If something greater than the item is held: the version that a put has to exceed.
     Held(i64),
 }
@@ -197,6 +209,7 @@ impl Encode for Taken {
     fn encode(&self, out: &mut Vec<u8>) {
         let number = match self {
             Taken::Wanted => -1,
+            Taken::NoRoom => -2,
             Taken::Differs => 0,
             Taken::Held(version) => *version,
         };
@@ -208,6 +221,7 @@ impl Decode<'_> for Taken {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Error> {
         Ok(match reader.i64()? {
             0 => Taken::Differs,
+            -2 => Taken::NoRoom,
             version if is_version(version) => Taken::Held(version),
             _ => Taken::Wanted,
         })
@@ -215,13 +229,16 @@ impl Decode<'_> for Taken {
 }
 
 /// The answer to `store`.
+#[derive(Default)]
 pub struct StoreAnswer {
     /// In the order of the items.
     pub taken: Vec<Taken>,
     /// The answerer's members, if a list differs.
     pub members: Option<Vec<Member>>,
+    /// What the answerer says of it, if there was no room for an item.
+    pub full: Option<String>,
 }
-thrift_struct!(StoreAnswer { 1 taken, 2 members });
+thrift_struct!(StoreAnswer { 1 taken, 2 members, 3 full });
 
 /// `fetch`: what a replica has of a key.
 pub struct Fetch<'a> {

@@ -10,12 +10,15 @@ use std::sync::atomic::Ordering;
 use crate::location::Location;
 use crate::locator::{give_way, read_answer, read_arguments};
 use crate::membership::{Member, State, View};
-use crate::net::CallError;
 use crate::net::room::hold;
+use crate::net::{CallError, Event};
 use crate::thrift::Exception;
 
 use super::Store;
-use super::calls::{Exchanged, Item, ItemList, Part, Taken, write_exchanged};
+use super::batch::Large;
+use super::calls::{
+    Exchanged, Item, ItemList, Part, StoreAnswer, Taken, store_request, write_exchanged,
+};
 use super::items::{NoRoom, SHARDS};
 use super::table::Record;
 
@@ -176,7 +179,10 @@ impl Store {
         let (mut rest, mut wanted, mut good) = (Vec::new(), Vec::new(), true);
         let limit = self.locator.ticks(4);
         let network = &self.locator.environment().network;
-        network.call_each(&calls, limit, &mut |place, answer| {
+        network.call_each(&calls, limit, &mut |event| {
+            let Event::Answer(place, answer) = event else {
+                return;
+            };
             let (open, offer) = (&parts[place], &offers[place]);
             let result = match answer {
                 Ok(result) => result,
@@ -319,9 +325,34 @@ impl Store {
         Ok(true)
     }
 
+    /// Sends items to a member: what it says to each, nothing if it doesn't answer; an exception if it has no room for
+    /// one.
     fn send_to(&self, me: &Member, to: &Member, items: &ItemList) -> Result<Vec<Taken>, Exception> {
-        let mut sent = self.send(me, std::slice::from_ref(to), items, false);
-        sent.pop().expect("BUG: an answer for each call")
+        let request = store_request(&self.locator.caller(me, &to.location), false, items);
+        let large = Large::new(self, items.bytes());
+        let limit = self.locator.ticks(2);
+        let mut answers = self.locator.call_members(&[(to.clone(), request)], limit);
+        drop(large);
+        let answer = answers.pop().expect("BUG: an answer for each call");
+        let StoreAnswer {
+            taken,
+            members,
+            full,
+        } = answer
+            .and_then(|result| read_answer(&result, "store"))
+            .unwrap_or_default();
+        if let Some(members) = members {
+            self.locator.differs(to, &members);
+        }
+        let held = taken.iter().filter(|taken| matches!(taken, Taken::Held(_)));
+        self.confirmed.fetch_add(held.count(), Ordering::Relaxed);
+        match full {
+            None => Ok(taken),
+            Some(why) => {
+                self.locator.rest_from(&to.location);
+                Err(Exception::new(Exception::NO_ROOM, why))
+            }
+        }
     }
 
     /// `exchange`: the other side of that.
@@ -506,7 +537,7 @@ impl Store {
                         wanted.push(strays[number].key.clone());
                         asked.push(number);
                     }
-                    Taken::Differs => {}
+                    Taken::Differs | Taken::NoRoom => {}
                 }
             }
             if silent.contains(&member.location) {

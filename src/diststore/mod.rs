@@ -13,6 +13,7 @@
 //!   greater one, and neither it nor that list has changed since; or when it is a tombstone, and nothing older of its key
 //!   is anywhere (`forget.rs`).
 
+mod batch;
 mod calls;
 mod exchange;
 mod forget;
@@ -36,13 +37,14 @@ use crate::membership::{Member, State, View};
 use crate::net::room::hold;
 use crate::os::give_back_free_pages;
 use crate::ring;
-use crate::service::{Call, Order, Service};
+use crate::service::{Answers, Call, Order, Service};
 use crate::thrift::{Exception, Write};
 use crate::words::counted;
 
 use calls::{Fetch, Fetched, Item, StoreAnswer, Stored, Taken};
 use forget::Agreed;
 use items::{Items, SHARDS};
+use request::Request;
 use table::Record;
 
 /// The services that a store node answers for.
@@ -113,7 +115,7 @@ impl Store {
         self.strays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `store`: takes items in, each under the list that its sender has; an exception if there is no room for one.
+    /// `store`: takes items in, each under the list that its sender has.
     fn on_store<'a>(&self, arguments: &'a [u8], result: &mut Vec<u8>) -> Result<(), Exception> {
         let Stored { caller, put, items } = read_arguments(arguments)?;
         let (mut new, mut full) = (Vec::new(), false);
@@ -129,7 +131,7 @@ impl Store {
                 };
                 let Ok(merged) = self.items.merge(item.key, item.version, value, false) else {
                     full = true;
-                    return Taken::Wanted;
+                    return Taken::NoRoom;
                 };
                 if merged.new && !put {
                     new.push(item.key);
@@ -146,11 +148,12 @@ impl Store {
             (taken, differs.then(|| membership.view().clone()))
         });
         new.iter().for_each(|key| self.note_received(key));
-        if full {
-            return Err(self.cannot_take());
-        }
-        let members = members.map(|view| view.members().to_vec());
-        write_answer(&StoreAnswer { taken, members }, result);
+        let answer = StoreAnswer {
+            taken,
+            members: members.map(|view| view.members().to_vec()),
+            full: full.then(|| self.cannot_take().message),
+        };
+        write_answer(&answer, result);
         Ok(())
     }
 
@@ -300,30 +303,59 @@ struct Count {
     unsaid: usize,
 }
 
+/// Whether a call of that name is a get or a put.
+fn is_request(method: &[u8]) -> bool {
+    matches!(method, b"get" | b"put" | b"forward")
+}
+
 impl Service for Store {
     fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
         match call.method {
-            b"get" => self.get(read_key(call.arguments)?, result),
+            b"get" => {
+                let alone = self.get_by_itself(read_key(call.arguments)?, result);
+                alone.unwrap_or_else(|| self.carry_out_alone(Request::of(self, call), result))
+            }
             b"put" => {
                 let KeyValue { key, value, .. } = KeyValue::read(call.arguments)?;
                 let value = value.ok_or_else(|| Exception::missing_argument("value"))?;
-                self.put(key, value, call.done)?;
-                result.write_stop();
-                Ok(())
+                if let Some(put) = self.put_by_itself(key, value) {
+                    put?;
+                    result.write_stop();
+                    return Ok(());
+                }
+                self.carry_out_alone(Request::of(self, call), result)
             }
+            b"forward" => self.carry_out_alone(Request::of(self, call), result),
             b"store" => self.on_store(call.arguments, result),
             b"fetch" => self.on_fetch(call.arguments, result),
             b"exchange" => self.on_exchange(call.arguments, result),
-            b"forward" => self.on_forward(&KeyValue::read(call.arguments)?, result),
             _ => self.locator.call(call, result, self),
         }
     }
 
-    fn foresee(&self, calls: &mut dyn Iterator<Item = (&[u8], &[u8])>) {
-        self.items.touch(calls.filter_map(|(method, arguments)| {
-            let keyed = matches!(method, b"get" | b"put");
-            keyed.then(|| calls::first_string(arguments))?
-        }));
+    fn serve(&self, calls: &[Call<'_>], answers: &mut dyn Answers) {
+        if calls.len() > 1 {
+            let keyed = calls.iter().filter(|call| is_request(call.method));
+            let keys = keyed.filter_map(|call| calls::first_string(call.arguments));
+            self.items.touch(keys);
+        }
+        let mut rest = calls;
+        while let [call, others @ ..] = rest {
+            let count = rest.iter().take_while(|call| is_request(call.method));
+            let count = match self.locator.epoch_by_itself() {
+                Some(_) => 0,
+                None => count.count(),
+            };
+            if count > 0 {
+                let (requests, behind) = rest.split_at(count);
+                let requests = requests.iter().map(|call| Request::of(self, call));
+                self.carry_out(&mut requests.collect::<Vec<_>>(), answers);
+                rest = behind;
+            } else {
+                answers.add(&mut |result| self.call(call, result));
+                rest = others;
+            }
+        }
     }
 
     fn order(&self, method: &[u8]) -> Order {

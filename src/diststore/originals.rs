@@ -57,8 +57,10 @@ impl Store {
         self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn is_relayed(&self, key: &[u8]) -> bool {
-        self.relayed().contains_key(key)
+    /// Whether a key is marked as being relayed. Mostly none is.
+    pub(super) fn is_relayed(&self, key: impl FnOnce() -> Vec<u8>) -> bool {
+        let relayed = self.relayed();
+        !relayed.is_empty() && relayed.contains_key(&key())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Serving `get` and `put`, for clients and for other nodes.
+//! The rules by which a node carries out gets and puts, its clients' and those that other nodes forward to it.
 //!
 //! A node that gets a request from a client forwards it to the key's primary. That one coordinates:
 //!
@@ -9,382 +9,649 @@
 //!   stores the latest value at all of them before it answers.
 //!
 //! A forwarded request is not forwarded again: nodes that disagree on the ring can't send it round in circles.
+//!
+//! Here is what a request does at each step. When it takes the steps, and what it sends together with others, is told in
+//! `batch.rs`.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::locator::{REQUEST_TICKS, Route, read_answer, request_of, write_answer};
-use crate::membership::{Caller, Member, State};
-use crate::net::CallError;
+use crate::locator::{REQUEST_TICKS, Route, read_key, request_of, write_answer};
+use crate::membership::{Caller, Member};
 use crate::net::room::{SMALL_BYTES, hold};
+use crate::net::{CallError, Request as NetRequest};
+use crate::service::{Answers, Call};
 use crate::thrift::{Exception, Write};
 
 use super::Store;
-use super::calls::{
-    Fetch, Fetched, Forwarded, Item, ItemList, KeyValue, StoreAnswer, Taken, VERSION_MAX,
-    store_request,
-};
+use super::calls::{Account, Fetch, Forwarded, KeyValue, Taken, VERSION_MAX};
 use super::originals::{Relayed, back_mark, put_mark};
 use super::table::Record;
 
-/// How long a request waits before it looks again at what it waits for: at first, and twice as long each time, up
-/// to a quarter of a tick.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
-
-/// Messages with more than so many bytes of items may be on their way for longer than tombstones are kept: this takes 16
-/// seconds at 64 KiB a second.
-const LARGE: usize = 1 << 20;
-
-/// Such a message is on its way.
-struct Large<'a>(&'a Store);
-
-impl<'a> Large<'a> {
-    fn new(store: &'a Store) -> Self {
-        store.locator.with(|membership, _| membership.sends(true));
-        Large(store)
-    }
+/// A get or a put on its way.
+pub(super) struct Request<'a> {
+    pub key: &'a [u8],
+    /// `None`: a get.
+    pub value: Option<&'a [u8]>,
+    /// Another node has forwarded it.
+    pub forwarded: bool,
+    /// To be called when later requests of the same client will find its effect.
+    pub done: &'a dyn Fn(),
+    /// The greatest version in which this put has been tried. 0: in none.
+    pub above: i64,
+    /// It fails if it isn't done by then. Zero: it has not begun.
+    pub deadline: Duration,
+    pub step: Step<'a>,
+    /// It goes on without waiting.
+    pub again: bool,
+    /// How many answers have not come.
+    pub missing: usize,
+    /// What has been fetched.
+    pub accounts: Vec<Account>,
+    /// The last try of a put, which some may hold and others have not taken.
+    left: Option<Try<'a>>,
+    /// `Ok`: done, or this node isn't its primary.
+    pub outcome: Option<Result<Forwarded, Exception>>,
 }
 
-impl Drop for Large<'_> {
-    fn drop(&mut self) {
-        let locator = &self.0.locator;
-        locator.with(|membership, _| membership.sends(false));
-    }
+/// What a request does next.
+pub(super) enum Step<'a> {
+    /// It looks up who has the key.
+    Begin,
+    /// It is forwarded to that one.
+    Forward(Route, Member),
+    /// A get asks the other replicas.
+    Fetch(Route),
+    /// The other replicas get copies of a value.
+    Copies(Try<'a>),
+    /// The own copy comes last.
+    Own(Try<'a>),
 }
 
-/// What came of an item that was sent to all other replicas.
+/// A value that all replicas of a list are to have: of a put, or the latest one that a get has found.
+pub(super) struct Try<'a> {
+    pub route: Route,
+    pub version: i64,
+    /// The latest value, if it is a get's; only one thread sends it back.
+    back: Option<(Vec<u8>, Relayed<'a>)>,
+    /// When the copies were sent, or a little before.
+    asked: Duration,
+    /// It is the first try of its put.
+    first: bool,
+    accepted: Accepted,
+    /// How many replicas have no room for it, and what one says of that.
+    full: usize,
+    why: String,
+}
+
+/// What the other replicas have said so far.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Accepted {
     All,
     /// Something of that version is held somewhere.
     Above(i64),
     No,
-    /// Each has taken it or has no room. True: none has taken it.
-    NoRoom(Exception, bool),
+}
+
+impl<'a> Request<'a> {
+    /// The request in a call of `get`, `put` or `forward`. One that can't be read has failed.
+    pub fn of(store: &Store, call: &Call<'a>) -> Self {
+        let forwarded = call.method == b"forward";
+        let read = match call.method {
+            b"get" => read_key(call.arguments).map(KeyValue::get),
+            _ => KeyValue::read(call.arguments),
+        };
+        let failed = match &read {
+            Err(exception) => Some(Err(exception.clone())),
+            Ok(put) if call.method == b"put" && put.value.is_none() => {
+                Some(Err(Exception::missing_argument("value")))
+            }
+            Ok(tried) if forwarded && tried.above > 0 && !store.is_known(tried.caller.as_ref()) => {
+                Some(Ok(Forwarded::not_primary(tried.above)))
+            }
+            Ok(_) => None,
+        };
+        let KeyValue {
+            key, value, above, ..
+        } = read.unwrap_or(KeyValue::get(&[]));
+        Request {
+            key,
+            value,
+            forwarded,
+            done: call.done,
+            // Only nodes say what has been tried.
+            above: if forwarded { above } else { 0 },
+            deadline: Duration::ZERO,
+            step: Step::Begin,
+            again: false,
+            missing: 0,
+            accounts: Vec::new(),
+            left: None,
+            outcome: failed,
+        }
+    }
+
+    /// Bytes of the value in its answer.
+    pub fn answer_bytes(&self) -> usize {
+        match &self.outcome {
+            Some(Ok(forwarded)) => forwarded.bytes(),
+            _ => 0,
+        }
+    }
+
+    fn is_done(&mut self, value: Vec<u8>) {
+        self.outcome = Some(Ok(Forwarded::done(value)));
+    }
+
+    /// It looks again at who has the key.
+    fn begin_again(&mut self, again: bool) {
+        self.step = Step::Begin;
+        self.again |= again;
+    }
+
+    /// What came of a call that was to carry it out elsewhere.
+    fn failed(&mut self, error: CallError) {
+        match error {
+            CallError::Exception(exception) => self.outcome = Some(Err(exception)),
+            // It may be carrying the put out, or its messages are still on their way: elsewhere
+            // the same put could be overtaken by another one, and then come back over it.
+            CallError::Silent | CallError::Broken(_) if self.value.is_some() => {
+                self.outcome = Some(Err(not_acknowledged()));
+            }
+            _ => self.begin_again(false),
+        }
+    }
+}
+
+impl<'a> Try<'a> {
+    fn new(route: Route, version: i64, asked: Duration) -> Self {
+        Try {
+            route,
+            version,
+            back: None,
+            asked,
+            first: false,
+            accepted: Accepted::All,
+            full: 0,
+            why: String::new(),
+        }
+    }
+
+    /// The value; `put` is that of the request, if it is a put.
+    pub fn value<'b>(&'b self, put: Option<&'b [u8]>) -> &'b [u8] {
+        match &self.back {
+            Some((latest, _)) => latest,
+            None => put.unwrap_or_default(),
+        }
+    }
+
+    /// A replica has said this to its copy, or nothing.
+    pub fn hear(&mut self, taken: Option<&Taken>, why: &Option<String>) {
+        self.accepted = match (self.accepted, taken) {
+            (accepted, Some(Taken::NoRoom)) => {
+                self.full += 1;
+                self.why = why.clone().unwrap_or_default();
+                accepted
+            }
+            (accepted, Some(Taken::Held(held))) if *held == self.version => accepted,
+            (Accepted::All, Some(Taken::Held(held))) => Accepted::Above(*held),
+            (Accepted::Above(above), Some(Taken::Held(held))) => Accepted::Above(above.max(*held)),
+            _ => Accepted::No,
+        };
+    }
+}
+
+impl Forwarded {
+    /// Of the value.
+    pub(super) fn bytes(&self) -> usize {
+        self.done.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Appends the result, of a forwarded request or of a client's.
+    pub(super) fn write(self, forwarded: bool, get: bool, result: &mut Vec<u8>) {
+        if forwarded {
+            return write_answer(&self, result);
+        }
+        if let Some(value) = self.done.filter(|_| get) {
+            result.write_bytes_field(0, &value);
+        }
+        result.write_stop();
+    }
+}
+
+/// A request of which this node is the primary.
+enum Own {
+    /// The version that is held, or that the put has been tried in.
+    Put(i64),
+    /// What is held.
+    Get(Account),
 }
 
 impl Store {
-    /// Serves a client's `get`: appends the result, "" for a missing key.
-    pub(super) fn get(&self, key: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
-        if let Some(epoch) = self.locator.epoch_by_itself() {
-            let start = result.len();
-            let mut room = SMALL_BYTES;
-            let found = loop {
-                // Not under the shard's lock.
-                let write = |record: &Record| match record.value() {
-                    value if value.len() > room => Err(value.len()),
-                    value => {
-                        result.write_bytes_field(0, value);
-                        Ok(())
-                    }
-                };
-                match self.items.read(key, write).transpose() {
-                    Ok(found) => break found,
-                    Err(bytes) => room = bytes,
-                }
-                hold(room)?;
-            };
-            if self.locator.epoch() == epoch {
-                if found.is_none() {
-                    result.write_bytes_field(0, b"");
-                }
-                result.write_stop();
-                return Ok(());
-            }
-            result.truncate(start);
-        }
-        let value = self.get_anywhere(key)?;
-        result.write_bytes_field(0, &value);
-        result.write_stop();
-        Ok(())
-    }
-
-    fn get_anywhere(&self, key: &[u8]) -> Result<Vec<u8>, Exception> {
-        let mut patience = self.patience();
-        loop {
-            let route = self.locator.route(key);
-            let answer = if let Some(original) = route.original() {
-                if self.is_relayed(key) {
-                    self.make_room(key)?;
-                    return Ok(self.account(key).1);
-                }
-                self.locator.ask_kind(original);
-                self.get_from_original(original, key)
-            } else if route.is_primary() {
-                self.make_room(key)?;
-                let found = self.get_here(key, &route);
-                found.ok_or(CallError::Silent)
-            } else if let Some(primary) = route.primary() {
-                let forward = KeyValue {
-                    key,
-                    value: None,
-                    above: 0,
-                    caller: None,
-                };
-                let answer = self.forward(primary, &forward, self.locator.ticks(2));
-                answer.and_then(|forwarded| forwarded.done.ok_or(CallError::Silent))
-            } else {
-                Err(CallError::Silent)
-            };
-            match answer {
-                Ok(value) => return Ok(value),
-                Err(CallError::Exception(exception)) => return Err(exception),
-                Err(_) => self.wait(&mut patience)?,
-            }
-        }
-    }
-
-    /// Has a request carried out by another node.
-    fn forward(
+    /// Serves a client's get while there is nobody but this node, and appends the result. `None`: there is somebody.
+    pub(super) fn get_by_itself(
         &self,
-        to: &Member,
-        forward: &KeyValue<'_>,
-        limit: Duration,
-    ) -> Result<Forwarded, CallError> {
-        let calls = [(to.clone(), forward.request())];
-        let mut answers = self.locator.call_members(&calls, limit);
-        let answer = answers.pop().expect("BUG: an answer for each call");
-        answer.and_then(|result| read_answer(&result, "forward"))
+        key: &[u8],
+        result: &mut Vec<u8>,
+    ) -> Option<Result<(), Exception>> {
+        let epoch = self.locator.epoch_by_itself()?;
+        let start = result.len();
+        let mut room = SMALL_BYTES;
+        let found = loop {
+            // Not under the shard's lock.
+            let write = |record: &Record| match record.value() {
+                value if value.len() > room => Err(value.len()),
+                value => {
+                    result.write_bytes_field(0, value);
+                    Ok(())
+                }
+            };
+            match self.items.read(key, write).transpose() {
+                Ok(found) => break found,
+                Err(bytes) => room = bytes,
+            }
+            if let Err(full) = hold(room) {
+                return Some(Err(full.into()));
+            }
+        };
+        if self.locator.epoch() != epoch {
+            result.truncate(start);
+            return None;
+        }
+        if found.is_none() {
+            result.write_bytes_field(0, b"");
+        }
+        result.write_stop();
+        Some(Ok(()))
     }
 
-    /// Answers a get as the primary. `None`: not now.
-    fn get_here(&self, key: &[u8], route: &Route) -> Option<Vec<u8>> {
-        let own = self.account(key);
-        let (hash, digest) = (route.hash, route.digest);
-        let leased = self
-            .locator
-            .with(|membership, now| membership.may_decide(now, hash, digest, None));
-        if leased {
-            return Some(own.1);
-        }
-        let others: Vec<_> = route.others().cloned().collect();
-        if others.is_empty() {
-            return None;
-        }
-        let fetch = request_of("fetch", &Fetch { list: digest, key });
-        let calls: Vec<_> = others.iter().map(|m| (m.clone(), fetch.clone())).collect();
-        let answers = self.locator.call_members(&calls, self.locator.ticks(1));
-        let mut accounts = vec![self.account(key)];
-        for (member, answer) in others.iter().zip(answers) {
-            match answer.and_then(|result| read_answer(&result, "fetch")) {
-                Ok(Fetched {
-                    members: Some(members),
-                    ..
-                }) => self.locator.differs(member, &members),
-                Ok(Fetched { version, value, .. }) => accounts.push((version, value)),
-                Err(_) => {}
+    /// The same of a put.
+    pub(super) fn put_by_itself(&self, key: &[u8], value: &[u8]) -> Option<Result<(), Exception>> {
+        self.locator.epoch_by_itself()?;
+        let wall = self.wall();
+        let next = |floor: i64| move |held| next_version(wall, floor.max(held));
+        let put = |floor| self.items.put(key, value, next(floor));
+        let put = self.locator.if_by_itself(put)?;
+        Some(put.map_err(|_| self.no_room()))
+    }
+
+    /// Carries out one request, and appends the result.
+    pub(super) fn carry_out_alone(
+        &self,
+        request: Request<'_>,
+        result: &mut Vec<u8>,
+    ) -> Result<(), Exception> {
+        struct Alone<'a>(&'a mut Vec<u8>, Result<(), Exception>);
+        impl Answers for Alone<'_> {
+            fn add(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Exception>) {
+                self.1 = write(self.0);
             }
         }
-        if accounts.len() <= others.len() {
-            return None;
+        let mut alone = Alone(result, Ok(()));
+        self.carry_out(&mut [request], &mut alone);
+        alone.1
+    }
+
+    /// Looks up who has the keys of those that begin, and what this node can say of its own. `room`: how many bytes of
+    /// values may wait for the answer to the request at `head`.
+    pub(super) fn begin<'a>(
+        &'a self,
+        requests: &mut [Request<'a>],
+        turn: &[usize],
+        head: usize,
+        mut room: usize,
+    ) {
+        let begins = |place: &usize| matches!(requests[*place].step, Step::Begin);
+        let turn: Vec<_> = turn.iter().copied().filter(begins).collect();
+        if turn.is_empty() {
+            return;
         }
-        let latest = accounts.iter().max()?.clone();
-        let mut open = false;
-        if accounts.iter().any(|account| *account != latest) {
-            // Each would send the same value to the same nodes: over a narrow link none would arrive in time.
-            let _alone = Relayed::alone(self, back_mark(key))?;
-            let (version, value) = &latest;
-            match self.store_at_others(route, key, *version, value) {
-                Accepted::All => {}
-                // All of them are asked again and again until it has room: a later get finds nothing older.
-                Accepted::NoRoom(..) => open = true,
-                Accepted::Above(_) | Accepted::No => return None,
+        let keys = turn.iter().map(|place| requests[*place].key);
+        let routes = self.locator.routes(keys);
+        let deadline = self.locator.now() + self.locator.ticks(REQUEST_TICKS);
+        let mut own = Vec::new();
+        for (place, route) in turn.into_iter().zip(routes) {
+            let request = &mut requests[place];
+            if request.deadline.is_zero() {
+                request.deadline = deadline;
+            }
+            request.left = None;
+            if !request.forwarded && self.begin_with_originals(request, &route) {
+                continue;
+            }
+            if route.is_primary() {
+                let most = if place == head { usize::MAX } else { room };
+                if let Some(known) = self.begin_own(request, most) {
+                    if let Own::Get((_, value)) = &known {
+                        room = room.saturating_sub(value.len());
+                    }
+                    own.push((place, route, known));
+                }
+            } else if request.forwarded {
+                request.outcome = Some(Ok(Forwarded::not_primary(request.above)));
+            } else if let Some(primary) = route.primary().cloned() {
+                request.step = Step::Forward(route, primary);
+            } else if request.value.is_some() && route.original().is_some() {
+                // It is an original's, and nobody keeps a copy.
+                self.finish_put(request, &route);
             }
         }
+        if own.is_empty() {
+            return;
+        }
+        let wall = self.wall();
+        // The floor is read after what is held: that may be forgotten in between.
+        self.locator.with(|membership, now| {
+            let floor = membership.floor();
+            for (place, route, known) in own {
+                let request = &mut requests[place];
+                match known {
+                    Own::Get((_, value))
+                        if membership.may_decide(now, route.hash, route.digest, None) =>
+                    {
+                        request.is_done(value);
+                    }
+                    Own::Get(_) if route.others().next().is_some() => {
+                        request.accounts.clear();
+                        request.step = Step::Fetch(route);
+                    }
+                    Own::Get(_) => {}
+                    // Not below what a try before may have left somewhere: it would come back over a later put.
+                    Own::Put(before) => match before.max(floor) {
+                        VERSION_MAX.. => request.outcome = Some(Err(no_version())),
+                        before => {
+                            let version = next_version(wall, before);
+                            let mut tried = Try::new(route, version, now);
+                            tried.first = request.above == 0;
+                            request.above = version;
+                            let alone = tried.route.others().next().is_none();
+                            request.step = match alone {
+                                true => Step::Own(tried),
+                                false => Step::Copies(tried),
+                            };
+                        }
+                    },
+                }
+            }
+        });
+    }
+
+    /// What is held here for a request of which this node is the primary. `None`: it has failed, or has a value of more
+    /// than `most` bytes.
+    fn begin_own(&self, request: &mut Request<'_>, most: usize) -> Option<Own> {
+        let key = request.key;
+        let Some(value) = request.value else {
+            let bytes = self.items.read(key, |record| record.value().len());
+            let bytes = bytes.unwrap_or(0);
+            if bytes > most {
+                return None;
+            }
+            if let Err(full) = hold(bytes) {
+                request.outcome = Some(Err(full.into()));
+                return None;
+            }
+            return Some(Own::Get(self.account(key)));
+        };
+        if request.above == 0 && !self.items.has_room(key, value) {
+            request.outcome = Some(Err(self.no_room()));
+            return None;
+        }
+        Some(Own::Put(self.items.version(key).max(request.above)))
+    }
+
+    /// Deals with what originals bring about. True: there is nothing else to do now.
+    fn begin_with_originals(&self, request: &mut Request<'_>, route: &Route) -> bool {
+        let key = request.key;
+        let Some(value) = request.value else {
+            let Some(original) = route.original() else {
+                return false;
+            };
+            if self.is_relayed(|| key.to_vec()) {
+                let held = self.make_room(key).map(|()| self.account(key).1);
+                request.outcome = Some(held.map(Forwarded::done));
+                return true;
+            }
+            self.locator.ask_kind(original);
+            match self.get_from_original(original, key) {
+                Ok(value) => request.is_done(value),
+                Err(error) => request.failed(error),
+            }
+            return true;
+        };
+        if value.is_empty() && route.has_originals {
+            // Originals push the "" that they stored when somebody asked for a missing key.
+            request.is_done(Vec::new());
+            return true;
+        }
+        if self.is_relayed(|| put_mark(key, value)) || self.is_handed_by_original(route) {
+            // An original sends back what it is being sent, as its ring differs, or hands over what
+            // is this node's now: it is kept here.
+            let (wall, floor) = (self.wall(), self.floor());
+            let next = |held| next_version(wall, floor.max(held));
+            match self.items.put(key, value, next) {
+                Ok(()) => {
+                    // It may lie here though it should not.
+                    self.strays().epoch = u64::MAX;
+                    self.locator.wake_work();
+                    request.is_done(Vec::new());
+                }
+                Err(_) => request.outcome = Some(Err(self.no_room())),
+            }
+            return true;
+        }
+        false
+    }
+
+    /// All replicas of ours have a put: a client's goes to the original that owns its key, too.
+    fn finish_put(&self, request: &mut Request<'_>, route: &Route) {
+        let (Some(original), Some(value)) = (route.original(), request.value) else {
+            return request.is_done(Vec::new());
+        };
+        if request.forwarded {
+            return request.is_done(Vec::new());
+        }
+        self.locator.ask_kind(original);
+        let put = self.put_at_original(original, request.key, value, request.done);
+        // If it has left meanwhile, it has handed over what it had before, or lost it.
+        let same = self.locator.route(request.key).original() == Some(original);
+        match put {
+            _ if !same => request.begin_again(false),
+            Ok(()) => request.is_done(Vec::new()),
+            Err(error) => request.failed(error),
+        }
+    }
+
+    /// What is sent to the primary.
+    pub(super) fn forward(&self, request: &Request<'_>, to: &Member, now: Duration) -> NetRequest {
+        let me = self.locator.me();
+        let tried = request.above > 0;
+        let forward = KeyValue {
+            key: request.key,
+            value: request.value,
+            above: request.above,
+            caller: tried.then(|| self.locator.caller(&me, &to.location)),
+        };
+        let limit = match request.value {
+            Some(_) => request.deadline.saturating_sub(now),
+            None => self.locator.ticks(2),
+        };
+        NetRequest {
+            limit: Some(limit),
+            ..forward.request()
+        }
+    }
+
+    /// The primary has answered, or not.
+    pub(super) fn forwarded(
+        &self,
+        request: &mut Request<'_>,
+        answer: Result<Forwarded, CallError>,
+    ) {
+        let route = match std::mem::replace(&mut request.step, Step::Begin) {
+            Step::Forward(route, _) => route,
+            _ => return,
+        };
+        match answer {
+            Ok(Forwarded { done: Some(_), .. }) if request.value.is_some() => {
+                self.finish_put(request, &route);
+            }
+            Ok(Forwarded {
+                done: Some(value), ..
+            }) => request.is_done(value),
+            Ok(forwarded) => request.above = request.above.max(forwarded.above),
+            Err(error) => request.failed(error),
+        }
+    }
+
+    /// What is asked of the other replicas.
+    pub(super) fn fetch(&self, request: &Request<'_>) -> NetRequest {
+        let list = match &request.step {
+            Step::Fetch(route) => route.digest,
+            _ => 0,
+        };
+        let key = request.key;
+        NetRequest {
+            limit: Some(self.locator.ticks(1)),
+            ..request_of("fetch", &Fetch { list, key })
+        }
+    }
+
+    /// All other replicas have said what they have, or nothing.
+    pub(super) fn fetched<'a>(&'a self, request: &mut Request<'a>) {
+        let Step::Fetch(route) = std::mem::replace(&mut request.step, Step::Begin) else {
+            return;
+        };
+        let others = route.others().count();
+        let mut accounts = std::mem::take(&mut request.accounts);
+        if accounts.len() < others {
+            return;
+        }
+        accounts.push(self.account(request.key));
+        let latest = accounts.iter().max().expect("BUG: no account").clone();
+        if accounts.iter().all(|account| *account == latest) {
+            return self.answer_latest(request, &route, latest, false);
+        }
+        // Each would send the same value to the same nodes: over a narrow link none would arrive in time.
+        if let Some(alone) = Relayed::alone(self, back_mark(request.key)) {
+            let mut tried = Try::new(route, latest.0, Duration::ZERO);
+            tried.back = Some((latest.1, alone));
+            request.step = Step::Copies(tried);
+            request.again = true;
+        }
+    }
+
+    /// All replicas of the list have the latest value, or are `open`: they are asked again and again until they have
+    /// room.
+    fn answer_latest(
+        &self,
+        request: &mut Request<'_>,
+        route: &Route,
+        latest: Account,
+        mut open: bool,
+    ) {
         let same = self.locator.with(|membership, _| {
-            let same = membership.is_replica(hash, digest);
+            let same = membership.is_replica(route.hash, route.digest);
             if same && latest.0 > 0 {
-                open |= self.items.merge(key, latest.0, &latest.1, false).is_err();
+                let merged = self.items.merge(request.key, latest.0, &latest.1, false);
+                open |= merged.is_err();
             }
             if same && open {
-                others
-                    .iter()
-                    .for_each(|other| membership.synced(&other.location, false));
+                let others = route.others();
+                others.for_each(|other| membership.synced(&other.location, false));
             }
             same
         });
-        same.then_some(latest.1)
-    }
-
-    /// Serves a client's `put`: acknowledged, or an exception and then it may still take effect.
-    /// `done` is called when later requests of the same client will find its effect.
-    pub(super) fn put(&self, key: &[u8], value: &[u8], done: &dyn Fn()) -> Result<(), Exception> {
-        if self.locator.epoch_by_itself().is_some() {
-            let wall = self.wall();
-            let next = |floor: i64| move |held| next_version(wall, floor.max(held));
-            let put = |floor| self.items.put(key, value, next(floor));
-            if let Some(put) = self.locator.if_by_itself(put) {
-                return put.map_err(|_| self.no_room());
-            }
-        }
-        let mut patience = self.patience();
-        let mut above = 0;
-        loop {
-            let route = self.locator.route(key);
-            if value.is_empty() && route.has_originals {
-                // Originals push the "" that they stored when somebody asked for a missing key.
-                return Ok(());
-            }
-            if self.is_relayed(&put_mark(key, value)) || self.is_handed_by_original(&route) {
-                // An original sends back what it is being sent, as its ring differs, or hands over what
-                // is this node's now: it is kept here.
-                let (wall, floor) = (self.wall(), self.floor());
-                let next = |held| next_version(wall, floor.max(held));
-                let put = self.items.put(key, value, next);
-                put.map_err(|_| self.no_room())?;
-                // It may lie here though it should not.
-                self.strays().epoch = u64::MAX;
-                self.locator.wake_work();
-                return Ok(());
-            }
-            let answer = match route.primary() {
-                _ if route.is_primary() => self.put_here(key, value, &mut above, &mut patience),
-                Some(primary) => {
-                    let limit = patience.deadline.saturating_sub(self.locator.now());
-                    let value = Some(value);
-                    let tried =
-                        (above > 0).then(|| self.locator.caller(&route.me, &primary.location));
-                    let forward = KeyValue {
-                        key,
-                        value,
-                        above,
-                        caller: tried,
-                    };
-                    self.forward(primary, &forward, limit)
-                }
-                // It is an original's, and nobody keeps a copy.
-                None if route.original().is_some() => Ok(Forwarded::done(Vec::new())),
-                None => Ok(Forwarded::not_primary(above)),
-            };
-            let answer = match (answer, route.original()) {
-                (Ok(Forwarded { done: Some(_), .. }), Some(original)) => {
-                    self.locator.ask_kind(original);
-                    let put = self.put_at_original(original, key, value, done);
-                    // If it has left meanwhile, it has handed over what it had before, or lost it.
-                    let same = self.locator.route(key).original() == Some(original);
-                    match same {
-                        true => put.map(|()| Forwarded::done(Vec::new())),
-                        false => Ok(Forwarded::not_primary(above)),
-                    }
-                }
-                (answer, _) => answer,
-            };
-            match answer {
-                Ok(Forwarded { done: Some(_), .. }) => return Ok(()),
-                Ok(forwarded) => above = above.max(forwarded.above),
-                Err(CallError::Exception(exception)) => return Err(exception),
-                // It may be carrying the put out, or its messages are still on their way: elsewhere
-                // the same put could be overtaken by another one, and then come back over it.
-                Err(CallError::Silent | CallError::Broken(_)) => return Err(not_acknowledged()),
-                Err(_) => {}
-            }
-            self.wait(&mut patience)?;
+        if same {
+            request.is_done(latest.1);
         }
     }
 
-    /// Carries a put out as the primary.
-    fn put_here(
-        &self,
-        key: &[u8],
-        value: &[u8],
-        above: &mut i64,
-        patience: &mut Patience,
-    ) -> Result<Forwarded, CallError> {
-        loop {
-            let route = self.locator.route(key);
-            if !route.is_primary() {
-                return Ok(Forwarded::not_primary(*above));
+    /// All other replicas have said whether they have taken their copies, or nothing.
+    pub(super) fn copied<'a>(&'a self, request: &mut Request<'a>) {
+        let Step::Copies(mut tried) = std::mem::replace(&mut request.step, Step::Begin) else {
+            return;
+        };
+        let full = tried.full > 0;
+        match tried.accepted {
+            Accepted::All if tried.back.is_some() => {
+                let (value, alone) = tried.back.take().expect("BUG: it has just been there");
+                let latest = (tried.version, value);
+                self.answer_latest(request, &tried.route, latest, full);
+                drop(alone);
             }
-            let first = *above == 0;
-            if first && !self.items.has_room(key, value) {
-                return Err(CallError::Exception(self.no_room()));
+            Accepted::All if full => {
+                if !(tried.first && tried.full == tried.route.others().count()) {
+                    self.leave_open(request, &tried);
+                }
+                let exception = Exception::new(Exception::NO_ROOM, tried.why);
+                request.outcome = Some(Err(exception));
             }
-            // Not below what a try before may have left somewhere: it would come back over a later put.
-            // Nor below the floor, which is read after what is held: that may be forgotten in between.
-            let before = self.items.version(key).max(*above);
-            let (asked, floor) = self
-                .locator
-                .with(|membership, now| (now, membership.floor()));
-            let before = before.max(floor);
-            if before >= VERSION_MAX {
-                let message = "the key has the greatest version, 2^62: nothing can be put after it";
-                return Err(CallError::Exception(Exception::internal(message)));
+            Accepted::All => request.step = Step::Own(tried),
+            Accepted::Above(version) if tried.back.is_none() => {
+                request.above = request.above.max(version);
+                request.left = Some(tried);
             }
-            let version = next_version(self.wall(), before);
-            *above = version;
-            match self.store_at_others(&route, key, version, value) {
-                Accepted::All => {
-                    if self.put_own(&route, key, version, value, asked, patience)? {
-                        return Ok(Forwarded::done(Vec::new()));
-                    }
+            Accepted::No if tried.back.is_none() => request.left = Some(tried),
+            Accepted::Above(_) | Accepted::No => {}
+        }
+    }
+
+    /// Writes the own copies of these, of which all others have copies, once this node may decide.
+    pub(super) fn write_own<'a>(&'a self, requests: &mut [Request<'a>], places: &[usize]) {
+        if places.is_empty() {
+            return;
+        }
+        let mut written = Vec::with_capacity(places.len());
+        self.locator.with(|membership, now| {
+            for place in places {
+                let request = &mut requests[*place];
+                let (Step::Own(tried), Some(value)) = (&request.step, request.value) else {
                     continue;
-                }
-                Accepted::Above(version) => *above = (*above).max(version),
-                Accepted::No => {}
-                Accepted::NoRoom(exception, nowhere) => {
-                    if !(first && nowhere) {
-                        self.leave_open(&route, key, version, value);
-                    }
-                    return Err(CallError::Exception(exception));
-                }
-            }
-            self.wait_with(&route, key, version, value, patience)?;
-        }
-    }
-
-    /// Writes the own copy, once this node may decide. False: the list has changed meanwhile, or a later
-    /// put has come first.
-    fn put_own(
-        &self,
-        route: &Route,
-        key: &[u8],
-        version: i64,
-        value: &[u8],
-        asked: Duration,
-        patience: &mut Patience,
-    ) -> Result<bool, CallError> {
-        loop {
-            let Route { hash, digest, .. } = *route;
-            let written = self.locator.with(|membership, now| {
-                if membership.may_decide(now, hash, digest, Some(asked)) {
+                };
+                let Route { hash, digest, .. } = tried.route;
+                if membership.may_decide(now, hash, digest, Some(tried.asked)) {
                     // If there is no memory: when there is.
-                    let merged = self.items.merge(key, version, value, true).ok()?;
-                    return Some(!merged.later);
+                    let merged = self.items.merge(request.key, tried.version, value, true);
+                    match merged {
+                        Ok(merged) if merged.later => request.begin_again(true),
+                        Ok(_) => written.push(*place),
+                        Err(_) => {}
+                    }
+                } else if !membership.is_replica(hash, digest) {
+                    request.begin_again(true);
                 }
-                let same = membership.is_replica(hash, digest);
-                (!same).then_some(false)
-            });
-            match written {
-                Some(written) => return Ok(written),
-                // The lease is on its way.
-                None => self.wait_with(route, key, version, value, patience)?,
+            }
+        });
+        for place in written {
+            let request = &mut requests[place];
+            if let Step::Own(tried) = std::mem::replace(&mut request.step, Step::Begin) {
+                self.finish_put(request, &tried.route);
             }
         }
     }
 
-    /// Waits a moment with a put that others may have.
-    fn wait_with(
-        &self,
-        route: &Route,
-        key: &[u8],
-        version: i64,
-        value: &[u8],
-        patience: &mut Patience,
-    ) -> Result<(), CallError> {
-        self.wait(patience).map_err(|exception| {
-            self.leave_open(route, key, version, value);
-            CallError::Exception(exception)
-        })
+    /// The time of a request is over.
+    pub(super) fn expire(&self, request: &mut Request<'_>) {
+        match std::mem::replace(&mut request.step, Step::Begin) {
+            Step::Own(tried) => self.leave_open(request, &tried),
+            _ => {
+                if let Some(tried) = request.left.take() {
+                    self.leave_open(request, &tried);
+                }
+            }
+        }
+        request.outcome = Some(Err(not_acknowledged()));
     }
 
     /// Gives a put up that others may have. This node takes it as well: what is still on its way to them is the same
     /// then, wherever it arrives. Until they have been compared, nobody is answered from this copy alone.
-    fn leave_open(&self, route: &Route, key: &[u8], version: i64, value: &[u8]) {
+    fn leave_open(&self, request: &Request<'_>, tried: &Try<'_>) {
+        let (route, value) = (&tried.route, request.value.unwrap_or_default());
         let have_it = route.others().next().is_some();
         self.locator.with(|membership, _| {
             // Under another list all are compared.
             if have_it && membership.is_replica(route.hash, route.digest) {
                 // If there is no memory, the others have it alone.
-                let _ = self.items.merge(key, version, value, true);
+                let _ = self.items.merge(request.key, tried.version, value, true);
                 let others = route.others();
                 others.for_each(|other| membership.synced(&other.location, false));
             }
@@ -392,129 +659,9 @@ impl Store {
         self.locator.wake_work();
     }
 
-    /// Sends a put to all other replicas of ours.
-    fn store_at_others(&self, route: &Route, key: &[u8], version: i64, value: &[u8]) -> Accepted {
-        let others: Vec<_> = route.others().cloned().collect();
-        if others.is_empty() {
-            return Accepted::All;
-        }
-        let mut items = ItemList::default();
-        items.push(&Item {
-            key,
-            version,
-            value: Some(value),
-            digest: None,
-            list: Some(route.digest),
-        });
-        let (mut all, mut full) = (Accepted::All, Vec::new());
-        let sent = self.send(&route.me, &others, &items, true);
-        for (other, taken) in others.iter().zip(sent) {
-            let taken = match taken {
-                // One that is joining ends: the put goes on without it.
-                Err(exception) if other.state != State::Joining => {
-                    full.push(exception);
-                    continue;
-                }
-                taken => taken.unwrap_or_default(),
-            };
-            all = match (all, taken.first()) {
-                (all, Some(Taken::Held(held))) if *held == version => all,
-                (Accepted::All, Some(Taken::Held(held))) => Accepted::Above(*held),
-                (Accepted::Above(above), Some(Taken::Held(held))) => {
-                    Accepted::Above(above.max(*held))
-                }
-                _ => Accepted::No,
-            };
-        }
-        let nowhere = full.len() == others.len();
-        match full.pop() {
-            Some(exception) if matches!(all, Accepted::All) => Accepted::NoRoom(exception, nowhere),
-            _ => all,
-        }
-    }
-
-    /// Sends items to members, all at once. The answers: what each says to each item, nothing if it
-    /// doesn't answer; an exception if it has no room for one.
-    pub(super) fn send(
-        &self,
-        me: &Member,
-        to: &[Member],
-        items: &ItemList,
-        put: bool,
-    ) -> Vec<Result<Vec<Taken>, Exception>> {
-        let call = |to: &Member| {
-            let caller = self.locator.caller(me, &to.location);
-            (to.clone(), store_request(&caller, put, items))
-        };
-        let calls: Vec<_> = to.iter().map(call).collect();
-        let large = (items.bytes() > LARGE).then(|| Large::new(self));
-        let answers = self.locator.call_members(&calls, self.locator.ticks(2));
-        drop(large);
-        let read = |(member, answer): (&Member, Result<Vec<u8>, CallError>)| match answer
-            .and_then(|result| read_answer(&result, "store"))
-        {
-            Ok(StoreAnswer { taken, members }) => {
-                if let Some(members) = members {
-                    self.locator.differs(member, &members);
-                }
-                let held = taken.iter().filter(|taken| matches!(taken, Taken::Held(_)));
-                // A leaver's puts go on; they are none of what it hands over.
-                let handed = if put { 0 } else { held.count() };
-                self.confirmed.fetch_add(handed, Ordering::Relaxed);
-                Ok(taken)
-            }
-            Err(CallError::Exception(why)) if why.kind == Exception::NO_ROOM => {
-                if !put {
-                    self.locator.rest_from(&member.location);
-                }
-                Err(why)
-            }
-            Err(_) => Ok(Vec::new()),
-        };
-        to.iter().zip(answers).map(read).collect()
-    }
-
-    /// Serves a request that another node has forwarded.
-    pub(super) fn on_forward(
-        &self,
-        forwarded: &KeyValue<'_>,
-        result: &mut Vec<u8>,
-    ) -> Result<(), Exception> {
-        let KeyValue {
-            key, value, above, ..
-        } = *forwarded;
-        let mut patience = self.patience();
-        let answer = match value {
-            // Anybody could keep all later puts below. One that has left may be a member no more.
-            Some(_) if above > 0 && !self.is_known(forwarded.caller.as_ref()) => {
-                Forwarded::not_primary(above)
-            }
-            Some(value) => {
-                let mut above = above;
-                self.put_here(key, value, &mut above, &mut patience)
-                    .map_err(|cause| match cause {
-                        CallError::Exception(exception) => exception,
-                        _ => not_acknowledged(),
-                    })?
-            }
-            None => loop {
-                let route = self.locator.route(key);
-                if !route.is_primary() {
-                    break Forwarded::not_primary(0);
-                }
-                self.make_room(key)?;
-                if let Some(value) = self.get_here(key, &route) {
-                    break Forwarded::done(value);
-                }
-                self.wait(&mut patience)?;
-            },
-        };
-        write_answer(&answer, result);
-        Ok(())
-    }
-
-    /// Whether a caller is a node that it says, a member or one that has left.
-    fn is_known(&self, caller: Option<&Caller>) -> bool {
+    /// Whether a caller is a node that it says, a member or one that has left. Anybody else could keep all later puts
+    /// below.
+    pub(super) fn is_known(&self, caller: Option<&Caller>) -> bool {
         caller.is_some_and(|caller| {
             self.locator
                 .with(|membership, _| membership.is_known(caller))
@@ -528,38 +675,18 @@ impl Store {
     fn wall(&self) -> i64 {
         self.locator.environment().clock.wall()
     }
-
-    fn patience(&self) -> Patience {
-        Patience {
-            deadline: self.locator.now() + self.locator.ticks(REQUEST_TICKS),
-            pause: LOOK_AGAIN,
-        }
-    }
-
-    /// Waits a little.
-    ///
-    /// # Errors
-    /// The deadline has passed.
-    fn wait(&self, patience: &mut Patience) -> Result<(), Exception> {
-        if self.locator.now() >= patience.deadline {
-            return Err(not_acknowledged());
-        }
-        self.locator.environment().clock.pause(patience.pause);
-        patience.pause = (2 * patience.pause).min(self.locator.ticks(1) / 4);
-        Ok(())
-    }
-}
-
-/// How long a request waits.
-pub(super) struct Patience {
-    deadline: Duration,
-    pause: Duration,
 }
 
 /// The version of a put after that one. The clock doesn't lead above the greatest version, but a stranger's word may:
 /// a put of a node by itself then takes the place of that one.
 fn next_version(wall: i64, before: i64) -> i64 {
     wall.max(before + 1).min(VERSION_MAX)
+}
+
+fn no_version() -> Exception {
+    Exception::internal(
+        "the key has the greatest version, 2^62: nothing can be put after it".to_owned(),
+    )
 }
 
 fn not_acknowledged() -> Exception {

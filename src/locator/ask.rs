@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 use crate::membership::{Action, Asked, Member};
-use crate::net::{Answer, CallError, Request};
+use crate::net::{Answer, CallError, Event, Request};
 
 use super::calls::{read_answer, request_of};
 use super::{ANSWER_TICKS, ENTER_TICKS, Inner, Locator, SILENT_MAX};
@@ -52,7 +52,10 @@ impl Locator {
         }
         let incarnation = self.me().incarnation;
         let network = &self.environment.network;
-        network.call_each(&calls, self.ticks(ticks), &mut |place, answer| {
+        network.call_each(&calls, self.ticks(ticks), &mut |event| {
+            let Event::Answer(place, answer) = event else {
+                return;
+            };
             let to = &calls[place].0;
             self.note_silence(to, &answer);
             match &asked[place] {
@@ -105,6 +108,27 @@ impl Locator {
             self.note_outcome(member, made, answer);
         }
         answers
+    }
+
+    /// The same, but hands out the answers as they come; see [`Network::call_each`](crate::net::Network::call_each).
+    pub fn call_each_member(
+        &self,
+        calls: &[(Member, Request)],
+        limit: Duration,
+        take: &mut dyn FnMut(Event),
+    ) {
+        let made = self.with(|_, now| now);
+        let to = calls.iter();
+        let to: Vec<_> = to
+            .map(|(member, request)| (member.location.clone(), request.clone()))
+            .collect();
+        let network = &self.environment.network;
+        network.call_each(&to, limit, &mut |event| {
+            if let Event::Answer(place, answer) = &event {
+                self.note_outcome(&calls[*place].0, made, answer);
+            }
+            take(event);
+        });
     }
 
     /// Calls a member, as it stands in the view.

@@ -22,6 +22,7 @@ pub fn request(method: &'static str, arguments: Vec<u8>) -> Request {
         method,
         arguments: Arc::new(arguments),
         connection: Connection::Kept,
+        limit: None,
         oneway: false,
     }
 }

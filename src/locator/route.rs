@@ -56,22 +56,31 @@ impl Route {
 impl Locator {
     /// The replicas of a key, as the network is known now.
     pub fn route(&self, key: &[u8]) -> Route {
+        let mut routes = self.routes([key].into_iter());
+        routes.pop().expect("BUG: a route for each key")
+    }
+
+    /// The same of several keys, by one view.
+    pub fn routes<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Vec<Route> {
         let (view, me, epoch) = {
             let inner = self.lock();
             let membership = &inner.membership;
             (membership.view().clone(), membership.me(), self.epoch())
         };
-        let hash = ring::hash(key);
-        let places: Vec<_> = view.list(hash, self.options.replicas).collect();
-        let digest = view.list_digest(places.iter().copied());
-        let list = places.iter().map(|place| view.members()[*place].clone());
-        Route {
-            epoch,
-            hash,
-            list: list.collect(),
-            digest,
-            me,
-            has_originals: view.has_originals(),
-        }
+        let route = |key: &[u8]| {
+            let hash = ring::hash(key);
+            let places: Vec<_> = view.list(hash, self.options.replicas).collect();
+            let digest = view.list_digest(places.iter().copied());
+            let list = places.iter().map(|place| view.members()[*place].clone());
+            Route {
+                epoch,
+                hash,
+                list: list.collect(),
+                digest,
+                me: me.clone(),
+                has_originals: view.has_originals(),
+            }
+        };
+        keys.map(route).collect()
     }
 }

@@ -15,7 +15,11 @@ pub const QUICK_BYTES_MAX: usize = 64 << 10;
 /// How often in a time limit a caller looks whether bytes move, while more than [`QUICK_BYTES_MAX`] are on their way.
 const LOOKS: u32 = 8;
 
-/// Time limits are rounded up to this, so that the next call finds the one that it wants set.
+/// A wait is cut into pieces: a short one, which most calls get by with, so that the next call finds its limit set; and
+/// longer ones behind it.
+const PIECES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+
+/// A wait that is shorter than its piece is rounded up to this.
 const LIMIT_STEP: Duration = Duration::from_millis(10);
 
 /// One connection.
@@ -26,6 +30,8 @@ pub struct Link {
     pub sequence: i32,
     /// The time limit that is set for reading and writing; zero: neither waits.
     limit: Option<Duration>,
+    /// The last wait was in vain.
+    pub waits: bool,
     /// Bytes of this request that were written, and of which it isn't known that the peer's system has them.
     pub underway: usize,
     /// It was kept, and nothing has been heard on it since: should it turn out to have ended,
@@ -42,21 +48,11 @@ impl Link {
             stream: Arc::new(stream),
             sequence: 0,
             limit: None,
+            waits: false,
             underway: 0,
             doubtful: false,
             ended: false,
         }
-    }
-
-    /// Whether the peer has ended it already, so that nothing that is written now can be carried out.
-    pub fn has_ended(&self) -> bool {
-        let waits = self.limit != Some(Duration::ZERO);
-        let prepared = !waits || self.stream.set_nonblocking(true).is_ok();
-        let ended = match self.stream.peek(&mut [0]) {
-            Ok(count) => count == 0,
-            Err(error) => error.kind() != ErrorKind::WouldBlock,
-        };
-        !prepared || ended || (waits && self.stream.set_nonblocking(false).is_err())
     }
 
     /// Writes all, while time is left.
@@ -82,17 +78,22 @@ impl Link {
         Ok(())
     }
 
-    /// How many bytes have come, 0 at the end of the stream.
+    /// How many bytes have come, 0 at the end of the stream. `None`: none yet.
     ///
     /// # Errors
     /// As of [`Link::write_all`].
-    pub fn read(&mut self, incoming: &mut Incoming, patience: &mut Patience) -> io::Result<usize> {
-        loop {
-            self.wait(patience)?;
-            match incoming.read_from(&mut &*self.stream) {
-                Ok(count) => return Ok(count),
-                Err(error) => self.bear(error, patience)?,
+    pub fn read(
+        &mut self,
+        incoming: &mut Incoming,
+        patience: &mut Patience,
+    ) -> io::Result<Option<usize>> {
+        self.wait(patience)?;
+        match incoming.read_from(&mut &*self.stream) {
+            Ok(count) => {
+                self.waits = false;
+                Ok(Some(count))
             }
+            Err(error) => self.bear(error, patience).map(|()| None),
         }
     }
 
@@ -100,7 +101,10 @@ impl Link {
     fn bear(&mut self, error: io::Error, patience: &mut Patience) -> io::Result<()> {
         match error.kind() {
             ErrorKind::Interrupted => return Ok(()),
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.look(patience),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                self.waits = true;
+                self.look(patience);
+            }
             _ => return Err(error),
         }
         if Instant::now() < patience.deadline {
@@ -127,11 +131,12 @@ impl Link {
         self.wait_until(patience.deadline.min(look))
     }
 
-    /// Lets the next read or write wait until then, or not at all if that is past.
+    /// Lets the next read or write wait until then, or for a piece of that, or not at all if that is past.
     fn wait_until(&mut self, deadline: Instant) -> io::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
         let steps = left.as_nanos().div_ceil(LIMIT_STEP.as_nanos());
         let limit = LIMIT_STEP * u32::try_from(steps).unwrap_or(u32::MAX);
+        let limit = limit.min(PIECES[usize::from(self.waits)]);
         if self.limit == Some(limit) {
             return Ok(());
         }

@@ -27,7 +27,7 @@ use crate::location::Location;
 use crate::thrift::Exception;
 
 /// Which connection a call uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Connection {
     /// A kept one if there is one, and kept afterwards: between our own nodes.
     Kept,
@@ -47,6 +47,8 @@ pub struct Request {
     pub arguments: Arc<Vec<u8>>,
     /// Whether the connection is kept for later calls.
     pub connection: Connection,
+    /// How long this one may take, if not as long as the calls that it is made with.
+    pub limit: Option<Duration>,
     /// Sent as ONEWAY: the answer is an empty one, given as soon as the bytes have been written.
     pub oneway: bool,
 }
@@ -93,6 +95,15 @@ impl std::error::Error for CallError {
 /// The bytes of a result (one struct), or why there are none.
 pub type Answer = Result<Vec<u8>, CallError>;
 
+/// What happens while several answers are waited for.
+#[derive(Debug)]
+pub enum Event {
+    /// The answer to the call at that place has come.
+    Answer(usize, Answer),
+    /// The next answer doesn't come soon.
+    Waiting,
+}
+
 /// Carries calls to locations.
 pub trait Network: Send + Sync {
     /// Writes all requests, then reads all answers, which come in the order of the calls. Several
@@ -100,21 +111,19 @@ pub trait Network: Send + Sync {
     /// `limit` in all.
     fn call_all(&self, calls: &[(Location, Request)], limit: Duration) -> Vec<Answer>;
 
-    /// As [`Network::call_all`], but hands each answer to `take` once it has come, with its call's
-    /// place; those of one location in the order of its calls. Where answers are large, the next ones
-    /// come in meanwhile, and only one at a time takes memory. Blocks for at most about `limit` before
-    /// each.
+    /// As [`Network::call_all`], but hands each answer to `take` once it has come, in the order of the calls; errors may
+    /// come earlier or later than that. Where answers are large, the next ones come in meanwhile, and only one at a
+    /// time takes memory. Blocks for at most about `limit` before each.
     fn call_each(
         &self,
         calls: &[(Location, Request)],
         limit: Duration,
-        take: &mut dyn FnMut(usize, Answer),
+        take: &mut dyn FnMut(Event),
     ) {
         let answers = self.call_all(calls, limit);
-        answers
-            .into_iter()
-            .enumerate()
-            .for_each(|(place, answer)| take(place, answer));
+        for (place, answer) in answers.into_iter().enumerate() {
+            take(Event::Answer(place, answer));
+        }
     }
 
     /// One call alone; see [`Network::call_all`].

@@ -9,6 +9,7 @@ const BYTES_BUY: u32 = 64 << 10;
 /// How long answers are waited for.
 #[derive(Clone, Copy)]
 pub(super) struct Patience {
+    pub began: Instant,
     pub deadline: Instant,
     /// The longest time that may pass without a byte that moves.
     pub limit: Duration,
@@ -18,8 +19,10 @@ pub(super) struct Patience {
 
 impl Patience {
     pub fn new(limit: Duration) -> Self {
+        let began = Instant::now();
         Patience {
-            deadline: Instant::now() + limit,
+            began,
+            deadline: began + limit,
             limit,
             anew: false,
         }
@@ -33,8 +36,12 @@ impl Patience {
 
     /// For bytes that have moved. The next ones may take no longer than one limit.
     pub fn buy(&mut self, bytes: usize) {
-        let bought = self.deadline + Duration::from_secs(bytes as u64) / BYTES_BUY;
+        self.extend(Duration::from_secs(bytes as u64) / BYTES_BUY);
+    }
+
+    /// The deadline is so much later, but the next bytes may take no longer than one limit.
+    pub fn extend(&mut self, time: Duration) {
         let most = Instant::now() + self.limit;
-        self.deadline = self.deadline.max(bought.min(most));
+        self.deadline = self.deadline.max((self.deadline + time).min(most));
     }
 }

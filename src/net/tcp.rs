@@ -19,8 +19,9 @@ use super::incoming::Incoming;
 use super::link::{Link, QUICK_BYTES_MAX};
 use super::names::Names;
 use super::patience::Patience;
-use super::{Answer, CallError, Connection, Network, Request};
+use super::{Answer, CallError, Connection, Event, Network, Request};
 use crate::location::Location;
+use crate::os::has_ended;
 use crate::thrift::{Exception, Limits, Message, MessageKind, begin_message};
 
 /// Idle connections kept to one location. Up: fewer new ones when many threads call one node at
@@ -60,6 +61,8 @@ struct Pool {
 struct Group<'a> {
     to: &'a Location,
     connection: Connection,
+    /// The longest of their limits.
+    limit: Duration,
     /// Each with its place among the answers.
     requests: Vec<(usize, &'a Request)>,
 }
@@ -68,6 +71,16 @@ struct Group<'a> {
 struct Job<'a> {
     group: &'a Group<'a>,
     link: Option<Link>,
+}
+
+/// A group whose requests have been written.
+struct Sent<'a> {
+    group: &'a Group<'a>,
+    link: Link,
+    incoming: Incoming,
+    patience: Patience,
+    /// How many of its answers have come.
+    taken: usize,
 }
 
 enum Failure {
@@ -79,9 +92,10 @@ enum Failure {
 impl Network for TcpNetwork {
     fn call_all(&self, calls: &[(Location, Request)], limit: Duration) -> Vec<Answer> {
         let mut answers = vec![None; calls.len()];
-        let mut patience = Patience::new(limit);
-        self.exchange_all(calls, &mut patience, &mut |place, answer| {
-            answers[place] = Some(answer)
+        self.exchange_all(calls, limit, false, &mut |event| {
+            if let Event::Answer(place, answer) = event {
+                answers[place] = Some(answer);
+            }
         });
         let answers = answers.into_iter();
         answers
@@ -93,11 +107,9 @@ impl Network for TcpNetwork {
         &self,
         calls: &[(Location, Request)],
         limit: Duration,
-        take: &mut dyn FnMut(usize, Answer),
+        take: &mut dyn FnMut(Event),
     ) {
-        let mut patience = Patience::new(limit);
-        patience.anew = true;
-        self.exchange_all(calls, &mut patience, take);
+        self.exchange_all(calls, limit, true, take);
     }
 
     fn forget(&self, location: &Location) {
@@ -145,68 +157,88 @@ impl TcpNetwork {
         !closed.is_empty()
     }
 
-    /// Sends everything and hands out an answer for each call.
+    /// Sends everything and hands out an answer for each call. `anew`: limits begin anew with each answer.
     fn exchange_all(
         &self,
         calls: &[(Location, Request)],
-        patience: &mut Patience,
-        take: &mut dyn FnMut(usize, Answer),
+        limit: Duration,
+        anew: bool,
+        take: &mut dyn FnMut(Event),
     ) {
-        let groups = grouped(calls);
+        let groups = grouped(calls, limit);
         let first = groups.iter().map(|group| Job {
             group,
             link: self.take(group),
         });
-        let stale = self.exchange(first, patience, take);
+        let stale = self.exchange(first, anew, take);
         let again = stale.into_iter().map(|group| Job { group, link: None });
-        let stale = self.exchange(again, patience, take);
+        let stale = self.exchange(again, anew, take);
         assert!(stale.is_empty(), "BUG: a fresh connection is stale");
     }
 
-    /// Sends everything, then reads the answers. The groups that come back, of which nothing was
-    /// handed out, are to be tried afresh.
+    /// Sends everything, then reads the answers, in the order of the calls. The groups that come back, of which
+    /// nothing was handed out, are to be tried afresh.
     fn exchange<'a>(
         &self,
         jobs: impl Iterator<Item = Job<'a>>,
-        patience: &mut Patience,
-        take: &mut dyn FnMut(usize, Answer),
+        anew: bool,
+        take: &mut dyn FnMut(Event),
     ) -> Vec<&'a Group<'a>> {
-        let start = *patience;
-        let send = |job: Job<'a>| {
-            let group = job.group;
-            (group, self.send(job, start))
-        };
+        let send = |job: Job<'a>| (job.group, self.send(job, anew));
         let (quick, slow): (Vec<_>, Vec<_>) = jobs.partition(Job::is_quick);
-        let mut sent: Vec<_> = quick.into_iter().map(send).collect();
-        sent.extend(side_by_side(slow, send));
-        let mut stale = Vec::new();
-        for (_, until) in sent.iter().flat_map(|(_, sent)| sent) {
-            patience.deadline = patience.deadline.max(*until);
-        }
-        for (group, sent) in sent {
-            let mut taken = 0;
-            let mut count = |place, answer| {
-                taken += 1;
-                take(place, answer);
-            };
-            let received =
-                sent.and_then(|(link, _)| self.receive(group, link, patience, &mut count));
-            match received {
-                Ok(()) => {}
+        let mut all: Vec<_> = quick.into_iter().map(send).collect();
+        all.extend(side_by_side(slow, send));
+        let (mut stale, mut sent, mut turns) = (Vec::new(), Vec::new(), Vec::new());
+        for (group, outcome) in all {
+            match outcome {
+                Ok(one) => {
+                    turns.extend(group.requests.iter().map(|(place, _)| (*place, sent.len())));
+                    sent.push(one);
+                }
                 Err(Failure::Stale) => stale.push(group),
-                Err(Failure::Final(error)) => {
-                    for &(place, _) in &group.requests[taken..] {
-                        take(place, Err(error.clone()));
+                Err(Failure::Final(error)) => group.fail(0, error, take),
+            }
+        }
+        let gained = sent.iter().map(Sent::gained).max().unwrap_or_default();
+        sent.iter_mut().for_each(|one| one.patience.extend(gained));
+        turns.sort_unstable();
+        for (place, number) in turns {
+            let one = &mut sent[number];
+            let group = one.group;
+            if group.requests.get(one.taken).map(|next| next.0) != Some(place) {
+                continue; // It has failed.
+            }
+            let deadline = one.patience.deadline;
+            let received = self.receive(one, &mut || take(Event::Waiting));
+            let gained = one.patience.deadline.saturating_duration_since(deadline);
+            match received {
+                Ok(answer) => take(Event::Answer(place, answer)),
+                Err(failure) => {
+                    let taken = std::mem::replace(&mut one.taken, usize::MAX);
+                    match failure {
+                        Failure::Stale => stale.push(group),
+                        Failure::Final(error) => group.fail(taken, error, take),
                     }
                 }
+            }
+            for other in sent.iter_mut().filter(|_| !gained.is_zero()) {
+                other.patience.extend(gained);
+            }
+        }
+        for one in sent.into_iter().filter(|one| one.taken != usize::MAX) {
+            // One that isn't kept is closed here; what has been written arrives all the same.
+            if one.group.connection != Connection::Single {
+                self.put_back(one.group.to, one.link, one.incoming.is_empty());
             }
         }
         stale
     }
 
-    /// Writes all requests of a group. The answer: the connection, and until when the answers are waited for.
-    fn send(&self, job: Job<'_>, mut patience: Patience) -> Result<(Link, Instant), Failure> {
+    /// Writes all requests of a group.
+    fn send<'a>(&self, job: Job<'a>, anew: bool) -> Result<Sent<'a>, Failure> {
         let Job { group, link } = job;
+        let mut patience = Patience::new(group.limit);
+        patience.anew = anew;
         let mut link = match link {
             Some(link) => link,
             None => self
@@ -214,41 +246,42 @@ impl TcpNetwork {
                 .map_err(Failure::Final)?,
         };
         let bytes = group.encode(link.sequence);
-        match link.write_all(&bytes, &mut patience) {
-            Ok(()) => Ok((link, patience.deadline)),
-            Err(error) => Err(self.fail(group, &link, failure_of(&error))),
+        if let Err(error) = link.write_all(&bytes, &mut patience) {
+            return Err(self.fail(group, &link, failure_of(&error)));
         }
+        Ok(Sent {
+            group,
+            link,
+            incoming: Incoming::new(),
+            patience,
+            taken: 0,
+        })
     }
 
-    /// Reads the answers of a group and hands them out.
-    fn receive(
-        &self,
-        group: &Group<'_>,
-        mut link: Link,
-        patience: &mut Patience,
-        take: &mut dyn FnMut(usize, Answer),
-    ) -> Result<(), Failure> {
-        let mut incoming = Incoming::new();
-        for &(place, request) in &group.requests {
-            let answer = if request.oneway {
-                Ok(vec![0])
-            } else {
-                self.read_answer(&mut incoming, &mut link, request.method, patience)
-            };
-            match answer {
-                Ok(_) | Err(CallError::Exception(_)) => {
-                    take(place, answer);
-                    patience.renew();
-                }
-                Err(error) => return Err(self.fail(group, &link, error)),
+    /// Reads the next answer of a group. `wait` is called if it doesn't come soon.
+    fn receive(&self, sent: &mut Sent<'_>, wait: &mut dyn FnMut()) -> Result<Answer, Failure> {
+        let Sent {
+            group,
+            link,
+            incoming,
+            patience,
+            taken,
+        } = sent;
+        let (_, request) = group.requests[*taken];
+        let answer = if request.oneway {
+            Ok(vec![0])
+        } else {
+            self.read_answer(incoming, link, request.method, patience, wait)
+        };
+        match answer {
+            Ok(_) | Err(CallError::Exception(_)) => {
+                patience.renew();
+                link.sequence = link.sequence.wrapping_add(1);
+                *taken += 1;
+                Ok(answer)
             }
-            link.sequence = link.sequence.wrapping_add(1);
+            Err(error) => Err(self.fail(group, link, error)),
         }
-        // One that isn't kept is closed here; what has been written arrives all the same.
-        if group.connection != Connection::Single {
-            self.put_back(group.to, link, incoming.is_empty());
-        }
-        Ok(())
     }
 
     fn read_answer(
@@ -257,6 +290,7 @@ impl TcpNetwork {
         link: &mut Link,
         method: &str,
         patience: &mut Patience,
+        wait: &mut dyn FnMut(),
     ) -> Answer {
         let broken = |cause: &str| CallError::Broken(cause.to_owned());
         loop {
@@ -266,11 +300,12 @@ impl TcpNetwork {
                 Err(error) => return Err(CallError::Broken(error.to_string())),
             }
             match link.read(incoming, patience) {
-                Ok(0) => {
+                Ok(None) => wait(),
+                Ok(Some(0)) => {
                     link.ended = true;
                     return Err(broken("closed before the answer"));
                 }
-                Ok(count) => {
+                Ok(Some(count)) => {
                     link.doubtful = false;
                     patience.buy(count);
                 }
@@ -297,7 +332,7 @@ impl TcpNetwork {
         }
         loop {
             let link = self.pools().take(group.to)?;
-            if group.connection != Connection::Once || !link.has_ended() {
+            if group.connection != Connection::Once || !has_ended(&link.stream) {
                 return Some(link);
             }
             self.pools().release(group.to, &link.stream);
@@ -380,7 +415,22 @@ impl Pools {
     }
 }
 
+impl Sent<'_> {
+    /// By how much bytes that moved have put the deadline off.
+    fn gained(&self) -> Duration {
+        let first = self.patience.began + self.patience.limit;
+        self.patience.deadline.saturating_duration_since(first)
+    }
+}
+
 impl Group<'_> {
+    /// Hands out an error for each request but the first ones.
+    fn fail(&self, taken: usize, error: CallError, take: &mut dyn FnMut(Event)) {
+        for &(place, _) in &self.requests[taken..] {
+            take(Event::Answer(place, Err(error.clone())));
+        }
+    }
+
     /// All requests, in one piece.
     fn encode(&self, mut sequence: i32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.size());
@@ -415,24 +465,31 @@ impl Job<'_> {
     }
 }
 
-/// One group for each location, but for calls that want a connection of their own.
-fn grouped(calls: &[(Location, Request)]) -> Vec<Group<'_>> {
+/// One group for each location, but for calls that want a connection of their own. If one call of a group must not be
+/// carried out twice, none is.
+fn grouped(calls: &[(Location, Request)], limit: Duration) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     let mut kept: HashMap<&Location, usize> = HashMap::new();
     for (place, (to, request)) in calls.iter().enumerate() {
-        let new = groups.len();
-        let at = match request.connection {
-            Connection::Kept => *kept.entry(to).or_insert(new),
-            Connection::Once | Connection::Single => new,
+        let (new, connection) = (groups.len(), request.connection);
+        let at = match connection {
+            Connection::Single => new,
+            Connection::Kept | Connection::Once => *kept.entry(to).or_insert(new),
         };
         if at == new {
             groups.push(Group {
                 to,
-                connection: request.connection,
+                connection,
+                limit: Duration::ZERO,
                 requests: Vec::new(),
             });
         }
-        groups[at].requests.push((place, request));
+        let group = &mut groups[at];
+        if connection == Connection::Once {
+            group.connection = connection;
+        }
+        group.limit = group.limit.max(request.limit.unwrap_or(limit));
+        group.requests.push((place, request));
     }
     groups
 }
@@ -500,6 +557,7 @@ mod tests {
         let put = Request {
             method: "put",
             arguments: arguments.into(),
+            limit: None,
             oneway: false,
             connection: Connection::Kept,
         };

@@ -15,6 +15,9 @@ const SOCK_CLOEXEC: c_int = 0o2_000_000;
 const IPPROTO_IP: c_int = 0;
 const IP_BIND_ADDRESS_NO_PORT: c_int = 24;
 const EINPROGRESS: i32 = 115;
+// recv(2).
+const MSG_PEEK: c_int = 2;
+const MSG_DONTWAIT: c_int = 0x40;
 
 unsafe extern "C" {
     fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
@@ -27,6 +30,7 @@ unsafe extern "C" {
     ) -> c_int;
     fn bind(descriptor: c_int, address: *const u8, length: u32) -> c_int;
     fn connect(descriptor: c_int, address: *const u8, length: u32) -> c_int;
+    fn recv(descriptor: c_int, buffer: *mut u8, length: usize, flags: c_int) -> isize;
 }
 
 /// `struct sockaddr_in` or `sockaddr_in6`, byte by byte: family, port, and what the family adds.
@@ -111,6 +115,14 @@ pub fn unacknowledged(stream: &TcpStream) -> usize {
     // writes nothing.
     unsafe { ioctl(stream.as_raw_fd(), SIOCOUTQ, &raw mut bytes) };
     usize::try_from(bytes).unwrap_or(0)
+}
+
+/// Whether the peer has ended a connection, or it has failed. Doesn't wait.
+pub fn has_ended(stream: &TcpStream) -> bool {
+    let mut byte = 0;
+    // SAFETY: the descriptor is open while `stream` lives, and one byte is there to be written.
+    let count = unsafe { recv(stream.as_raw_fd(), &mut byte, 1, MSG_PEEK | MSG_DONTWAIT) };
+    count == 0 || (count < 0 && io::Error::last_os_error().kind() != ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]

@@ -34,4 +34,4 @@ pub use memory::{give_back_free_pages, give_back_large_pieces};
 pub use output::output_was_closed;
 pub use signals::{Signal, Signals};
 pub use socket::lengthen_backlog;
-pub use system::{connect_from, unacknowledged};
+pub use system::{connect_from, has_ended, unacknowledged};

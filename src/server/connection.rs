@@ -2,8 +2,8 @@
 //! one piece once no complete request is left.
 //!
 //! A request costs no lock, no allocation and no system call of its own beyond what the service
-//! does; a batch costs one read, one write, one look at the clock and a list of its messages. The
-//! service is shown the whole list before it serves the first.
+//! does; a batch costs one read, one write, one look at the clock and two lists. The service gets all calls that have
+//! arrived together.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -15,10 +15,10 @@ use super::Shared;
 use super::turn::Turn;
 use crate::net::incoming::{BUFFER_BYTES_MIN, Incoming};
 use crate::net::room::{self, SMALL_BYTES};
-use crate::service::Call;
+use crate::service::{Answers, Call};
 use crate::thrift::{Error, Exception, Message, MessageKind, begin_message, end_frame};
 
-/// Answers are written before the last request of a batch is served if they come to more.
+/// Answers are written before the last one of a batch is there if they come to more.
 const BATCH_BYTES_MAX: usize = SMALL_BYTES;
 
 /// A connection that has been quiet for so long gives back the memory of its large messages.
@@ -203,6 +203,76 @@ impl From<io::Error> for End {
     }
 }
 
+/// Whether a service is to serve it.
+fn is_call(message: &&Message<'_>) -> bool {
+    matches!(message.kind, MessageKind::Call | MessageKind::Oneway)
+}
+
+fn call<'a>(message: &Message<'a>, local: bool, done: &'a dyn Fn()) -> Call<'a> {
+    Call {
+        method: message.name,
+        arguments: message.body,
+        local,
+        done,
+    }
+}
+
+/// Puts the answers to these messages into the place of their conversation's.
+struct Answering<'a, 'b, 'c> {
+    messages: std::slice::Iter<'a, Message<'a>>,
+    /// The message whose answer is being written, and where that begins.
+    begun: Option<(&'a Message<'a>, usize)>,
+    /// Whether answers can still be sent.
+    outcome: Result<(), End>,
+    conversation: &'b mut Conversation<'c>,
+}
+
+impl Answering<'_, '_, '_> {
+    /// Answers the next message, or the one that has been begun, with an exception.
+    fn fail(&mut self, exception: &Exception) {
+        let end = self.conversation.answers.len();
+        let next = || self.messages.next().map(|message| (message, end));
+        if let Some((message, start)) = self.begun.take().or_else(next) {
+            match message.kind {
+                MessageKind::Oneway => self.conversation.answers.truncate(start),
+                _ => self.conversation.except(message, exception, start),
+            }
+        }
+    }
+}
+
+impl Answers for Answering<'_, '_, '_> {
+    fn add(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Exception>) {
+        let Some(message) = self.messages.next() else {
+            return;
+        };
+        if self.conversation.answers.len() > BATCH_BYTES_MAX {
+            self.flush();
+        }
+        let conversation = &mut *self.conversation;
+        let start = conversation.answers.len();
+        self.begun = Some((message, start));
+        conversation.begin(MessageKind::Reply, message);
+        match write(&mut conversation.answers) {
+            _ if message.kind == MessageKind::Oneway => conversation.answers.truncate(start),
+            Err(exception) => conversation.except(message, &exception, start),
+            Ok(()) if message.framed => end_frame(&mut conversation.answers, start),
+            Ok(()) => {}
+        }
+        self.begun = None;
+        if self.outcome.is_err() {
+            conversation.answers.clear(); // Nobody gets them.
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.outcome.is_ok() && !self.conversation.answers.is_empty() {
+            self.outcome = self.conversation.flush();
+            self.conversation.connection.enter(Phase::Serving, 0);
+        }
+    }
+}
+
 struct Conversation<'a> {
     shared: &'a Shared,
     connection: &'a Connection,
@@ -248,16 +318,11 @@ impl Conversation<'_> {
                     break;
                 }
                 message_begun = false;
-                if messages.len() > 1 {
-                    let mut calls = messages.iter().map(|message| (message.name, message.body));
-                    self.shared.service.foresee(&mut calls);
-                }
-                for message in &messages {
-                    if self.answers.len() > BATCH_BYTES_MAX {
-                        self.flush()?;
-                    }
-                    self.connection.enter(Phase::Serving, 0);
-                    self.serve(message)?;
+                let mut rest = &messages[..];
+                while !rest.is_empty() {
+                    let run = self.next_run(rest);
+                    self.serve(&rest[..run])?;
+                    rest = &rest[run..];
                 }
             }
             if !message_begun {
@@ -277,44 +342,60 @@ impl Conversation<'_> {
         room::give_back();
     }
 
-    /// Serves one message and appends its answer, if it wants one.
-    fn serve(&mut self, message: &Message<'_>) -> Result<(), End> {
-        self.shared.say_if_verbose(|| {
-            let name = String::from_utf8_lossy(message.name);
-            format!("{}: {}", self.connection.peer, name.escape_debug())
-        });
+    /// How many of these messages are served together: calls, but the first one of a connection waits for its turn.
+    fn next_run(&self, messages: &[Message<'_>]) -> usize {
+        match self.turn {
+            Some(_) => 1,
+            None => messages.iter().take_while(is_call).count().max(1),
+        }
+    }
+
+    /// Serves these messages and appends the answers, of those that want one: calls, or one that is none.
+    fn serve(&mut self, messages: &[Message<'_>]) -> Result<(), End> {
+        let shared = self.shared;
+        for message in messages {
+            shared.say_if_verbose(|| {
+                let name = String::from_utf8_lossy(message.name);
+                format!("{}: {}", self.connection.peer, name.escape_debug())
+            });
+        }
+        self.connection.enter(Phase::Serving, 0);
         let turn = self.turn.take();
         if turn.is_some() {
             self.connection.begun.store(true, Ordering::Relaxed);
         }
-        let start = self.answers.len();
-        let mut failed = false;
-        let outcome = match message.kind {
-            MessageKind::Call | MessageKind::Oneway => {
-                if let Some(turn) = &turn {
-                    turn.wait(self.shared.service.order(message.name));
-                }
-                let done = || turn.iter().for_each(Turn::done);
-                // Nothing of ours is half done when the service panics: its answer is thrown away.
-                let answered = catch_unwind(AssertUnwindSafe(|| self.call(message, &done)));
-                answered.unwrap_or_else(|_| {
-                    failed = true;
-                    Err(Exception::internal("the service failed"))
-                })
-            }
-            MessageKind::Reply | MessageKind::Exception => Err(Exception::new(
-                Exception::WRONG_MESSAGE_TYPE,
-                "an answer to nothing",
-            )),
-        };
-        if message.kind == MessageKind::Oneway {
-            self.answers.truncate(start);
-        } else if let Err(exception) = outcome {
-            self.except(message, &exception, start);
-        } else if message.framed {
-            end_frame(&mut self.answers, start);
+        if !is_call(&&messages[0]) {
+            let exception = Exception::new(Exception::WRONG_MESSAGE_TYPE, "an answer to nothing");
+            let start = self.answers.len();
+            self.except(&messages[0], &exception, start);
+            return Ok(());
         }
-        if failed { Err(End::Failed) } else { Ok(()) }
+        if let Some(turn) = &turn {
+            turn.wait(shared.service.order(messages[0].name));
+        }
+        let done = || turn.iter().for_each(Turn::done);
+        let local = self.connection.local;
+        let mut answering = Answering {
+            messages: messages.iter(),
+            begun: None,
+            outcome: Ok(()),
+            conversation: self,
+        };
+        // Nothing of ours is half done when the service panics: its answer is thrown away.
+        let served = catch_unwind(AssertUnwindSafe(|| match messages {
+            [one] => shared
+                .service
+                .serve(&[call(one, local, &done)], &mut answering),
+            all => {
+                let calls: Vec<_> = all.iter().map(|one| call(one, local, &done)).collect();
+                shared.service.serve(&calls, &mut answering);
+            }
+        }));
+        if served.is_err() {
+            answering.fail(&Exception::internal("the service failed"));
+            answering.outcome = answering.outcome.and(Err(End::Failed));
+        }
+        answering.outcome
     }
 
     /// Answers with an exception, in place of what stands behind `start`.
@@ -325,18 +406,6 @@ impl Conversation<'_> {
         if message.framed {
             end_frame(&mut self.answers, start);
         }
-    }
-
-    /// Has the service append its result behind a reply's header.
-    fn call(&mut self, message: &Message<'_>, done: &dyn Fn()) -> Result<(), Exception> {
-        self.begin(MessageKind::Reply, message);
-        let call = Call {
-            method: message.name,
-            arguments: message.body,
-            local: self.connection.local,
-            done,
-        };
-        self.shared.service.call(&call, &mut self.answers)
     }
 
     fn begin(&mut self, kind: MessageKind, message: &Message<'_>) {

@@ -3,6 +3,7 @@
 #[path = "../running/mod.rs"]
 mod running;
 
+mod batches;
 mod bytes;
 mod complaints;
 mod crowds;

@@ -36,7 +36,7 @@ const SIZES: [usize; 12] = [
 ];
 
 /// The most that the node has ever taken.
-fn highest(node: &Node) -> usize {
+pub fn highest(node: &Node) -> usize {
     memory(node, "VmHWM:")
 }
 

@@ -9,16 +9,21 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use thrifty_p2p::diststore::KeyValue;
 use thrifty_p2p::location::Location;
-use thrifty_p2p::net::{CallError, TcpNetwork};
+use thrifty_p2p::locator::{read_answer, request, write_key};
+use thrifty_p2p::net::{Answer, CallError, Network, Request, TcpNetwork};
 
 use super::history::{History, Sums};
-use super::{get, network, now, put};
+use super::{CALL_LIMIT, get, network, now};
 
 /// Between two calls of a client: the machine has other things to do.
 const PACE: Duration = Duration::from_millis(2);
 
 const KEYS: usize = 60;
+
+/// Up to so many requests are sent together.
+const TOGETHER: u64 = 8;
 
 /// A call that failed.
 #[derive(Debug, Clone)]
@@ -67,8 +72,8 @@ impl Load {
                 }
             })
         };
-        let writers = (0..writers).map(|_| start(Shared::put_one));
-        let readers = (0..readers).map(|_| start(Shared::read_one));
+        let writers = (0..writers).map(|_| start(Shared::put_some));
+        let readers = (0..readers).map(|_| start(Shared::read_some));
         let clients = writers.chain(readers).collect();
         Load { shared, clients }
     }
@@ -127,30 +132,43 @@ impl Load {
 }
 
 impl Shared {
-    fn put_one(&self, network: &TcpNetwork) {
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let key = scatter(number) % KEYS;
-        // Values of very different length.
-        let padding = "x".repeat(scatter(number + 1) % 50 * (scatter(number + 2) % 50));
-        let value = format!("{number} {padding}");
-        let written = self.history.begin_put(key, value.as_bytes());
-        let done = self.call(number, true, |at| {
-            put(network, at, name(key).as_bytes(), value.as_bytes())
+    fn put_some(&self, network: &TcpNetwork) {
+        let number = self.number.fetch_add(TOGETHER, Ordering::Relaxed);
+        let put = |number: u64| {
+            let key = scatter(number) % KEYS;
+            // Values of very different length.
+            let padding = "x".repeat(scatter(number + 1) % 50 * (scatter(number + 2) % 50));
+            (key, format!("{number} {padding}"))
+        };
+        let puts: Vec<_> = (number..number + how_many(number)).map(put).collect();
+        let begin = |(key, value): &(usize, String)| self.history.begin_put(*key, value.as_bytes());
+        let written: Vec<_> = puts.iter().map(begin).collect();
+        let requests = puts.iter().map(|(key, value)| {
+            let put = KeyValue::write(name(*key).as_bytes(), Some(value.as_bytes()));
+            request("put", put)
         });
-        if done.is_some() {
-            self.history.acknowledged(written);
+        let answers = self.call(network, number, true, &requests.collect::<Vec<_>>());
+        for (written, (_, answer)) in written.into_iter().zip(answers) {
+            if answer.is_ok() {
+                self.history.acknowledged(written);
+            }
         }
     }
 
-    fn read_one(&self, network: &TcpNetwork) {
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let key = scatter(number) % KEYS;
+    fn read_some(&self, network: &TcpNetwork) {
+        let number = self.number.fetch_add(TOGETHER, Ordering::Relaxed);
+        let keys: Vec<_> = (number..number + how_many(number))
+            .map(|number| scatter(number) % KEYS)
+            .collect();
         let began = now();
-        let read = self.call(number, false, |at| {
-            get(network, at, name(key).as_bytes()).map(|value| (at.clone(), value))
-        });
-        if let Some((at, value)) = read {
-            self.history.read(&at, key, value, began);
+        let requests = keys.iter();
+        let requests = requests.map(|key| request("get", write_key(name(*key).as_bytes())));
+        let answers = self.call(network, number, false, &requests.collect::<Vec<_>>());
+        for (key, (at, answer)) in keys.into_iter().zip(answers) {
+            if let Ok(result) = answer {
+                let value = read_answer(&result, "get").expect("a value");
+                self.history.read(&at, key, value, began);
+            }
         }
     }
 
@@ -158,13 +176,15 @@ impl Shared {
         self.nodes.lock().unwrap().get(node) != Some(&true)
     }
 
-    /// At one of the nodes, and at others as long as they refuse.
-    fn call<T>(
+    /// Sends these together, at one of the nodes, and at others as long as they refuse. The answers, and where they come
+    /// from.
+    fn call(
         &self,
+        network: &TcpNetwork,
         number: u64,
         putting: bool,
-        mut call: impl FnMut(&Location) -> Result<T, CallError>,
-    ) -> Option<T> {
+        requests: &[Request],
+    ) -> Vec<(Location, Answer)> {
         let mut number = number;
         loop {
             number += 1;
@@ -181,28 +201,39 @@ impl Shared {
                 continue;
             };
             let began = now();
-            match call(&at) {
-                Ok(answer) => return Some(answer),
-                Err(CallError::Refused) if !self.ending.load(Ordering::Relaxed) => {
-                    thread::sleep(PACE);
-                }
-                // What comes to a port while it is being closed is reset by the system.
-                Err(CallError::Broken(_)) if !putting && self.is_leaving(&at) => {}
-                Err(cause) => {
-                    let ended = now();
-                    let cause = cause.to_string();
-                    let failed = Failed {
+            let calls = requests.iter().map(|request| (at.clone(), request.clone()));
+            let answers = network.call_all(&calls.collect::<Vec<_>>(), CALL_LIMIT);
+            let refused = answers
+                .iter()
+                .all(|answer| *answer == Err(CallError::Refused));
+            if refused && !self.ending.load(Ordering::Relaxed) {
+                thread::sleep(PACE);
+                continue;
+            }
+            for answer in &answers {
+                match answer {
+                    Ok(_) => {}
+                    // What comes to a port while it is being closed is reset by the system.
+                    Err(CallError::Broken(_)) if !putting && self.is_leaving(&at) => {}
+                    Err(cause) => self.failed.lock().unwrap().push(Failed {
                         began,
-                        ended,
-                        at,
-                        cause,
-                    };
-                    self.failed.lock().unwrap().push(failed);
-                    return None;
+                        ended: now(),
+                        at: at.clone(),
+                        cause: cause.to_string(),
+                    }),
                 }
             }
+            return answers
+                .into_iter()
+                .map(|answer| (at.clone(), answer))
+                .collect();
         }
     }
+}
+
+/// How many requests go together.
+fn how_many(number: u64) -> u64 {
+    1 + scatter(number) as u64 % TOGETHER
 }
 
 fn name(key: usize) -> String {

@@ -76,14 +76,42 @@ fn must_answer_a_pipeline_in_one_piece() {
 }
 
 #[test]
-fn must_tell_the_service_of_calls_that_have_come_together() {
+fn must_give_the_service_what_has_come_together() {
     let house = house(|_| {});
     let mut client = house.visit();
     client.call("ping", &[]);
-    assert!(house.service.foreseen().is_empty(), "of a lone call");
     client.send(&message(MessageKind::Call, "ping", 7, &[]).repeat(20));
     (0..20).for_each(|_| drop(client.answer().unwrap()));
-    assert_eq!(house.service.foreseen().iter().sum::<usize>(), 20);
+    let batches = house.service.batches();
+    assert_eq!(batches.iter().sum::<usize>(), 21);
+    assert!(batches.len() < 21, "{batches:?}");
+}
+
+#[test]
+fn must_send_answers_before_a_slow_one_when_told_to() {
+    let house = house(|_| {});
+    let mut client = house.visit();
+    client.call("ping", &[]);
+    let calls = ["ping", "flush", "wait", "ping"];
+    let calls = calls.map(|method| message(MessageKind::Call, method, 7, &[]));
+    client.send(&calls.concat());
+    (0..2).for_each(|_| drop(client.answer().unwrap()));
+    house.service.wait_for("wait", 1);
+    house.service.open_the_gate();
+    (0..2).for_each(|_| drop(client.answer().unwrap()));
+}
+
+#[test]
+fn must_answer_what_came_before_a_failure_of_the_service() {
+    let house = house(|_| {});
+    let mut client = house.visit();
+    client.call("ping", &[]);
+    let calls = ["ping", "panic", "ping"];
+    let calls = calls.map(|method| message(MessageKind::Call, method, 7, &[]));
+    client.send(&calls.concat());
+    assert!(client.answer().unwrap().result().is_ok());
+    assert!(client.answer().unwrap().result().is_err());
+    client.must_be_closed();
 }
 
 #[test]

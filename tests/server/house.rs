@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use thrifty_p2p::os::connect_from;
 use thrifty_p2p::server::{Options, Server};
-use thrifty_p2p::service::{Call, Order, Service};
+use thrifty_p2p::service::{Answers, Call, Order, Service};
 use thrifty_p2p::thrift::{
     Exception, Limits, MessageKind, Reader, Splitter, Write as _, begin_message, wire,
 };
@@ -22,7 +22,7 @@ pub struct Little {
     items: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
     calls: Mutex<Vec<String>>,
     called: Condvar,
-    foreseen: Mutex<Vec<usize>>,
+    batches: Mutex<Vec<usize>>,
     open: Mutex<bool>,
     opened: Condvar,
 }
@@ -39,9 +39,9 @@ impl Little {
         self.opened.notify_all();
     }
 
-    /// How many calls were foreseen, each time.
-    pub fn foreseen(&self) -> Vec<usize> {
-        self.foreseen.lock().unwrap().clone()
+    /// How many calls came together, each time.
+    pub fn batches(&self) -> Vec<usize> {
+        self.batches.lock().unwrap().clone()
     }
 
     /// Waits until as many calls of this method have arrived.
@@ -73,7 +73,7 @@ impl Service for Little {
         let value = strings.next().unwrap_or_default();
         let items = || self.items.lock().unwrap();
         match call.method {
-            b"ping" => {}
+            b"ping" | b"flush" => {}
             b"local" => result.write_bool_field(0, call.local),
             b"get" => result.write_bytes_field(0, items().get(&key).map_or(&[], Vec::as_slice)),
             b"put" => drop(items().insert(key, value)),
@@ -98,9 +98,14 @@ impl Service for Little {
         Ok(())
     }
 
-    fn foresee(&self, calls: &mut dyn Iterator<Item = (&[u8], &[u8])>) {
-        let count = calls.filter(|call| *call == (b"ping", &[0])).count();
-        self.foreseen.lock().unwrap().push(count);
+    fn serve(&self, calls: &[Call<'_>], answers: &mut dyn Answers) {
+        self.batches.lock().unwrap().push(calls.len());
+        for call in calls {
+            answers.add(&mut |result| self.call(call, result));
+            if call.method == b"flush" {
+                answers.flush();
+            }
+        }
     }
 
     fn order(&self, method: &[u8]) -> Order {

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use thrifty_p2p::location::Location;
+
 use super::history::{Outcome, Promise, brief};
 use super::network::SimNetwork;
 use super::runner::{Figures, print_trace, run_many, run_world};
@@ -77,6 +79,48 @@ pub fn expected_failure(reason: &str, world: impl FnOnce()) {
             println!("fails as expected: {why}");
         }
     }
+}
+
+/// Sends several requests on one connection. The history has them, and their order.
+pub fn use_together(
+    world: &Arc<World>,
+    net: &SimNetwork,
+    to: &Location,
+    operations: &[(Vec<u8>, Option<Vec<u8>>)],
+    take: &mut dyn FnMut(usize, Result<Vec<u8>, String>),
+) {
+    let mut begun: Vec<usize> = Vec::new();
+    for (place, (key, value)) in operations.iter().enumerate() {
+        let mut history = world.history();
+        let operation = match value {
+            None => history.begin_get(key),
+            Some(value) => history.begin_put(key, value),
+        };
+        if let Some(earlier) = (0..place).rev().find(|one| operations[*one].0 == *key) {
+            history.note_order(begun[earlier], operation);
+        }
+        begun.push(operation);
+        drop(history);
+        let text = (brief(key), value.as_ref().map(|value| brief(value)));
+        let scheduler = &world.scheduler;
+        scheduler.trace(format_args!("@{operation} {text:?} at {to}, together"));
+    }
+    world
+        .subject
+        .many(net, to, operations, &mut |place, answer| {
+            let ((key, value), operation) = (&operations[place], begun[place]);
+            let shown = answer.as_ref().map(|value| brief(value));
+            world
+                .scheduler
+                .trace(format_args!("@{operation} {}: {shown:?}", brief(key)));
+            let outcome = match (&answer, value) {
+                (Err(_), _) => Outcome::Unknown,
+                (Ok(read), None) => Outcome::Read(read.clone()),
+                (Ok(_), Some(value)) => Outcome::Acknowledged(world.version_of(key, value)),
+            };
+            world.history().end(operation, net.given(), outcome);
+            take(place, answer);
+        });
 }
 
 /// What a world is told with. Nodes have numbers, see [`location`].
@@ -273,6 +317,25 @@ impl Stage {
             "{key} reads {read} at {}, not {value}",
             location(at)
         ))
+    }
+
+    /// Gets (without a value) and puts, sent together on one connection; what the gets have read.
+    ///
+    /// # Errors
+    /// One of them wasn't answered.
+    pub fn together(
+        &self,
+        at: usize,
+        operations: &[(Vec<u8>, Option<Vec<u8>>)],
+    ) -> Result<Vec<Vec<u8>>, String> {
+        let (mut read, mut failed) = (Vec::new(), None);
+        let mut take = |place: usize, answer| match (answer, &operations[place].1) {
+            (Ok(value), None) => read.push(value),
+            (Ok(_), Some(_)) => {}
+            (Err(why), _) => failed = failed.take().or(Some(why)),
+        };
+        use_together(&self.world, &self.net, &location(at), operations, &mut take);
+        failed.map_or(Ok(read), Err)
     }
 
     /// A put on the way, in an activity of its own.

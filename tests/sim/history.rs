@@ -21,6 +21,9 @@
 //! enough that a read which gave its value had ended before r began. Nobody takes back what somebody
 //! has seen. (The empty value shows nothing. A p that still runs may come again above q.)
 //!
+//! Requests of one connection to one key take effect in their order: what follows another one there began after it,
+//! whenever the answers come.
+//!
 //! **At the end**, when all is settled, each key must read as a put whose version is not below that of any
 //! acknowledged put, where the version is the one seen on the nodes at the acknowledgement; and,
 //! unless stability counts, as one that is not stale.
@@ -48,6 +51,9 @@ pub struct Operation {
     /// When the answer set out, that came at the end.
     pub given: u64,
     pub outcome: Outcome,
+    number: usize,
+    /// The one before it on its connection, of the same key.
+    after: Option<usize>,
 }
 
 /// As text, and not all of it if it is long.
@@ -100,6 +106,7 @@ impl History {
 
     fn begin(&mut self, key: &[u8], put: Option<Vec<u8>>) -> usize {
         let begin = self.next_event();
+        let number = self.operations.len();
         self.operations.push(Operation {
             key: key.to_vec(),
             put,
@@ -107,8 +114,26 @@ impl History {
             end: None,
             given: 0,
             outcome: Outcome::Unknown,
+            number,
+            after: None,
         });
-        self.operations.len() - 1
+        number
+    }
+
+    /// The two, of the same key, were sent one behind the other on one connection.
+    pub fn note_order(&mut self, earlier: usize, later: usize) {
+        self.operations[later].after = Some(earlier);
+    }
+
+    fn follows(&self, later: &Operation, earlier: &Operation) -> bool {
+        let mut before = later.after;
+        while let Some(number) = before {
+            if number == earlier.number {
+                return true;
+            }
+            before = self.operations[number].after;
+        }
+        false
     }
 
     pub fn begin_put(&mut self, key: &[u8], value: &[u8]) -> usize {
@@ -181,18 +206,47 @@ impl History {
         acknowledged.into_iter().chain(shown).min()
     }
 
-    /// A put that began after `from` and was known before `begin`.
+    /// Whether a read was sent behind that put, which was acknowledged, or behind another read that showed it.
+    fn follows_known(&self, read: &Operation, put: &Operation) -> bool {
+        let mut before = read.after;
+        while let Some(number) = before {
+            let one = &self.operations[number];
+            let knows = match &one.outcome {
+                Outcome::Acknowledged(_) => number == put.number,
+                Outcome::Read(value) => {
+                    self.shown_counts && !value.is_empty() && put.put.as_ref() == Some(value)
+                }
+                Outcome::Unknown => false,
+            };
+            if knows {
+                return true;
+            }
+            before = one.after;
+        }
+        false
+    }
+
+    /// A put that began after `p` was acknowledged, if there is one, and was known before that read began, or the end.
     fn superseding<'a>(
         &'a self,
         key: &[u8],
-        from: u64,
-        (begin, end): (u64, u64),
+        p: Option<&Operation>,
+        read: Option<&Operation>,
         promise: Promise,
     ) -> Option<&'a Operation> {
         let of_key = self.operations.iter().filter(|o| o.key == key);
-        let mut later = of_key.filter(|q| q.put.is_some() && q.begin > from);
-        later.find(|q| {
-            let known = self.known(q).filter(|(known, _)| *known < begin);
+        let later = |q: &&Operation| {
+            q.put.is_some()
+                && p.is_none_or(|p| p.end.is_some_and(|end| q.begin > end) || self.follows(q, p))
+        };
+        let (begin, end) = match read {
+            Some(read) => (read.begin, read.end.unwrap_or(self.event + 1)),
+            None => (self.event + 1, self.event + 1),
+        };
+        of_key.filter(later).find(|q| {
+            let known = self.known(q).filter(|(known, _)| {
+                *known < begin || read.is_some_and(|read| self.follows_known(read, q))
+            });
             known.is_some_and(|(_, given)| promise == Promise::Always || self.is_stable(given, end))
         })
     }
@@ -201,8 +255,8 @@ impl History {
     /// Says which read is wrong and why.
     pub fn check_reads(&self, promise: Promise) -> Result<(), String> {
         for read in &self.operations {
-            if let (Outcome::Read(value), Some(end)) = (&read.outcome, read.end) {
-                self.check_read(&read.key, value, (read.begin, end), promise)
+            if let (Outcome::Read(value), Some(_)) = (&read.outcome, read.end) {
+                self.check_read(&read.key, value, Some(read), promise)
                     .map_err(|why| format!("{read}: {why}"))?;
             }
         }
@@ -213,25 +267,25 @@ impl History {
         &self,
         key: &[u8],
         value: &[u8],
-        read: (u64, u64),
+        read: Option<&Operation>,
         promise: Promise,
     ) -> Result<(), String> {
         let mut excuse = Err("nobody has put this value".to_owned());
         if value.is_empty() {
-            match self.superseding(key, 0, read, promise) {
+            match self.superseding(key, None, read, promise) {
                 None => return Ok(()),
                 Some(q) => excuse = Err(format!("missing after {q}")),
             }
         }
         for (put, given) in self.puts(key) {
-            if given != value || put.begin > read.1 {
+            let end = read.and_then(|read| read.end);
+            if given != value || end.is_some_and(|end| put.begin > end) {
                 continue;
             }
-            let acknowledged = matches!(put.outcome, Outcome::Acknowledged(_));
-            let Some(ack) = put.end.filter(|_| acknowledged) else {
+            if !matches!(put.outcome, Outcome::Acknowledged(_)) {
                 return Ok(());
-            };
-            match self.superseding(key, ack, read, promise) {
+            }
+            match self.superseding(key, Some(put), read, promise) {
                 None => return Ok(()),
                 Some(q) => excuse = Err(format!("{put} is older than {q}")),
             }
@@ -287,10 +341,9 @@ impl History {
                 _ => (),
             }
         }
-        let end = (self.event + 1, self.event + 1);
         match found {
             Some((_, value)) if promise == Promise::Always => {
-                self.check_read(key, value, end, promise).or_else(fail)
+                self.check_read(key, value, None, promise).or_else(fail)
             }
             _ => Ok(()),
         }

@@ -18,18 +18,20 @@
 //!
 //! What a dying node has sent still arrives.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use thrifty_p2p::location::Location;
-use thrifty_p2p::net::{Answer, CallError, Clock, Connection, Network, Request};
-use thrifty_p2p::service::{Call, Service};
+use thrifty_p2p::net::{Answer, CallError, Clock, Connection, Event, Network, Request};
+use thrifty_p2p::service::{Answers, Call, Service};
+use thrifty_p2p::thrift::Exception;
 
 use super::clock::MachineClock;
 use super::scheduler::Group;
-use super::wires::{Fate, Message, Open};
+use super::wires::{Fate, Message};
 use super::world::{HUNG_UP, World};
 
 /// The most that a late message takes, in microseconds: there and back less than the limit for an
@@ -50,6 +52,30 @@ pub struct Origin {
 
 /// The requests of one `call_all` to one node.
 type Batch = Vec<(usize, Request)>;
+
+/// The answers to a batch, and the events at which they were given.
+struct Outcomes<'a> {
+    world: &'a World,
+    given: Vec<(u64, Answer)>,
+}
+
+impl Answers for Outcomes<'_> {
+    fn add(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Exception>) {
+        let mut result = Vec::new();
+        let outcome = write(&mut result).map(|()| result);
+        let outcome = outcome.map_err(|exception| match exception.kind {
+            HUNG_UP => CallError::Broken(exception.message),
+            _ => CallError::Exception(exception),
+        });
+        self.world.observe();
+        let event = self.world.history().next_event();
+        self.given.push((event, outcome));
+    }
+}
+
+fn is_once(request: &Request) -> bool {
+    request.connection == Connection::Once
+}
 
 impl World {
     /// Sends a message on its way.
@@ -144,6 +170,13 @@ impl World {
         let who = name(&from.location);
         self.scheduler
             .trace(format_args!("#{call} {who} -> {to}: {methods}"));
+        if let Some(from) = &from.location {
+            let methods: BTreeSet<_> = batch.iter().map(|(_, one)| one.method).collect();
+            let mut wires = self.wires();
+            methods
+                .into_iter()
+                .for_each(|method| wires.count(from, method));
+        }
         let trouble = self.wires().weather.local_trouble;
         if from.location.is_some() && self.chance(trouble) {
             for (leg, _) in batch {
@@ -223,21 +256,34 @@ impl World {
         service: &dyn Service,
         batch: Batch,
     ) {
+        let weather = self.wires().weather.clone();
         let mut broken = false;
-        for (leg, request) in batch {
-            let mut outcome = self.carry_out(call, to, service, &request);
-            let weather = self.wires().weather.clone();
-            if request.connection != Connection::Single && self.chance(weather.reset) {
-                broken = self.chance(500) || request.connection == Connection::Once;
+        let mut rest = &batch[..];
+        while !rest.is_empty() {
+            // What comes in one read is served together.
+            let piece = match self.chance(weather.pieces) {
+                true => 1 + self.random.below(rest.len()),
+                false => rest.len(),
+            };
+            let (some, behind) = rest.split_at(piece);
+            rest = behind;
+            let mut outcomes = self.carry_out(call, to, service, some);
+            let kept = some[0].1.connection != Connection::Single;
+            if kept && !broken && self.chance(weather.reset * some.len()) {
+                broken = self.chance(500) || some.iter().any(|(_, request)| is_once(request));
                 if !broken {
-                    outcome = self.carry_out(call, to, service, &request);
+                    outcomes = self.carry_out(call, to, service, some);
                 }
             }
-            if broken {
-                outcome = Err(CallError::Broken("reset by peer".to_owned()));
-            }
-            if !request.oneway {
-                self.send_back(call, (leg, request.method), to, back.cloned(), outcome);
+            for ((leg, request), outcome) in some.iter().zip(outcomes) {
+                let outcome = match broken {
+                    true => Err(CallError::Broken("reset by peer".to_owned())),
+                    false => outcome,
+                };
+                if !request.oneway {
+                    let leg = (*leg, request.method);
+                    self.send_back(call, leg, to, back.cloned(), outcome);
+                }
             }
         }
     }
@@ -247,30 +293,31 @@ impl World {
         number: u64,
         to: &Location,
         service: &dyn Service,
-        request: &Request,
-    ) -> Answer {
-        let mut result = Vec::new();
-        let call = Call {
+        requests: &[(usize, Request)],
+    ) -> Vec<Answer> {
+        let methods = requests.iter().map(|(_, request)| request.method);
+        let methods = methods.collect::<Vec<_>>().join(",");
+        self.scheduler
+            .trace(format_args!("#{number} {to} serves {methods}"));
+        let calls = requests.iter().map(|(_, request)| Call {
             method: request.method.as_bytes(),
             arguments: &request.arguments,
             local: false,
             done: &|| (),
+        });
+        let calls: Vec<_> = calls.collect();
+        let mut outcomes = Outcomes {
+            world: self,
+            given: Vec::new(),
         };
-        self.scheduler
-            .trace(format_args!("#{number} {to} serves {}", request.method));
-        let outcome = service.call(&call, &mut result);
-        self.observe();
-        let given = self.history().next_event();
+        service.serve(&calls, &mut outcomes);
+        let given = outcomes.given;
         if let Some(open) = self.wires().call(number) {
-            open.given = given;
-        }
-        outcome.map(|()| result).map_err(|exception| {
-            if exception.kind == HUNG_UP {
-                CallError::Broken(exception.message)
-            } else {
-                CallError::Exception(exception)
+            for ((leg, _), (event, _)) in requests.iter().zip(&given) {
+                open.legs[*leg].given = *event;
             }
-        })
+        }
+        given.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
     fn send_back(
@@ -347,30 +394,18 @@ impl SimNetwork {
 /// Takes a call off the wires, also when its caller is unwound.
 struct Closing<'a>(&'a World, u64);
 
-impl Closing<'_> {
-    fn close(&self) -> Option<Open> {
-        self.0.wires().close(self.1, self.0.scheduler.now())
-    }
-}
-
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        self.close();
+        let now = self.0.scheduler.now();
+        self.0.wires().close(self.1, now);
     }
 }
 
-impl Network for SimNetwork {
-    fn call_all(&self, calls: &[(Location, Request)], limit: Duration) -> Vec<Answer> {
+impl SimNetwork {
+    /// Sends everything.
+    fn send(&self, calls: &[(Location, Request)]) -> Closing<'_> {
         let (world, scheduler) = (&self.world, &self.world.scheduler);
-        if calls.is_empty() {
-            return Vec::new();
-        }
-        if thread::panicking() {
-            return vec![Err(CallError::Silent); calls.len()]; // a destructor of an ended activity
-        }
         scheduler.check_alive();
-        let clock = &self.origin.clock;
-        let began = clock.now();
         let ticket = scheduler.ticket();
         let call = world.wires().open(self.origin.clone(), calls, ticket);
         let closing = Closing(world, call);
@@ -384,53 +419,95 @@ impl Network for SimNetwork {
         for (to, batch) in batches {
             world.send(call, &self.origin, to, batch);
         }
-        // `None`: all answers are there.
-        let left = || {
+        closing
+    }
+
+    /// Waits for that answer, until `limit` has passed since then, in which so much had moved.
+    fn wait(
+        &self,
+        call: u64,
+        leg: usize,
+        limit: Duration,
+        (began, before): (Duration, f64),
+    ) -> Answer {
+        let (world, scheduler) = (&self.world, &self.world.scheduler);
+        loop {
             let now = scheduler.now();
-            let (missing, moved) = {
+            let ticket = scheduler.ticket();
+            let (answer, moved) = {
                 let mut wires = world.wires();
                 let open = wires
                     .call(call)
                     .expect("BUG: a call is open while it waits");
-                (open.missing, open.moved(now))
+                open.ticket = ticket;
+                self.given.store(open.legs[leg].given, Ordering::Relaxed);
+                (open.legs[leg].answer.clone(), open.moved(now) - before)
             };
-            let until = began + limit + world.time_for(moved);
-            (missing > 0).then(|| until.saturating_sub(clock.now()))
-        };
-        match left() {
-            None => scheduler.yield_now(),
-            Some(mut time) => loop {
-                scheduler.wait(ticket, scheduler.now() + time);
-                match left() {
-                    Some(more) if !more.is_zero() => time = more,
-                    _ => break,
-                }
-            },
+            let left = began + limit + world.time_for(moved);
+            let left = left.saturating_sub(self.origin.clock.now());
+            match answer {
+                Some(answer) => return answer,
+                None if left.is_zero() => return Err(CallError::Silent),
+                None => scheduler.wait(ticket, now + left),
+            }
         }
-        let open = closing.close().expect("BUG: a call is open while it waits");
-        self.given.store(open.given, Ordering::Relaxed);
-        let answers = open.legs.into_iter().map(|leg| leg.answer);
-        answers
-            .map(|answer| answer.unwrap_or(Err(CallError::Silent)))
-            .collect()
     }
 
-    /// In runs of random length: what the caller does with an answer comes before the next calls are
-    /// carried out, or behind.
+    /// Sends everything, and hands out the answers in order. `anew`: limits begin anew with each answer.
+    fn exchange(
+        &self,
+        calls: &[(Location, Request)],
+        limit: Duration,
+        anew: bool,
+        take: &mut dyn FnMut(Event),
+    ) {
+        if calls.is_empty() {
+            return;
+        }
+        if thread::panicking() {
+            // A destructor of an ended activity.
+            let silent = |place| Event::Answer(place, Err(CallError::Silent));
+            return (0..calls.len()).map(silent).for_each(take);
+        }
+        let (clock, scheduler) = (&self.origin.clock, &self.world.scheduler);
+        let start = clock.now();
+        let closing = self.send(calls);
+        let mut since = (start, 0.0);
+        for (place, (_, request)) in calls.iter().enumerate() {
+            let limit = request.limit.unwrap_or(limit);
+            let answer = self.wait(closing.1, place, limit, since);
+            if anew && matches!(answer, Ok(_) | Err(CallError::Exception(_))) {
+                let mut wires = self.world.wires();
+                let open = wires.call(closing.1);
+                let moved = open.map_or(0.0, |open| open.moved(scheduler.now()));
+                since = (clock.now(), moved);
+            }
+            take(Event::Answer(place, answer));
+        }
+        if clock.now() == start {
+            scheduler.yield_now();
+        }
+    }
+}
+
+impl Network for SimNetwork {
+    fn call_all(&self, calls: &[(Location, Request)], limit: Duration) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(calls.len());
+        self.exchange(calls, limit, false, &mut |event| {
+            if let Event::Answer(_, answer) = event {
+                answers.push(answer);
+            }
+        });
+        answers
+    }
+
     fn call_each(
         &self,
         calls: &[(Location, Request)],
         limit: Duration,
-        take: &mut dyn FnMut(usize, Answer),
+        take: &mut dyn FnMut(Event),
     ) {
-        let mut place = 0;
-        while place < calls.len() {
-            let run = 1 + self.world.random.below(calls.len() - place);
-            for answer in self.call_all(&calls[place..place + run], limit) {
-                take(place, answer);
-                place += 1;
-            }
-        }
+        self.exchange(calls, limit, true, take);
     }
 
     fn forget(&self, location: &Location) {

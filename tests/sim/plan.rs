@@ -199,6 +199,7 @@ impl Plan {
         };
         let weather = Weather {
             late: self.late,
+            pieces: 500,
             late_methods: self.late_methods.clone(),
             ..weather
         };

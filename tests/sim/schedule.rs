@@ -9,6 +9,7 @@ use std::time::Duration;
 use thrifty_p2p::location::Location;
 
 use super::chaos::Chaos;
+use super::direct::use_together;
 use super::history::{Outcome, brief};
 use super::network::SimNetwork;
 use super::plan::{Class, Plan};
@@ -19,6 +20,9 @@ use super::world::{Phase, Process, TICK, World};
 
 /// How long the world may take to settle, in its own time.
 const SETTLE: Duration = Duration::from_secs(180);
+
+/// How often a client sends several requests together. Per mille of its requests.
+const BATCHES: usize = 250;
 
 /// A name for a new node. Many: text order, ring order and port order differ.
 pub fn location(number: usize) -> Location {
@@ -141,6 +145,10 @@ impl Stage {
             let Some(to) = world.pick(&world.locations()).cloned() else {
                 continue;
             };
+            if world.chance(BATCHES) {
+                self.use_together(&net, &to, &format!("c{client}-{number}"));
+                continue;
+            }
             let key = self.key(world.random.below(self.plan.keys));
             if !world.chance(self.plan.puts) {
                 // The history has it.
@@ -178,6 +186,30 @@ impl Stage {
                 let _ = other.map(|other| self.get(&net, other, &key));
             }
         }
+    }
+
+    /// Several requests on one connection, of few keys.
+    fn use_together(&self, net: &SimNetwork, to: &Location, name: &str) {
+        let world = &self.world;
+        let keys = [0, 1].map(|_| self.key(world.random.below(self.plan.keys)));
+        let count = 2 + world.random.below(6);
+        let one = |number: usize| {
+            let key = match world.random.below(3) {
+                2 => self.key(world.random.below(self.plan.keys)),
+                one => keys[one].clone(),
+            };
+            let value = world.chance(self.plan.puts).then(|| {
+                let deletes = world.chance(self.plan.deletes);
+                match deletes {
+                    true => Vec::new(),
+                    false => self.value(format!("{name}-{number}")),
+                }
+            });
+            (key, value)
+        };
+        let operations: Vec<_> = (0..count).map(one).collect();
+        self.provoke();
+        use_together(world, net, to, &operations, &mut |_, _| ());
     }
 
     /// Where sizes are worse, keys are empty, short and long.

@@ -11,7 +11,7 @@ use thrifty_p2p::locator::{
     EMPTY, Errand, Locator, Options, Participant, Status, read_answer, write_key,
 };
 use thrifty_p2p::membership::State;
-use thrifty_p2p::net::{Connection, Environment, Network, Request};
+use thrifty_p2p::net::{Connection, Environment, Event, Network, Request};
 use thrifty_p2p::ring::{self, Ring};
 use thrifty_p2p::service::Service;
 
@@ -128,6 +128,7 @@ fn request(method: &'static str, arguments: Vec<u8>) -> Request {
         method,
         arguments: Arc::new(arguments),
         connection: Connection::Single,
+        limit: None,
         oneway: false,
     }
 }
@@ -171,6 +172,31 @@ impl Subject for StoreRing {
         let answer = net.call(to, &request("get", write_key(key)), CLIENT_LIMIT);
         let value = answer.and_then(|result| read_answer(&result, "get"));
         value.map_err(|why| why.to_string())
+    }
+
+    fn many(
+        &self,
+        net: &dyn Network,
+        to: &Location,
+        operations: &[(Vec<u8>, Option<Vec<u8>>)],
+        take: &mut dyn FnMut(usize, Result<Vec<u8>, String>),
+    ) {
+        let call = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| match value {
+            None => request("get", write_key(key)),
+            Some(value) => request("put", KeyValue::write(key, Some(value))),
+        };
+        let calls = operations.iter().map(|one| (to.clone(), call(one)));
+        let calls: Vec<_> = calls.collect();
+        net.call_each(&calls, CLIENT_LIMIT, &mut |event| {
+            let Event::Answer(place, answer) = event else {
+                return;
+            };
+            let answer = match operations[place].1 {
+                None => answer.and_then(|result| read_answer(&result, "get")),
+                Some(_) => answer.map(|_| Vec::new()),
+            };
+            take(place, answer.map_err(|why| why.to_string()));
+        });
     }
 
     fn placement(&self, nodes: &[Location]) -> Placement {

@@ -109,6 +109,23 @@ pub trait Subject: Send + Sync {
     /// Empty: there is no such key.
     fn get(&self, net: &dyn Network, to: &Location, key: &[u8]) -> Result<Vec<u8>, String>;
 
+    /// Several gets (without a value) and puts, sent together on one connection; hands out the answers in their order.
+    fn many(
+        &self,
+        net: &dyn Network,
+        to: &Location,
+        operations: &[(Vec<u8>, Option<Vec<u8>>)],
+        take: &mut dyn FnMut(usize, Result<Vec<u8>, String>),
+    ) {
+        for (place, (key, value)) in operations.iter().enumerate() {
+            let answer = match value {
+                None => self.get(net, to, key),
+                Some(value) => self.put(net, to, key, value).map(|()| Vec::new()),
+            };
+            take(place, answer);
+        }
+    }
+
     /// Who should have a key when these are the nodes and none is filling.
     fn placement(&self, nodes: &[Location]) -> Placement;
 

@@ -27,6 +27,8 @@ pub struct Weather {
     /// Questions and answers of these methods that come late.
     pub late: usize,
     pub late_methods: Vec<&'static str>,
+    /// Requests sent together that are read, and served, in pieces.
+    pub pieces: usize,
 }
 
 /// Messages below this slip between the pieces of great ones, as connections share a link.
@@ -37,6 +39,8 @@ pub struct Wires {
     pub weather: Weather,
     calls: BTreeMap<u64, Open>,
     calls_made: u64,
+    /// Messages that a node has sent with questions of a method in them.
+    sent: BTreeMap<(Location, &'static str), usize>,
     cuts: BTreeMap<(Location, Location), Cut>,
     /// Messages to and from this node come no later than then.
     slow: Vec<(Location, Duration)>,
@@ -83,9 +87,6 @@ pub struct Open {
     pub ticket: Ticket,
     pub from: Origin,
     pub legs: Vec<Leg>,
-    pub missing: usize,
-    /// The event at which the last answer was given, which is still to get here.
-    pub given: u64,
     transfers: Vec<Transfer>,
 }
 
@@ -95,6 +96,8 @@ pub struct Leg {
     /// The process that has taken it.
     pub taken_by: Option<Group>,
     pub answer: Option<Answer>,
+    /// The event at which it was given, on its way here or not.
+    pub given: u64,
 }
 
 /// Bytes on a narrow link: they move evenly, as connections share it.
@@ -149,19 +152,27 @@ impl Wires {
                 to: to.clone(),
                 taken_by: None,
                 answer: None,
+                given: 0,
             })
             .collect();
-        let missing = legs.len();
         let open = Open {
             ticket,
             from,
             legs,
-            missing,
-            given: 0,
             transfers: Vec::new(),
         };
         self.calls.insert(self.calls_made, open);
         self.calls_made
+    }
+
+    /// A node sends a message with questions of that method in it.
+    pub fn count(&mut self, from: &Location, method: &'static str) {
+        *self.sent.entry((from.clone(), method)).or_default() += 1;
+    }
+
+    /// How many it has sent.
+    pub fn sent(&self, from: &Location, method: &'static str) -> usize {
+        self.sent.get(&(from.clone(), method)).copied().unwrap_or(0)
     }
 
     pub fn call(&mut self, call: u64) -> Option<&mut Open> {
@@ -192,8 +203,7 @@ impl Wires {
             && !self.calls.contains_key(&message.call)
     }
 
-    /// Notes an answer unless there is one, or nobody waits any more. The ticket of a caller who
-    /// now has all.
+    /// Notes an answer unless there is one, or nobody waits any more. The caller's ticket: it may wait for this one.
     pub fn answer(&mut self, call: u64, leg: usize, answer: Answer) -> Option<Ticket> {
         let open = self.calls.get_mut(&call)?;
         let slot = &mut open.legs[leg].answer;
@@ -201,8 +211,7 @@ impl Wires {
             return None;
         }
         *slot = Some(answer);
-        open.missing -= 1;
-        (open.missing == 0).then_some(open.ticket)
+        Some(open.ticket)
     }
 
     /// The unanswered legs for which `of` holds: call, leg, caller.

@@ -1,0 +1,340 @@
+//! Carrying out requests that have arrived together, side by side.
+//!
+//! It goes in rounds. In each, every request that may go on takes its next step (`request.rs`), all that it has to
+//! ask others travels with what the other requests ask, and the answers are read in the order of the requests. Of two
+//! requests for one key the later one waits until the earlier one is done; gets one behind the other share an answer.
+//!
+//! A request alone is a batch of one.
+
+use std::time::Duration;
+
+use crate::locator::read_answer;
+use crate::membership::{Member, State};
+use crate::net::room::SMALL_BYTES;
+use crate::net::{Answer, Event};
+use crate::service::Answers;
+use crate::thrift::Exception;
+
+use super::Store;
+use super::calls::{Fetched, Forwarded, Item, ItemList, StoreAnswer, Taken, store_request};
+use super::request::{Request, Step};
+
+/// How long requests wait before they look again at what they wait for: at first, and twice as long each time, up
+/// to a quarter of a tick.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Messages with more than so many bytes of items may be on their way for longer than tombstones are kept: this takes 16
+/// seconds at 64 KiB a second.
+const LARGE: usize = 1 << 20;
+
+/// Such a message is on its way.
+pub(super) struct Large<'a>(&'a Store);
+
+impl<'a> Large<'a> {
+    /// If it is so large.
+    pub fn new(store: &'a Store, bytes: usize) -> Option<Self> {
+        (bytes > LARGE).then(|| {
+            store.locator.with(|membership, _| membership.sends(true));
+            Large(store)
+        })
+    }
+}
+
+impl Drop for Large<'_> {
+    fn drop(&mut self) {
+        let locator = &self.0.locator;
+        locator.with(|membership, _| membership.sends(false));
+    }
+}
+
+/// A message to another node, and which requests it serves.
+enum Message {
+    Forward(usize),
+    Fetch(usize),
+    /// The copies of several puts, from this node.
+    Copies(Member, Vec<usize>, ItemList),
+}
+
+/// The requests of a batch, and how far they are.
+struct Batch<'a, 'b> {
+    store: &'a Store,
+    requests: &'b mut [Request<'a>],
+    answers: &'b mut dyn Answers,
+    /// How many have been answered: the first ones.
+    answered: usize,
+}
+
+impl Store {
+    /// Carries these requests out, and answers them in their order.
+    pub(super) fn carry_out<'a>(&'a self, requests: &mut [Request<'a>], answers: &mut dyn Answers) {
+        let mut batch = Batch {
+            store: self,
+            requests,
+            answers,
+            answered: 0,
+        };
+        let mut pause = LOOK_AGAIN;
+        // Some may have failed already.
+        batch.hand_out();
+        loop {
+            let turn = batch.turn();
+            if turn.is_empty() {
+                return;
+            }
+            if batch.round(&turn) {
+                pause = LOOK_AGAIN;
+            } else {
+                batch.answers.flush();
+                self.locator.environment().clock.pause(pause);
+                pause = (2 * pause).min(self.locator.ticks(1) / 4);
+            }
+        }
+    }
+}
+
+impl<'a> Batch<'a, '_> {
+    /// Those that may go on.
+    fn turn(&self) -> Vec<usize> {
+        let requests = &*self.requests;
+        let open = (self.answered..requests.len()).filter(|i| requests[*i].outcome.is_none());
+        let free = |place: &usize| {
+            let mut before = requests[self.answered..*place].iter();
+            !before.any(|other| other.outcome.is_none() && other.key == requests[*place].key)
+        };
+        open.filter(free).collect()
+    }
+
+    /// A step of each of these. False: all that are left wait for something.
+    fn round(&mut self, turn: &[usize]) -> bool {
+        let done = self.count_done();
+        turn.iter()
+            .for_each(|place| self.requests[*place].again = false);
+        let room = SMALL_BYTES.saturating_sub(self.kept());
+        self.store.begin(self.requests, turn, self.answered, room);
+        self.hand_out();
+        self.send(turn);
+        self.write_own(turn);
+        self.hand_out();
+        let now = self.store.locator.now();
+        for place in turn {
+            let request = &mut self.requests[*place];
+            if request.outcome.is_none() && !request.again && now >= request.deadline {
+                self.store.expire(request);
+            }
+        }
+        self.hand_out();
+        let again = turn.iter().any(|place| self.requests[*place].again);
+        again || self.count_done() > done
+    }
+
+    fn count_done(&self) -> usize {
+        let requests = self.requests.iter();
+        requests.filter(|request| request.outcome.is_some()).count()
+    }
+
+    /// Bytes of answers that wait for earlier ones.
+    fn kept(&self) -> usize {
+        let kept = self.requests[self.answered..].iter();
+        kept.map(Request::answer_bytes).sum()
+    }
+
+    /// Answers those whose turn it is.
+    fn hand_out(&mut self) {
+        while let Some(request) = self.requests.get_mut(self.answered) {
+            let Some(outcome) = &mut request.outcome else {
+                return;
+            };
+            let outcome = std::mem::replace(outcome, Ok(Forwarded::done(Vec::new())));
+            self.share(&outcome);
+            let request = &self.requests[self.answered];
+            let (forwarded, get) = (request.forwarded, request.value.is_none());
+            let mut outcome = Some(outcome);
+            self.answers.add(&mut |result| {
+                let outcome = outcome.take().expect("BUG: an answer is written twice");
+                outcome?.write(forwarded, get, result);
+                Ok(())
+            });
+            self.answered += 1;
+        }
+    }
+
+    /// Gets of the key that come right behind the one that is being answered take its answer.
+    fn share(&mut self, outcome: &Result<Forwarded, Exception>) {
+        let Ok(Forwarded {
+            done: Some(value), ..
+        }) = outcome
+        else {
+            return;
+        };
+        let (head, room) = (self.answered, SMALL_BYTES.saturating_sub(self.kept()));
+        if self.requests[head].value.is_some() || value.len() > room / self.requests.len() {
+            return;
+        }
+        let (done, rest) = self.requests.split_at_mut(head + 1);
+        let same = rest.iter_mut().filter(|other| other.key == done[head].key);
+        let forwarded = done[head].forwarded;
+        // Not beyond one that has begun: it may know something later.
+        let alike = |other: &&mut Request<'_>| {
+            let begun = other.outcome.is_some() || !matches!(other.step, Step::Begin);
+            other.value.is_none() && other.forwarded == forwarded && !begun
+        };
+        for get in same.take_while(alike) {
+            get.outcome = Some(Ok(Forwarded::done(value.clone())));
+        }
+    }
+
+    /// Asks others whatever the requests of this turn have to ask, and has them go on with the answers.
+    fn send(&mut self, turn: &[usize]) {
+        let mut messages: Vec<(Member, Message)> = Vec::new();
+        for place in turn.iter().copied() {
+            let request = &mut self.requests[place];
+            match &request.step {
+                Step::Forward(_, primary) => {
+                    messages.push((primary.clone(), Message::Forward(place)));
+                }
+                Step::Fetch(route) => {
+                    let others: Vec<_> = route.others().cloned().collect();
+                    request.missing = others.len();
+                    let fetches = others.into_iter();
+                    messages.extend(fetches.map(|other| (other, Message::Fetch(place))));
+                }
+                Step::Copies(tried) => {
+                    let item = Item {
+                        key: request.key,
+                        version: tried.version,
+                        value: Some(tried.value(request.value)),
+                        digest: None,
+                        list: Some(tried.route.digest),
+                    };
+                    let others: Vec<_> = tried.route.others().cloned().collect();
+                    request.missing = others.len();
+                    for other in others {
+                        push_copy(&mut messages, &tried.route.me, other, place, &item);
+                    }
+                }
+                Step::Begin | Step::Own(_) => {}
+            }
+        }
+        if messages.is_empty() {
+            return;
+        }
+        let locator = &self.store.locator;
+        let now = locator.now();
+        let copies = messages.iter().map(|(_, message)| match message {
+            Message::Copies(_, _, items) => items.bytes(),
+            Message::Forward(_) | Message::Fetch(_) => 0,
+        });
+        let large = Large::new(self.store, copies.max().unwrap_or(0));
+        let call = |(to, message): &(Member, Message)| {
+            let request = match message {
+                Message::Forward(place) => self.store.forward(&self.requests[*place], to, now),
+                Message::Fetch(place) => self.store.fetch(&self.requests[*place]),
+                Message::Copies(me, _, items) => {
+                    store_request(&locator.caller(me, &to.location), true, items)
+                }
+            };
+            (to.clone(), request)
+        };
+        let calls: Vec<_> = messages.iter().map(call).collect();
+        locator.call_each_member(&calls, locator.ticks(2), &mut |event| {
+            let Event::Answer(number, answer) = event else {
+                return self.answers.flush();
+            };
+            let (member, message) = &messages[number];
+            match message {
+                Message::Forward(place) => self.take_forwarded(*place, answer),
+                Message::Fetch(place) => self.take_fetched(*place, member, answer),
+                Message::Copies(_, places, _) => self.take_stored(places, member, answer),
+            }
+            self.hand_out();
+        });
+        drop(large);
+    }
+
+    fn take_forwarded(&mut self, place: usize, answer: Answer) {
+        let answer = answer.and_then(|result| read_answer::<Forwarded>(&result, "forward"));
+        let bytes = answer.as_ref().map_or(0, Forwarded::bytes);
+        let room = SMALL_BYTES.saturating_sub(self.kept());
+        let request = &mut self.requests[place];
+        if place > self.answered && bytes > room {
+            request.step = Step::Begin; // It is asked for again when the earlier ones have been answered.
+        } else {
+            self.store.forwarded(request, answer);
+        }
+    }
+
+    fn take_fetched(&mut self, place: usize, member: &Member, answer: Answer) {
+        let request = &mut self.requests[place];
+        match answer.and_then(|result| read_answer(&result, "fetch")) {
+            Ok(Fetched {
+                members: Some(members),
+                ..
+            }) => self.store.locator.differs(member, &members),
+            Ok(Fetched { version, value, .. }) => request.accounts.push((version, value)),
+            Err(_) => {}
+        }
+        request.missing -= 1;
+        if request.missing == 0 {
+            self.store.fetched(request);
+        }
+    }
+
+    fn take_stored(&mut self, places: &[usize], member: &Member, answer: Answer) {
+        let StoreAnswer {
+            taken,
+            members,
+            full,
+        } = answer
+            .and_then(|result| read_answer(&result, "store"))
+            .unwrap_or_default();
+        if let Some(members) = members {
+            self.store.locator.differs(member, &members);
+        }
+        for (number, place) in places.iter().enumerate() {
+            let request = &mut self.requests[*place];
+            let taken = match taken.get(number) {
+                // One that is joining ends: the put goes on without it.
+                Some(Taken::NoRoom) if member.state == State::Joining => None,
+                taken => taken,
+            };
+            if let Step::Copies(tried) = &mut request.step {
+                tried.hear(taken, &full);
+            }
+            request.missing -= 1;
+            if request.missing == 0 {
+                self.store.copied(request);
+            }
+        }
+        self.write_own(places);
+    }
+
+    /// Writes the own copies of those of these whose other copies have been taken.
+    fn write_own(&mut self, places: &[usize]) {
+        let waits = |place: &usize| matches!(self.requests[*place].step, Step::Own(_));
+        let waiting: Vec<_> = places.iter().copied().filter(waits).collect();
+        self.store.write_own(self.requests, &waiting);
+    }
+}
+
+/// Adds a copy to the message to that node, or begins one.
+fn push_copy(
+    messages: &mut Vec<(Member, Message)>,
+    me: &Member,
+    to: Member,
+    place: usize,
+    item: &Item<'_>,
+) {
+    for (member, message) in &mut *messages {
+        if let Message::Copies(from, places, items) = message
+            && (&*member, &*from) == (&to, me)
+            && items.bytes() < LARGE
+        {
+            places.push(place);
+            items.push(item);
+            return;
+        }
+    }
+    let mut items = ItemList::default();
+    items.push(item);
+    messages.push((to, Message::Copies(me.clone(), vec![place], items)));
+}
