@@ -3,8 +3,8 @@
 
 mod sim;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use sim::clock::DAY;
 use sim::direct::{Stage, direct_seeds};
@@ -166,6 +166,38 @@ fn must_serve_everything_while_a_clock_is_stepped() {
             })
         },
     );
+}
+
+/// With one copy each put needs a lease, and each change of the ring makes leases void. A put that waits for one asks for
+/// it at once.
+#[test]
+fn must_not_have_puts_wait_for_the_next_tick_when_the_ring_has_changed() {
+    direct_seeds("sim_available must_not_have_puts_wait", 1, 20, |stage| {
+        stage.begin(3)?;
+        let times = Arc::new(Mutex::new(Vec::new()));
+        for newcomer in 3..6 {
+            stage.boot(newcomer, 0);
+            stage.await_members(40.0, &(0..=newcomer).collect::<Vec<_>>())?;
+            for number in 0..10 {
+                let (client, times) = (stage.client(), times.clone());
+                stage.meanwhile("put", move || {
+                    let (began, key) = (client.now(), format!("k{number}"));
+                    let value = format!("{newcomer}");
+                    if client.put(number % 3, key.as_bytes(), value).is_ok() {
+                        let mut times = times.lock().expect("BUG: nobody panics with it");
+                        times.push(client.now() - began);
+                    }
+                });
+            }
+            stage.await_all();
+        }
+        let mut times = times.lock().expect("BUG: nobody panics with it");
+        times.sort_unstable();
+        match times.get(20) {
+            Some(time) if *time < TICK / 5 => Ok(()),
+            other => Err(format!("two thirds of 30 puts take {other:?}")),
+        }
+    });
 }
 
 #[test]

@@ -354,7 +354,7 @@ impl Store {
                         request.accounts.clear();
                         request.step = Step::Fetch(route);
                     }
-                    Own::Get(_) => {}
+                    Own::Get(_) => membership.want_lease(route.hash),
                     // Not below what a try before may have left somewhere: it would come back over a later put.
                     Own::Put(before) => match before.max(floor) {
                         VERSION_MAX.. => request.outcome = Some(Err(no_version())),
@@ -618,6 +618,8 @@ impl Store {
                     }
                 } else if !membership.is_replica(hash, digest) {
                     request.begin_again(true);
+                } else {
+                    membership.want_lease(hash);
                 }
             }
         });

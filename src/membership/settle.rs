@@ -57,19 +57,33 @@ impl Membership {
         {
             return false;
         }
-        let far = self.view.list(hash, copies.max(2));
-        let mut behind = far.skip_while(|place| members[*place].location != self.location);
-        let next = behind.find(|place| holds(place) && members[*place].location != self.location);
-        let Some(next) = next else {
+        let Some(granter) = self.granter(hash) else {
             return self.needs_no_lease(now);
         };
         let limit = self.ticks(LEASE_TICKS);
         let fresh = asked.is_some_and(|at| now.saturating_sub(at) < limit);
         let mut others = list.iter().map(|place| &members[*place].location);
         (fresh && copies > 1)
-            || (self.has_lease_of(now, &members[next].location)
+            || (self.has_lease_of(now, granter)
                 && self.is_awake(now)
                 && others.all(|other| self.is_synced(other) && self.has_heard(other)))
+    }
+
+    /// The node that grants this one, as the primary, the lease for keys with that hash.
+    fn granter(&self, hash: u32) -> Option<&Location> {
+        let far = self.view.list(hash, self.rules.copies.max(2));
+        let far = far.map(|place| &self.view.members()[place]);
+        let mut behind = far.skip_while(|member| member.location != self.location);
+        let next =
+            behind.find(|member| member.state.holds_all() && member.location != self.location);
+        next.map(|next| &next.location)
+    }
+
+    /// A request waits for the lease for keys with that hash: it is asked for now, not at the next tick.
+    pub fn want_lease(&mut self, hash: u32) {
+        if let Some(granter) = self.granter(hash).cloned() {
+            self.ask(granter);
+        }
     }
 
     pub(super) fn is_awake(&self, now: Duration) -> bool {
