@@ -176,7 +176,13 @@ impl Membership {
     pub fn accept_loss(&mut self) {
         let mut given_up = std::mem::take(&mut self.missing);
         given_up.append(&mut self.alarm);
+        let before = std::mem::take(&mut self.given_up);
         self.given_up = given_up.into_iter().take(LOST_MAX).collect();
+        for (location, incarnation) in before {
+            if self.given_up.len() < LOST_MAX {
+                self.given_up.entry(location).or_insert(incarnation);
+            }
+        }
         self.note_safety();
     }
 

@@ -80,8 +80,9 @@ impl Membership {
     }
 
     /// A request waits for the lease for keys with that hash: it is asked for now, not at the next tick.
-    pub fn want_lease(&mut self, hash: u32) {
-        if let Some(granter) = self.granter(hash).cloned() {
+    pub fn want_lease(&mut self, now: Duration, hash: u32) {
+        let granter = self.granter(hash).cloned();
+        if let Some(granter) = granter.filter(|granter| !self.has_lease_of(now, granter)) {
             self.ask(granter);
         }
     }
