@@ -184,7 +184,12 @@ impl Locator {
     pub(super) fn on_enter(&self, arguments: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
         let candidate: Candidate = read_arguments(arguments)?;
         let entry = match self.misfit(&candidate) {
-            Some(reason) => Entry::Refused(reason),
+            Some(reason) => {
+                if candidate.version != VERSION {
+                    self.say(&format!("a node is refused: {reason}"));
+                }
+                Entry::Refused(reason)
+            }
             None => self.let_in(&candidate.me),
         };
         calls::write_entry(entry, result);

@@ -68,7 +68,7 @@ pub trait Participant: Service + Application + Sized + 'static {
             .locator()
             .with(|membership, _| membership.has_to_drop())
         {
-            let cause = "this node was lost for an hour or longer";
+            let cause = "the network that lets it in has all that counts";
             self.locator().say(&format!("Dropping all keys: {cause}"));
             self.drop_all();
             self.locator().with(|membership, _| membership.dropped());
