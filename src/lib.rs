@@ -25,7 +25,7 @@
 //! # Locks
 //!
 //! No lock is held while another node is called. So two nodes that call each other at the same moment both finish.
-//! A thread that takes two locks takes that of [`locator::Locator`] first and a shard's then: an item is written or
+//! A thread that takes the lock of [`locator::Locator`] and a shard's takes them in this order: an item is stored or
 //! forgotten while the view can't change.
 
 // Allowed again in `os`, and nowhere else.
