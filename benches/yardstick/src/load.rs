@@ -31,6 +31,17 @@ pub fn run(arguments: &[String]) -> Outcome {
     options
         .optopt("", "protocol", "thrift, echo, redis or memcached", "NAME")
         .optopt("", "operation", "get or put", "NAME")
+        .optopt(
+            "",
+            "gets",
+            "how many of 100 requests are gets, instead",
+            "N",
+        )
+        .optflag(
+            "",
+            "wait",
+            "redis: a WAIT for one replica behind each batch, whose answer counts",
+        )
         .optopt("", "connections", "how many at once (1)", "N")
         .optopt("", "outstanding", "requests outstanding on each (1)", "N")
         .optflag("", "fresh", "a new connection for each request")
@@ -51,15 +62,17 @@ pub fn run(arguments: &[String]) -> Outcome {
             "afterwards keep the connections open until standard input ends",
         );
     let matches = options.parse(arguments)?;
-    let [address] = matches.free.as_slice() else {
+    if matches.free.is_empty() {
         return Err(options
-            .usage("usage: yardstick load [options] HOST:PORT")
+            .usage("usage: yardstick load [options] HOST:PORT...")
             .into());
-    };
-    let address = address
-        .to_socket_addrs()?
-        .next()
-        .ok_or("the address is none")?;
+    }
+    let addresses = matches.free.iter().map(|address| {
+        let mut found = address.to_socket_addrs()?;
+        Ok(found.next().ok_or("the address is none")?)
+    });
+    let addresses = addresses.collect::<Outcome<Vec<SocketAddr>>>()?;
+    let address = addresses[0];
     let keys: u32 = option(&matches, "keys", 100_000)?;
     let value_bytes = option(&matches, "value-bytes", 100)?;
     let connections: usize = option(&matches, "connections", 1)?;
@@ -96,16 +109,25 @@ pub fn run(arguments: &[String]) -> Outcome {
     } else {
         option(&matches, "seconds", 1.0)?
     };
-    let exchange = Exchange::new(
-        option(&matches, "protocol", Protocol::Thrift)?,
-        option(&matches, "operation", Operation::Get)?,
-        value_bytes,
-    );
+    let protocol = option(&matches, "protocol", Protocol::Thrift)?;
+    let gets = match option(&matches, "operation", Operation::Get)? {
+        Operation::Get => 100,
+        Operation::Put => 0,
+    };
+    let gets = option(&matches, "gets", gets)?;
+    let waits = matches.opt_present("wait");
+    if gets > 100 || waits && (protocol != Protocol::Redis || fresh) {
+        return Err("--gets is at most 100; --wait is for redis, without --fresh".into());
+    }
 
     let mut load = Load {
         poll: Poll::new()?,
-        address,
-        exchange,
+        addresses,
+        exchanges: [Operation::Get, Operation::Put]
+            .map(|operation| Exchange::new(protocol, operation, value_bytes)),
+        wait: waits.then(Exchange::wait),
+        gets,
+        choice: Random(2),
         draw,
         outstanding,
         fresh,
@@ -154,8 +176,17 @@ impl Random {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Get,
+    Put,
+    /// Not a request, but what has to come back before those of its batch are done.
+    Wait,
+}
+
 /// A request that waits for its answer.
 struct Asked {
+    kind: Kind,
     key: u32,
     sequence: u32,
     at: Instant,
@@ -177,8 +208,14 @@ struct Link {
 
 struct Load {
     poll: Poll,
-    address: SocketAddr,
-    exchange: Exchange,
+    /// Connections go to these in turn.
+    addresses: Vec<SocketAddr>,
+    /// Get and put.
+    exchanges: [Exchange; 2],
+    wait: Option<Exchange>,
+    /// Of 100 requests.
+    gets: u32,
+    choice: Random,
     draw: Draw,
     outstanding: usize,
     fresh: bool,
@@ -209,7 +246,8 @@ impl Load {
     }
 
     fn connect(&self, token: Token) -> Outcome<TcpStream> {
-        let mut stream = TcpStream::connect(self.address)?;
+        let address = self.addresses[token.0 % self.addresses.len()];
+        let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll
@@ -304,7 +342,12 @@ impl Load {
                 return Err(format!("surplus bytes: {}", shown(input)).into());
             };
             self.expected.clear();
-            self.exchange
+            let exchange = match (asked.kind, &self.wait) {
+                (Kind::Wait, Some(wait)) => wait,
+                (Kind::Get, _) => &self.exchanges[0],
+                _ => &self.exchanges[1],
+            };
+            exchange
                 .answer
                 .write(asked.key, asked.sequence, &mut self.expected);
             let there = input.len().min(self.expected.len());
@@ -321,12 +364,20 @@ impl Load {
                 break;
             }
             input = &input[there..];
-            if phase != Phase::WarmUp {
-                self.latencies.record(now - asked.at);
-            }
-            if phase == Phase::Measuring {
-                link.answers += 1;
-                self.answers += 1;
+            // Where a batch is waited for, its requests are done with the wait's answer.
+            let counts = match (&self.wait, asked.kind) {
+                (Some(_), Kind::Wait) => asked.key,
+                (Some(_), _) => 0,
+                (None, _) => 1,
+            };
+            for _ in 0..counts {
+                if phase != Phase::WarmUp {
+                    self.latencies.record(now - asked.at);
+                }
+                if phase == Phase::Measuring {
+                    link.answers += 1;
+                    self.answers += 1;
+                }
             }
             link.asked.pop_front();
         }
@@ -335,15 +386,32 @@ impl Load {
 
     /// Fills the connection up to its number of outstanding requests.
     fn ask(&mut self, link: &mut Link, now: Instant) {
+        if self.wait.is_some() && !link.asked.is_empty() {
+            return;
+        }
         while link.asked.len() < self.outstanding {
-            let Some(key) = self.draw.next() else { return };
+            let Some(key) = self.draw.next() else { break };
+            let kind = match self.choice.below(100) < self.gets {
+                true => Kind::Get,
+                false => Kind::Put,
+            };
             link.sequence = link.sequence.wrapping_add(1);
-            self.exchange
+            self.exchanges[usize::from(kind == Kind::Put)]
                 .request
                 .write(key, link.sequence, &mut link.out);
             link.asked.push_back(Asked {
+                kind,
                 key,
                 sequence: link.sequence,
+                at: now,
+            });
+        }
+        if let Some(wait) = self.wait.as_ref().filter(|_| !link.asked.is_empty()) {
+            wait.request.write(0, 0, &mut link.out);
+            link.asked.push_back(Asked {
+                kind: Kind::Wait,
+                key: link.asked.len() as u32, // How many it is for.
+                sequence: 0,
                 at: now,
             });
         }

@@ -135,6 +135,14 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Redis: wait until one replica has all puts before.
+    pub fn wait() -> Self {
+        Exchange {
+            request: Template::default().then("*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$1\r\n0\r\n"),
+            answer: Template::default().then(":1\r\n"),
+        }
+    }
+
     /// `value_bytes` is at least [`KEY_BYTES`].
     pub fn new(protocol: Protocol, operation: Operation, value_bytes: usize) -> Self {
         let text = Template::default;

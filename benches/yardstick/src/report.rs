@@ -38,8 +38,10 @@ const TARGETS: &[(&str, &str, Rule)] = &[
     ("replicas", "p50_us", Rule::RoundTrips(2.0, "plain")),
     ("relay", "p50_us", Rule::RoundTrips(1.0, "direct")),
     ("cli", "p50_us", Rule::AtMost(0.5, "redis")),
-    ("ring", "lookup_ns", Rule::Above(60.0, "md5")),
-    ("ring", "change_us", Rule::Limit(200.0)),
+    ("ring", "requests_per_s", Rule::AtLeast(0.85, "relay")),
+    ("ring", "p99/p50", Rule::Limit(4.0)),
+    ("look-up", "lookup_ns", Rule::Above(60.0, "md5")),
+    ("look-up", "change_us", Rule::Limit(200.0)),
     ("memory", "bytes_per_key", Rule::AtMost(1.0, "redis")),
     ("idle", "bytes_per_connection", Rule::Limit(16384.0)),
     (
