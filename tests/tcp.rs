@@ -271,6 +271,71 @@ fn must_not_repeat_a_call_that_may_have_been_carried_out() {
 }
 
 #[test]
+fn must_not_repeat_several_calls_of_which_some_may_have_been_carried_out() {
+    let network = TcpNetwork::default();
+    let ping = request("ping", b"");
+    let mut once = request("ping", b"");
+    once.connection = Connection::Once;
+    let (listener, to) = listen();
+    let (tell, told) = mpsc::channel();
+    let peer = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let first = stream.read(&mut [0; 4096]).unwrap();
+        stream.write_all(&reply("ping", 0)).unwrap();
+        // Of two calls it reads the first, and the rest is reset.
+        stream.read_exact(&mut vec![0; first]).unwrap();
+        assert!(stream.peek(&mut [0]).unwrap() > 0);
+        drop(stream);
+        listener.set_nonblocking(true).unwrap();
+        told.recv().unwrap();
+        assert!(listener.accept().is_err(), "they came again");
+    });
+    assert!(network.call(&to, &ping, LONG).is_ok());
+    let calls = [(to.clone(), once.clone()), (to, once)];
+    for answer in network.call_all(&calls, LONG) {
+        assert!(matches!(answer, Err(CallError::Broken(_))), "{answer:?}");
+    }
+    tell.send(()).unwrap();
+    peer.join().unwrap();
+}
+
+/// What the caller takes for an answer doesn't count against those that have yet to be read.
+#[test]
+fn must_wait_for_answers_as_long_though_the_caller_is_slow() {
+    let network = TcpNetwork::default();
+    let (slow, fast) = (listen(), listen());
+    let (tell, told) = mpsc::channel();
+    let peer = |(listener, to): (TcpListener, Location), wait: bool, told: mpsc::Receiver<()>| {
+        let serve = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+            if wait {
+                told.recv().unwrap();
+            }
+            stream.write_all(&reply("ping", 0)).unwrap();
+        });
+        (to, serve)
+    };
+    let (first, one) = peer(fast, false, mpsc::channel().1);
+    let (second, other) = peer(slow, true, told);
+    let calls = [first, second].map(|to| (to, request("ping", b"")));
+    let mut taken = Vec::new();
+    network.call_each(&calls, SHORT, &mut |event| {
+        let Event::Answer(place, answer) = event else {
+            return;
+        };
+        taken.push((place, answer.is_ok()));
+        if place == 0 {
+            thread::sleep(2 * SHORT);
+            tell.send(()).unwrap();
+        }
+    });
+    assert_eq!(taken, [(0, true), (1, true)]);
+    one.join().unwrap();
+    other.join().unwrap();
+}
+
+#[test]
 fn must_hand_out_an_answer_before_the_next_one_is_there() {
     let network = TcpNetwork::default();
     let (listener, to) = listen();

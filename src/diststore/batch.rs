@@ -118,7 +118,9 @@ impl<'a> Batch<'a, '_> {
         let now = self.store.locator.now();
         for place in turn {
             let request = &mut self.requests[*place];
-            if request.outcome.is_none() && !request.again && now >= request.deadline {
+            let begun = !request.deadline.is_zero();
+            let over = begun && now >= request.deadline;
+            if request.outcome.is_none() && !request.again && over {
                 self.store.expire(request);
             }
         }
@@ -220,11 +222,6 @@ impl<'a> Batch<'a, '_> {
         }
         let locator = &self.store.locator;
         let now = locator.now();
-        let copies = messages.iter().map(|(_, message)| match message {
-            Message::Copies(_, _, items) => items.bytes(),
-            Message::Forward(_) | Message::Fetch(_) => 0,
-        });
-        let large = Large::new(self.store, copies.max().unwrap_or(0));
         let call = |(to, message): &(Member, Message)| {
             let request = match message {
                 Message::Forward(place) => self.store.forward(&self.requests[*place], to, now),
@@ -236,6 +233,14 @@ impl<'a> Batch<'a, '_> {
             (to.clone(), request)
         };
         let calls: Vec<_> = messages.iter().map(call).collect();
+        // Copies may come behind whatever goes to the same node.
+        let has_copies = |(_, message): &(Member, Message)| matches!(message, Message::Copies(..));
+        let bytes = calls.iter().map(|(_, request)| request.arguments.len());
+        let bytes = match messages.iter().any(has_copies) {
+            true => bytes.sum(),
+            false => 0,
+        };
+        let large = Large::new(self.store, bytes);
         locator.call_each_member(&calls, locator.ticks(2), &mut |event| {
             let Event::Answer(number, answer) = event else {
                 return self.answers.flush();
@@ -257,19 +262,26 @@ impl<'a> Batch<'a, '_> {
         let room = SMALL_BYTES.saturating_sub(self.kept());
         let request = &mut self.requests[place];
         if place > self.answered && bytes > room {
-            request.step = Step::Begin; // It is asked for again when the earlier ones have been answered.
+            request.wait_for_others();
         } else {
             self.store.forwarded(request, answer);
         }
     }
 
     fn take_fetched(&mut self, place: usize, member: &Member, answer: Answer) {
+        let room = SMALL_BYTES.saturating_sub(self.kept());
         let request = &mut self.requests[place];
+        if !matches!(request.step, Step::Fetch(_)) {
+            return; // It waits for others.
+        }
         match answer.and_then(|result| read_answer(&result, "fetch")) {
             Ok(Fetched {
                 members: Some(members),
                 ..
             }) => self.store.locator.differs(member, &members),
+            Ok(Fetched { value, .. }) if place > self.answered && value.len() > room => {
+                return request.wait_for_others();
+            }
             Ok(Fetched { version, value, .. }) => request.accounts.push((version, value)),
             Err(_) => {}
         }

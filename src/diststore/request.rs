@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use crate::locator::{REQUEST_TICKS, Route, read_key, request_of, write_answer};
-use crate::membership::{Caller, Member};
+use crate::membership::{Caller, LEASE_TICKS, Member};
 use crate::net::room::{SMALL_BYTES, hold};
 use crate::net::{CallError, Request as NetRequest};
 use crate::service::{Answers, Call};
@@ -41,6 +41,8 @@ pub(super) struct Request<'a> {
     /// It fails if it isn't done by then. Zero: it has not begun.
     pub deadline: Duration,
     pub step: Step<'a>,
+    /// It waits until it is the first that isn't answered: what it brings takes much memory, or long.
+    pub waits_for_others: bool,
     /// It goes on without waiting.
     pub again: bool,
     /// How many answers have not come.
@@ -122,6 +124,7 @@ impl<'a> Request<'a> {
             above: if forwarded { above } else { 0 },
             deadline: Duration::ZERO,
             step: Step::Begin,
+            waits_for_others: false,
             again: false,
             missing: 0,
             accounts: Vec::new(),
@@ -140,6 +143,13 @@ impl<'a> Request<'a> {
 
     fn is_done(&mut self, value: Vec<u8>) {
         self.outcome = Some(Ok(Forwarded::done(value)));
+    }
+
+    /// It begins again when it is the first that isn't answered. Until then its time doesn't run.
+    pub fn wait_for_others(&mut self) {
+        (self.step, self.waits_for_others) = (Step::Begin, true);
+        self.deadline = Duration::ZERO;
+        self.accounts.clear();
     }
 
     /// It looks again at who has the key.
@@ -300,7 +310,10 @@ impl Store {
         head: usize,
         mut room: usize,
     ) {
-        let begins = |place: &usize| matches!(requests[*place].step, Step::Begin);
+        let begins = |place: &usize| {
+            let request = &requests[*place];
+            matches!(request.step, Step::Begin) && (*place == head || !request.waits_for_others)
+        };
         let turn: Vec<_> = turn.iter().copied().filter(begins).collect();
         if turn.is_empty() {
             return;
@@ -315,6 +328,10 @@ impl Store {
                 request.deadline = deadline;
             }
             request.left = None;
+            if place != head && !request.forwarded && route.original().is_some() {
+                request.wait_for_others();
+                continue;
+            }
             if !request.forwarded && self.begin_with_originals(request, &route) {
                 continue;
             }
@@ -354,7 +371,7 @@ impl Store {
                         request.accounts.clear();
                         request.step = Step::Fetch(route);
                     }
-                    Own::Get(_) => membership.want_lease(route.hash),
+                    Own::Get(_) => membership.want_lease(now, route.hash),
                     // Not below what a try before may have left somewhere: it would come back over a later put.
                     Own::Put(before) => match before.max(floor) {
                         VERSION_MAX.. => request.outcome = Some(Err(no_version())),
@@ -383,6 +400,7 @@ impl Store {
             let bytes = self.items.read(key, |record| record.value().len());
             let bytes = bytes.unwrap_or(0);
             if bytes > most {
+                request.wait_for_others();
                 return None;
             }
             if let Err(full) = hold(bytes) {
@@ -462,13 +480,12 @@ impl Store {
 
     /// What is sent to the primary.
     pub(super) fn forward(&self, request: &Request<'_>, to: &Member, now: Duration) -> NetRequest {
-        let me = self.locator.me();
-        let tried = request.above > 0;
+        let caller = || self.locator.caller(&self.locator.me(), &to.location);
         let forward = KeyValue {
             key: request.key,
             value: request.value,
             above: request.above,
-            caller: tried.then(|| self.locator.caller(&me, &to.location)),
+            caller: (request.above > 0).then(caller),
         };
         let limit = match request.value {
             Some(_) => request.deadline.saturating_sub(now),
@@ -548,6 +565,9 @@ impl Store {
         latest: Account,
         mut open: bool,
     ) {
+        if self.locator.now() >= request.deadline {
+            return;
+        }
         let same = self.locator.with(|membership, _| {
             let same = membership.is_replica(route.hash, route.digest);
             if same && latest.0 > 0 {
@@ -601,13 +621,20 @@ impl Store {
             return;
         }
         let mut written = Vec::with_capacity(places.len());
+        let lease = self.locator.ticks(LEASE_TICKS);
+        let looked = self.locator.now();
         self.locator.with(|membership, now| {
             for place in places {
                 let request = &mut requests[*place];
+                if looked >= request.deadline {
+                    continue; // Much later a tombstone above it might have been forgotten.
+                }
                 let (Step::Own(tried), Some(value)) = (&request.step, request.value) else {
                     continue;
                 };
                 let Route { hash, digest, .. } = tried.route;
+                let others = tried.route.others().next().is_some();
+                let is_old = others && now.saturating_sub(tried.asked) >= lease;
                 if membership.may_decide(now, hash, digest, Some(tried.asked)) {
                     // If there is no memory: when there is.
                     let merged = self.items.merge(request.key, tried.version, value, true);
@@ -618,8 +645,11 @@ impl Store {
                     }
                 } else if !membership.is_replica(hash, digest) {
                     request.begin_again(true);
+                } else if is_old && tried.first {
+                    // It was answered in time, but read late. It is tried once more.
+                    request.begin_again(true);
                 } else {
-                    membership.want_lease(hash);
+                    membership.want_lease(now, hash);
                 }
             }
         });

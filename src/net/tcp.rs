@@ -166,76 +166,78 @@ impl TcpNetwork {
         take: &mut dyn FnMut(Event),
     ) {
         let groups = grouped(calls, limit);
-        let first = groups.iter().map(|group| Job {
+        let jobs = groups.iter().map(|group| Job {
             group,
             link: self.take(group),
         });
-        let stale = self.exchange(first, anew, take);
-        let again = stale.into_iter().map(|group| Job { group, link: None });
-        let stale = self.exchange(again, anew, take);
-        assert!(stale.is_empty(), "BUG: a fresh connection is stale");
-    }
-
-    /// Sends everything, then reads the answers, in the order of the calls. The groups that come back, of which
-    /// nothing was handed out, are to be tried afresh.
-    fn exchange<'a>(
-        &self,
-        jobs: impl Iterator<Item = Job<'a>>,
-        anew: bool,
-        take: &mut dyn FnMut(Event),
-    ) -> Vec<&'a Group<'a>> {
-        let send = |job: Job<'a>| (job.group, self.send(job, anew));
         let (quick, slow): (Vec<_>, Vec<_>) = jobs.partition(Job::is_quick);
-        let mut all: Vec<_> = quick.into_iter().map(send).collect();
-        all.extend(side_by_side(slow, send));
-        let (mut stale, mut sent, mut turns) = (Vec::new(), Vec::new(), Vec::new());
-        for (group, outcome) in all {
+        let quick = quick.into_iter().map(|job| self.send(job, anew));
+        let mut outcomes: Vec<_> = quick.collect();
+        if !slow.is_empty() {
+            take(Event::Waiting);
+        }
+        outcomes.extend(side_by_side(slow, |job| self.send(job, anew)));
+        let (mut sent, mut turns) = (Vec::new(), Vec::new());
+        for outcome in outcomes {
             match outcome {
                 Ok(one) => {
-                    turns.extend(group.requests.iter().map(|(place, _)| (*place, sent.len())));
-                    sent.push(one);
+                    let places = one.group.requests.iter().map(|(place, _)| *place);
+                    turns.extend(places.map(|place| (place, sent.len())));
+                    sent.push(Some(one));
                 }
-                Err(Failure::Stale) => stale.push(group),
-                Err(Failure::Final(error)) => group.fail(0, error, take),
+                Err((group, error)) => group.fail(0, error, take),
             }
         }
-        let gained = sent.iter().map(Sent::gained).max().unwrap_or_default();
-        sent.iter_mut().for_each(|one| one.patience.extend(gained));
+        let gained = sent.iter().flatten().map(Sent::gained);
+        let gained = gained.max().unwrap_or_default();
+        sent.iter_mut()
+            .flatten()
+            .for_each(|one| one.patience.extend(gained));
         turns.sort_unstable();
         for (place, number) in turns {
-            let one = &mut sent[number];
-            let group = one.group;
-            if group.requests.get(one.taken).map(|next| next.0) != Some(place) {
+            let Some(mut one) = sent[number].take() else {
                 continue; // It has failed.
-            }
-            let deadline = one.patience.deadline;
-            let received = self.receive(one, &mut || take(Event::Waiting));
-            let gained = one.patience.deadline.saturating_duration_since(deadline);
-            match received {
-                Ok(answer) => take(Event::Answer(place, answer)),
-                Err(failure) => {
-                    let taken = std::mem::replace(&mut one.taken, usize::MAX);
-                    match failure {
-                        Failure::Stale => stale.push(group),
-                        Failure::Final(error) => group.fail(taken, error, take),
+            };
+            let (group, began) = (one.group, one.patience.deadline);
+            let received = match self.receive(&mut one, &mut || take(Event::Waiting)) {
+                Err(Failure::Stale) => match self.send(Job { group, link: None }, anew) {
+                    Ok(again) => {
+                        one = again;
+                        self.receive(&mut one, &mut || take(Event::Waiting))
                     }
+                    Err((_, error)) => Err(Failure::Final(error)),
+                },
+                received => received,
+            };
+            let gained = one.patience.deadline.saturating_duration_since(began);
+            let taking = Instant::now();
+            match received {
+                Ok(answer) => {
+                    take(Event::Answer(place, answer));
+                    if one.taken < group.requests.len() {
+                        sent[number] = Some(one);
+                    } else if group.connection != Connection::Single {
+                        self.put_back(group.to, one.link, one.incoming.is_empty());
+                    }
+                    // One that isn't kept is closed here; what has been written arrives all the same.
                 }
+                Err(Failure::Stale) => unreachable!("BUG: a fresh connection is stale"),
+                Err(Failure::Final(error)) => group.fail(one.taken, error, take),
             }
-            for other in sent.iter_mut().filter(|_| !gained.is_zero()) {
-                other.patience.extend(gained);
+            // What the caller takes for an answer is none of the peers' time.
+            let taking = taking.elapsed();
+            for (other, one) in sent.iter_mut().enumerate() {
+                let Some(one) = one else { continue };
+                if other != number {
+                    one.patience.extend(gained);
+                }
+                one.patience.deadline += taking;
             }
         }
-        for one in sent.into_iter().filter(|one| one.taken != usize::MAX) {
-            // One that isn't kept is closed here; what has been written arrives all the same.
-            if one.group.connection != Connection::Single {
-                self.put_back(one.group.to, one.link, one.incoming.is_empty());
-            }
-        }
-        stale
     }
 
-    /// Writes all requests of a group.
-    fn send<'a>(&self, job: Job<'a>, anew: bool) -> Result<Sent<'a>, Failure> {
+    /// Writes all requests of a group; again afresh, if a kept connection had ended.
+    fn send<'a>(&self, job: Job<'a>, anew: bool) -> Result<Sent<'a>, (&'a Group<'a>, CallError)> {
         let Job { group, link } = job;
         let mut patience = Patience::new(group.limit);
         patience.anew = anew;
@@ -243,11 +245,14 @@ impl TcpNetwork {
             Some(link) => link,
             None => self
                 .connect(group, patience.deadline)
-                .map_err(Failure::Final)?,
+                .map_err(|error| (group, error))?,
         };
         let bytes = group.encode(link.sequence);
         if let Err(error) = link.write_all(&bytes, &mut patience) {
-            return Err(self.fail(group, &link, failure_of(&error)));
+            return match self.fail(group, &link, failure_of(&error)) {
+                Failure::Stale => self.send(Job { group, link: None }, anew),
+                Failure::Final(error) => Err((group, error)),
+            };
         }
         Ok(Sent {
             group,
@@ -278,6 +283,9 @@ impl TcpNetwork {
                 patience.renew();
                 link.sequence = link.sequence.wrapping_add(1);
                 *taken += 1;
+                if incoming.is_large() {
+                    incoming.shrink();
+                }
                 Ok(answer)
             }
             Err(error) => Err(self.fail(group, link, error)),
@@ -317,8 +325,9 @@ impl TcpNetwork {
     /// Gives a connection up.
     fn fail(&self, group: &Group<'_>, link: &Link, error: CallError) -> Failure {
         let forgotten = !self.pools().release(group.to, &link.stream);
-        // A connection that is reset has something left that the peer has not read.
-        let done = group.connection == Connection::Once && link.ended;
+        // A connection that is reset has something left that the peer has not read: the call, if there is but one.
+        let single = group.requests.len() == 1;
+        let done = group.connection == Connection::Once && (link.ended || !single);
         match error {
             CallError::Broken(_) if link.doubtful && !forgotten && !done => Failure::Stale,
             error => Failure::Final(error),

@@ -394,6 +394,10 @@ impl Conversation<'_> {
         if served.is_err() {
             answering.fail(&Exception::internal("the service failed"));
             answering.outcome = answering.outcome.and(Err(End::Failed));
+        } else {
+            while !answering.messages.as_slice().is_empty() {
+                answering.fail(&Exception::internal("the service gives no answer"));
+            }
         }
         answering.outcome
     }

@@ -129,6 +129,32 @@ fn must_answer_what_comes_before_the_keys_of_a_silent_node() {
     assert_eq!(answered, 2);
 }
 
+/// A client that reads slowly takes longer than the ticks that each of its requests has.
+#[test]
+fn must_answer_several_large_values_to_a_client_that_reads_slowly() {
+    const VALUE: usize = 2 << 20;
+    let nodes = ring_of_three(&["--tick", "100"]);
+    let key = key_of(&nodes, &[0, 1]);
+    let at = ring::hash(&key);
+    // Keys of the same place, as one of 32 hex digits is its own hash.
+    let keys = (0..16).map(|number| format!("{at:08x}{number:024x}").into_bytes());
+    let keys: Vec<_> = keys.collect();
+    let client = network();
+    for key in &keys {
+        put(&client, &nodes[0].location, key, &vec![b'x'; VALUE]).unwrap();
+    }
+    for node in [&nodes[0], &nodes[2]] {
+        let requests = keys.iter().map(|key| get_request(key)).collect();
+        let mut count = 0;
+        send(&node.location, requests, |_, answer| {
+            assert_eq!(value(answer).len(), VALUE);
+            count += 1;
+            std::thread::sleep(Duration::from_millis(150));
+        });
+        assert_eq!(count, keys.len());
+    }
+}
+
 #[test]
 fn must_hold_few_large_answers_at_a_time() {
     const VALUE: usize = 2 << 20;
