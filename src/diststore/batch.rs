@@ -62,6 +62,8 @@ struct Batch<'a, 'b> {
     answers: &'b mut dyn Answers,
     /// How many have been answered: the first ones.
     answered: usize,
+    /// A large message has been sent; tombstones are kept until all of them are done.
+    large: Option<Large<'a>>,
 }
 
 impl Store {
@@ -72,6 +74,7 @@ impl Store {
             requests,
             answers,
             answered: 0,
+            large: None,
         };
         let mut pause = LOOK_AGAIN;
         // Some may have failed already.
@@ -111,7 +114,6 @@ impl<'a> Batch<'a, '_> {
             .for_each(|place| self.requests[*place].again = false);
         let room = SMALL_BYTES.saturating_sub(self.kept());
         self.store.begin(self.requests, turn, self.answered, room);
-        self.hand_out();
         self.send(turn);
         self.write_own(turn);
         self.hand_out();
@@ -121,7 +123,7 @@ impl<'a> Batch<'a, '_> {
             let begun = !request.deadline.is_zero();
             let over = begun && now >= request.deadline;
             if request.outcome.is_none() && !request.again && over {
-                self.store.expire(request);
+                self.store.expire(request, self.large.is_some());
             }
         }
         self.hand_out();
@@ -142,6 +144,18 @@ impl<'a> Batch<'a, '_> {
 
     /// Answers those whose turn it is.
     fn hand_out(&mut self) {
+        let began = self.store.locator.now();
+        self.hand_out_all();
+        // The client's time is none of those that are on their way.
+        let took = self.store.locator.now() - began;
+        for request in &mut self.requests[self.answered..] {
+            if !request.deadline.is_zero() {
+                request.deadline += took;
+            }
+        }
+    }
+
+    fn hand_out_all(&mut self) {
         while let Some(request) = self.requests.get_mut(self.answered) {
             let Some(outcome) = &mut request.outcome else {
                 return;
@@ -235,13 +249,15 @@ impl<'a> Batch<'a, '_> {
         let calls: Vec<_> = messages.iter().map(call).collect();
         // Copies may come behind whatever goes to the same node.
         let has_copies = |(_, message): &(Member, Message)| matches!(message, Message::Copies(..));
-        let bytes = calls.iter().map(|(_, request)| request.arguments.len());
-        let bytes = match messages.iter().any(has_copies) {
-            true => bytes.sum(),
-            false => 0,
-        };
-        let large = Large::new(self.store, bytes);
+        let to = messages.iter().filter(|message| has_copies(message));
+        let bytes = to.map(|(to, _)| {
+            let same = calls.iter().filter(|(other, _)| other == to);
+            same.map(|(_, request)| request.arguments.len()).sum()
+        });
+        let large = Large::new(self.store, bytes.max().unwrap_or(0));
+        self.large = self.large.take().or(large);
         locator.call_each_member(&calls, locator.ticks(2), &mut |event| {
+            self.hand_out();
             let Event::Answer(number, answer) = event else {
                 return self.answers.flush();
             };
@@ -253,7 +269,6 @@ impl<'a> Batch<'a, '_> {
             }
             self.hand_out();
         });
-        drop(large);
     }
 
     fn take_forwarded(&mut self, place: usize, answer: Answer) {
@@ -314,7 +329,7 @@ impl<'a> Batch<'a, '_> {
             }
             request.missing -= 1;
             if request.missing == 0 {
-                self.store.copied(request);
+                self.store.copied(request, self.large.is_some());
             }
         }
         self.write_own(places);
@@ -324,7 +339,8 @@ impl<'a> Batch<'a, '_> {
     fn write_own(&mut self, places: &[usize]) {
         let waits = |place: &usize| matches!(self.requests[*place].step, Step::Own(_));
         let waiting: Vec<_> = places.iter().copied().filter(waits).collect();
-        self.store.write_own(self.requests, &waiting);
+        let large = self.large.is_some();
+        self.store.write_own(self.requests, &waiting, large);
     }
 }
 

@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use crate::locator::{REQUEST_TICKS, Route, read_key, request_of, write_answer};
-use crate::membership::{Caller, LEASE_TICKS, Member};
+use crate::membership::{Caller, LEASE_TICKS, Member, Membership};
 use crate::net::room::{SMALL_BYTES, hold};
 use crate::net::{CallError, Request as NetRequest};
 use crate::service::{Answers, Call};
@@ -26,6 +26,10 @@ use super::Store;
 use super::calls::{Account, Fetch, Forwarded, KeyValue, Taken, VERSION_MAX};
 use super::originals::{Relayed, back_mark, put_mark};
 use super::table::Record;
+
+/// An own copy is written so long after the other copies were sent, or not at all: half of what a tombstone is kept.
+const LATE: Duration = Duration::from_secs(30);
+const LATE_TICKS: u32 = 60;
 
 /// A get or a put on its way.
 pub(super) struct Request<'a> {
@@ -328,7 +332,8 @@ impl Store {
                 request.deadline = deadline;
             }
             request.left = None;
-            if place != head && !request.forwarded && route.original().is_some() {
+            let tried = request.forwarded || request.above > 0;
+            if place != head && !tried && route.original().is_some() {
                 request.wait_for_others();
                 continue;
             }
@@ -545,11 +550,16 @@ impl Store {
         accounts.push(self.account(request.key));
         let latest = accounts.iter().max().expect("BUG: no account").clone();
         if accounts.iter().all(|account| *account == latest) {
-            return self.answer_latest(request, &route, latest, false);
+            let same = |membership: &Membership| membership.is_replica(route.hash, route.digest);
+            if self.locator.with(|membership, _| same(membership)) {
+                request.is_done(latest.1);
+            }
+            return;
         }
         // Each would send the same value to the same nodes: over a narrow link none would arrive in time.
         if let Some(alone) = Relayed::alone(self, back_mark(request.key)) {
-            let mut tried = Try::new(route, latest.0, Duration::ZERO);
+            let now = self.locator.with(|_, now| now);
+            let mut tried = Try::new(route, latest.0, now);
             tried.back = Some((latest.1, alone));
             request.step = Step::Copies(tried);
             request.again = true;
@@ -561,15 +571,14 @@ impl Store {
     fn answer_latest(
         &self,
         request: &mut Request<'_>,
-        route: &Route,
+        tried: &Try<'_>,
         latest: Account,
-        mut open: bool,
+        (mut open, large): (bool, bool),
     ) {
-        if self.locator.now() >= request.deadline {
-            return;
-        }
-        let same = self.locator.with(|membership, _| {
+        let route = &tried.route;
+        let same = self.locator.with(|membership, now| {
             let same = membership.is_replica(route.hash, route.digest);
+            let same = same && (large || !self.is_late(tried, now));
             if same && latest.0 > 0 {
                 let merged = self.items.merge(request.key, latest.0, &latest.1, false);
                 open |= merged.is_err();
@@ -586,7 +595,7 @@ impl Store {
     }
 
     /// All other replicas have said whether they have taken their copies, or nothing.
-    pub(super) fn copied<'a>(&'a self, request: &mut Request<'a>) {
+    pub(super) fn copied<'a>(&'a self, request: &mut Request<'a>, large: bool) {
         let Step::Copies(mut tried) = std::mem::replace(&mut request.step, Step::Begin) else {
             return;
         };
@@ -595,12 +604,12 @@ impl Store {
             Accepted::All if tried.back.is_some() => {
                 let (value, alone) = tried.back.take().expect("BUG: it has just been there");
                 let latest = (tried.version, value);
-                self.answer_latest(request, &tried.route, latest, full);
+                self.answer_latest(request, &tried, latest, (full, large));
                 drop(alone);
             }
             Accepted::All if full => {
                 if !(tried.first && tried.full == tried.route.others().count()) {
-                    self.leave_open(request, &tried);
+                    self.leave_open(request, &tried, large);
                 }
                 let exception = Exception::new(Exception::NO_ROOM, tried.why);
                 request.outcome = Some(Err(exception));
@@ -616,26 +625,30 @@ impl Store {
     }
 
     /// Writes the own copies of these, of which all others have copies, once this node may decide.
-    pub(super) fn write_own<'a>(&'a self, requests: &mut [Request<'a>], places: &[usize]) {
+    /// `large`: tombstones are kept meanwhile.
+    pub(super) fn write_own<'a>(
+        &'a self,
+        requests: &mut [Request<'a>],
+        places: &[usize],
+        large: bool,
+    ) {
         if places.is_empty() {
             return;
         }
         let mut written = Vec::with_capacity(places.len());
         let lease = self.locator.ticks(LEASE_TICKS);
-        let looked = self.locator.now();
         self.locator.with(|membership, now| {
             for place in places {
                 let request = &mut requests[*place];
-                if looked >= request.deadline {
-                    continue; // Much later a tombstone above it might have been forgotten.
-                }
                 let (Step::Own(tried), Some(value)) = (&request.step, request.value) else {
                     continue;
                 };
                 let Route { hash, digest, .. } = tried.route;
                 let others = tried.route.others().next().is_some();
                 let is_old = others && now.saturating_sub(tried.asked) >= lease;
-                if membership.may_decide(now, hash, digest, Some(tried.asked)) {
+                if !large && self.is_late(tried, now) {
+                    // It waits until its time is over.
+                } else if membership.may_decide(now, hash, digest, Some(tried.asked)) {
                     // If there is no memory: when there is.
                     let merged = self.items.merge(request.key, tried.version, value, true);
                     match merged {
@@ -645,7 +658,7 @@ impl Store {
                     }
                 } else if !membership.is_replica(hash, digest) {
                     request.begin_again(true);
-                } else if is_old && tried.first {
+                } else if is_old && tried.first && value.len() <= SMALL_BYTES {
                     // It was answered in time, but read late. It is tried once more.
                     request.begin_again(true);
                 } else {
@@ -662,33 +675,40 @@ impl Store {
     }
 
     /// The time of a request is over.
-    pub(super) fn expire(&self, request: &mut Request<'_>) {
-        match std::mem::replace(&mut request.step, Step::Begin) {
-            Step::Own(tried) => self.leave_open(request, &tried),
-            _ => {
-                if let Some(tried) = request.left.take() {
-                    self.leave_open(request, &tried);
-                }
-            }
-        }
+    pub(super) fn expire(&self, request: &mut Request<'_>, large: bool) {
+        let left = match std::mem::replace(&mut request.step, Step::Begin) {
+            Step::Own(tried) => Some(tried),
+            _ => request.left.take(),
+        };
+        left.iter()
+            .for_each(|tried| self.leave_open(request, tried, large));
         request.outcome = Some(Err(not_acknowledged()));
     }
 
     /// Gives a put up that others may have. This node takes it as well: what is still on its way to them is the same
     /// then, wherever it arrives. Until they have been compared, nobody is answered from this copy alone.
-    fn leave_open(&self, request: &Request<'_>, tried: &Try<'_>) {
+    fn leave_open(&self, request: &Request<'_>, tried: &Try<'_>, large: bool) {
         let (route, value) = (&tried.route, request.value.unwrap_or_default());
         let have_it = route.others().next().is_some();
-        self.locator.with(|membership, _| {
+        self.locator.with(|membership, now| {
             // Under another list all are compared.
             if have_it && membership.is_replica(route.hash, route.digest) {
-                // If there is no memory, the others have it alone.
-                let _ = self.items.merge(request.key, tried.version, value, true);
+                if large || !self.is_late(tried, now) {
+                    // If there is no memory, the others have it alone.
+                    let _ = self.items.merge(request.key, tried.version, value, true);
+                }
                 let others = route.others();
                 others.for_each(|other| membership.synced(&other.location, false));
             }
         });
         self.locator.wake_work();
+    }
+
+    /// Whether so much time has passed since copies were sent that a tombstone above them may be forgotten soon. Tombstones
+    /// are kept for twice as long.
+    fn is_late(&self, tried: &Try<'_>, now: Duration) -> bool {
+        let most = LATE.max(self.locator.ticks(LATE_TICKS));
+        now.saturating_sub(tried.asked) > most
     }
 
     /// Whether a caller is a node that it says, a member or one that has left. Anybody else could keep all later puts

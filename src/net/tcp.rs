@@ -171,11 +171,11 @@ impl TcpNetwork {
             link: self.take(group),
         });
         let (quick, slow): (Vec<_>, Vec<_>) = jobs.partition(Job::is_quick);
-        let quick = quick.into_iter().map(|job| self.send(job, anew));
-        let mut outcomes: Vec<_> = quick.collect();
         if !slow.is_empty() {
             take(Event::Waiting);
         }
+        let quick = quick.into_iter().map(|job| self.send(job, anew));
+        let mut outcomes: Vec<_> = quick.collect();
         outcomes.extend(side_by_side(slow, |job| self.send(job, anew)));
         let (mut sent, mut turns) = (Vec::new(), Vec::new());
         for outcome in outcomes {
@@ -228,10 +228,10 @@ impl TcpNetwork {
             let taking = taking.elapsed();
             for (other, one) in sent.iter_mut().enumerate() {
                 let Some(one) = one else { continue };
+                one.patience.deadline += taking;
                 if other != number {
                     one.patience.extend(gained);
                 }
-                one.patience.deadline += taking;
             }
         }
     }
@@ -308,7 +308,12 @@ impl TcpNetwork {
                 Err(error) => return Err(CallError::Broken(error.to_string())),
             }
             match link.read(incoming, patience) {
-                Ok(None) => wait(),
+                Ok(None) => {
+                    // Nor is that time.
+                    let waiting = Instant::now();
+                    wait();
+                    patience.deadline += waiting.elapsed();
+                }
                 Ok(Some(0)) => {
                     link.ended = true;
                     return Err(broken("closed before the answer"));
