@@ -307,16 +307,7 @@ impl<'a> Batch<'a, '_> {
     }
 
     fn take_stored(&mut self, places: &[usize], member: &Member, answer: Answer) {
-        let StoreAnswer {
-            taken,
-            members,
-            full,
-        } = answer
-            .and_then(|result| read_answer(&result, "store"))
-            .unwrap_or_default();
-        if let Some(members) = members {
-            self.store.locator.differs(member, &members);
-        }
+        let StoreAnswer { taken, full, .. } = self.store.stored(member, answer);
         for (number, place) in places.iter().enumerate() {
             let request = &mut self.requests[*place];
             let taken = match taken.get(number) {

@@ -11,7 +11,7 @@ use crate::location::Location;
 use crate::locator::{give_way, read_answer, read_arguments};
 use crate::membership::{Member, State, View};
 use crate::net::room::hold;
-use crate::net::{CallError, Event};
+use crate::net::{Answer, CallError, Event};
 use crate::thrift::Exception;
 
 use super::Store;
@@ -325,6 +325,16 @@ impl Store {
         Ok(true)
     }
 
+    /// A member's answer to `store`; it says nothing, if there is none.
+    pub(super) fn stored(&self, member: &Member, answer: Answer) -> StoreAnswer {
+        let stored = answer.and_then(|result| read_answer(&result, "store"));
+        let stored: StoreAnswer = stored.unwrap_or_default();
+        if let Some(members) = &stored.members {
+            self.locator.differs(member, members);
+        }
+        stored
+    }
+
     /// Sends items to a member: what it says to each, nothing if it doesn't answer; an exception if it has no room for
     /// one.
     fn send_to(&self, me: &Member, to: &Member, items: &ItemList) -> Result<Vec<Taken>, Exception> {
@@ -334,16 +344,7 @@ impl Store {
         let mut answers = self.locator.call_members(&[(to.clone(), request)], limit);
         drop(large);
         let answer = answers.pop().expect("BUG: an answer for each call");
-        let StoreAnswer {
-            taken,
-            members,
-            full,
-        } = answer
-            .and_then(|result| read_answer(&result, "store"))
-            .unwrap_or_default();
-        if let Some(members) = members {
-            self.locator.differs(to, &members);
-        }
+        let StoreAnswer { taken, full, .. } = self.stored(to, answer);
         let held = taken.iter().filter(|taken| matches!(taken, Taken::Held(_)));
         self.confirmed.fetch_add(held.count(), Ordering::Relaxed);
         match full {
