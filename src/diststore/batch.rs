@@ -1,6 +1,6 @@
 //! Carrying out requests that have arrived together, side by side.
 //!
-//! It goes in rounds. In each, every request that may go on takes its next step (`request.rs`), all that it has to
+//! It goes in rounds. In each, every request that may go on takes its next step (`steps.rs`), all that it has to
 //! ask others travels with what the other requests ask, and the answers are read in the order of the requests. Of two
 //! requests for one key the later one waits until the earlier one is done; gets one behind the other share an answer.
 //!
@@ -67,6 +67,23 @@ struct Batch<'a, 'b> {
 }
 
 impl Store {
+    /// Carries out one request, and appends the result.
+    pub(super) fn carry_out_alone(
+        &self,
+        request: Request<'_>,
+        result: &mut Vec<u8>,
+    ) -> Result<(), Exception> {
+        struct Alone<'a>(&'a mut Vec<u8>, Result<(), Exception>);
+        impl Answers for Alone<'_> {
+            fn add(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Exception>) {
+                self.1 = write(self.0);
+            }
+        }
+        let mut alone = Alone(result, Ok(()));
+        self.carry_out(&mut [request], &mut alone);
+        alone.1
+    }
+
     /// Carries these requests out, and answers them in their order.
     pub(super) fn carry_out<'a>(&'a self, requests: &mut [Request<'a>], answers: &mut dyn Answers) {
         let mut batch = Batch {

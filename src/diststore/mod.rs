@@ -2,7 +2,7 @@
 //!
 //! It keeps everything in memory, and nothing on disk. Each key has as many full *replicas* as
 //! `--replicas` says (see [`View::list`]); the first of them, the *primary*, coordinates its requests
-//! (`request.rs`). There is one way for items to move: a node offers another node what that one should hold, and
+//! (`steps.rs`). There is one way for items to move: a node offers another node what that one should hold, and
 //! the other takes it under the same list (`exchange.rs`).
 //!
 //! Invariants:
@@ -13,6 +13,7 @@
 //!   greater one, and neither it nor that list has changed since; or when it is a tombstone, and nothing older of its key
 //!   is anywhere (`forget.rs`).
 
+mod alone;
 mod batch;
 mod calls;
 mod exchange;
@@ -20,6 +21,7 @@ mod forget;
 mod items;
 mod originals;
 mod request;
+mod steps;
 mod table;
 
 pub use calls::KeyValue;

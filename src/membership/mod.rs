@@ -20,6 +20,7 @@ mod safety;
 mod settle;
 mod token;
 mod view;
+mod watch;
 
 pub use ask::{Asked, Question, Reply, Side, Standing};
 pub use clean::FLOOR_MAX;
@@ -379,46 +380,6 @@ impl Membership {
         self.note_safety();
     }
 
-    /// Whom to ask at this tick.
-    fn choose(&mut self, now: Duration) -> BTreeSet<Location> {
-        let mut chosen = std::mem::take(&mut self.doubted);
-        chosen.extend(self.some_others(1));
-        chosen.extend(self.not_known_to_be_clean());
-        let renew = self.ticks(RENEW_HALF_TICKS) / 2;
-        for (location, peer) in &self.peers {
-            let wanted = self.ties.get(location).map_or(0, |ties| ties.lease);
-            let good = peer
-                .lease
-                .is_some_and(|(at, of)| of == wanted && now.saturating_sub(at) < renew);
-            if peer.waiting.is_some() || (wanted != 0 && !good) {
-                chosen.insert(location.clone());
-            }
-        }
-        // The lost in turn; more, while nobody but they can tell this node that it is to stay quiet.
-        let count = match self.ticks < self.alone_from {
-            true => self.lost.len().min(LOST_MAX / 4),
-            false => self.lost.len().div_ceil(LEASE_TICKS as usize),
-        };
-        if count > 0 {
-            let turn = self.ticks as usize * count % self.lost.len();
-            let lost = self.lost.keys().cycle().skip(turn);
-            chosen.extend(lost.take(count).cloned());
-        }
-        chosen
-    }
-
-    /// The next one in the order of the names, and some others: so each is asked by somebody, and news gets
-    /// everywhere.
-    fn some_others(&self, count: usize) -> BTreeSet<Location> {
-        let names: Vec<_> = self.peers.keys().collect();
-        let next = names.iter().position(|name| **name > self.location);
-        let next = [next.unwrap_or(0)]
-            .into_iter()
-            .filter(|_| !names.is_empty());
-        let some = (0..count.min(names.len())).map(|_| self.random.below(names.len()));
-        next.chain(some).map(|place| names[place].clone()).collect()
-    }
-
     /// Becomes full, or ends, if it is time.
     fn progress(&mut self) {
         let (returning, leaves) = match self.life {
@@ -538,51 +499,6 @@ impl Membership {
         }
     }
 
-    /// A call to a member, made then, got no answer in time.
-    pub fn silent(&mut self, location: &Location, made: Duration) {
-        let tick = self.ticks;
-        if let Some(peer) = self.peers.get_mut(location)
-            && peer.answered.is_none_or(|answered| answered < made)
-            && peer.waiting.is_none()
-        {
-            peer.waiting = Some((made, tick));
-            self.ask_neighbours();
-        }
-    }
-
-    /// Asks all that this node shares keys or a lease with.
-    fn ask_neighbours(&mut self) {
-        for location in self.ties.keys().cloned().collect::<Vec<_>>() {
-            self.ask(location);
-        }
-    }
-
-    /// Somebody wants to know whether all is well: all that share keys with this node are asked, but for those
-    /// that have answered within a tick.
-    pub fn ask_all(&mut self, now: Duration) {
-        let tick = self.ticks(1);
-        let shares = self.ties.iter().filter(|(_, ties)| ties.shared != 0);
-        let old = shares.filter(|(location, _)| {
-            let answered = self.peers.get(*location).and_then(|peer| peer.answered);
-            answered.is_none_or(|at| now.saturating_sub(at) >= tick)
-        });
-        for location in old
-            .map(|(location, _)| location.clone())
-            .collect::<Vec<_>>()
-        {
-            self.ask(location);
-        }
-    }
-
-    /// Somebody got no answer from these: a reason to ask them.
-    pub fn suspect(&mut self, locations: &[Location]) {
-        for location in locations {
-            if self.peers.contains_key(location) {
-                self.ask(location.clone());
-            }
-        }
-    }
-
     fn is_member(&self, location: &Location, incarnation: i64) -> bool {
         let member = self.view.get(location);
         member.is_some_and(|member| member.incarnation == incarnation)
@@ -591,12 +507,6 @@ impl Membership {
     fn is_lost(&self, location: &Location, incarnation: i64) -> bool {
         let lost = self.lost.get(location);
         lost.is_some_and(|lost| lost.incarnation == incarnation)
-    }
-
-    fn ask(&mut self, location: Location) {
-        if location != self.location && self.asking.insert(location.clone()) {
-            self.actions.push(Action::Ask(location));
-        }
     }
 }
 
