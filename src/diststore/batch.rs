@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::locator::read_answer;
 use crate::membership::{Member, State};
 use crate::net::room::SMALL_BYTES;
-use crate::net::{Answer, Event};
+use crate::net::{Answer, Event, Request as NetRequest};
 use crate::service::Answers;
 use crate::thrift::Exception;
 
@@ -264,14 +264,7 @@ impl<'a> Batch<'a, '_> {
             (to.clone(), request)
         };
         let calls: Vec<_> = messages.iter().map(call).collect();
-        // Copies may come behind whatever goes to the same node.
-        let has_copies = |(_, message): &(Member, Message)| matches!(message, Message::Copies(..));
-        let to = messages.iter().filter(|message| has_copies(message));
-        let bytes = to.map(|(to, _)| {
-            let same = calls.iter().filter(|(other, _)| other == to);
-            same.map(|(_, request)| request.arguments.len()).sum()
-        });
-        let large = Large::new(self.store, bytes.max().unwrap_or(0));
+        let large = Large::new(self.store, bytes_with_copies(&messages, &calls));
         self.large = self.large.take().or(large);
         locator.call_each_member(&calls, locator.ticks(2), &mut |event| {
             self.hand_out();
@@ -350,6 +343,24 @@ impl<'a> Batch<'a, '_> {
         let large = self.large.is_some();
         self.store.write_own(self.requests, &waiting, large);
     }
+}
+
+/// The most bytes that go to one node and have copies among them, which may come behind all else; or fewer than are
+/// [`LARGE`].
+fn bytes_with_copies(messages: &[(Member, Message)], calls: &[(Member, NetRequest)]) -> usize {
+    let bytes = |(_, request): &(Member, NetRequest)| request.arguments.len();
+    let all = calls.iter().map(bytes).sum();
+    if all <= LARGE {
+        return all;
+    }
+    let copies = messages
+        .iter()
+        .filter(|(_, message)| matches!(message, Message::Copies(..)));
+    let most = copies.map(|(to, _)| {
+        let same = calls.iter().filter(|(other, _)| other == to);
+        same.map(bytes).sum()
+    });
+    most.max().unwrap_or(0)
 }
 
 /// Adds a copy to the message to that node, or begins one.
