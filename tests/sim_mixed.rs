@@ -98,6 +98,30 @@ fn must_give_everything_to_originals_when_it_leaves() {
     });
 }
 
+/// Two clients that ask for the same key at once both get the value that the original has.
+#[test]
+fn must_read_the_latest_at_an_original_by_many_at_once() {
+    direct_seeds("sim_mixed must_read_the_latest_at", 2, 40, |stage| {
+        begin_mixed(stage, 2, &[2])?;
+        put_all(stage, 0, "old")?;
+        stage.sleep(4.0);
+        put_all(stage, 2, "new")?;
+        stage.sleep(4.0);
+        for _ in 0..4 {
+            let reader = stage.client();
+            stage.meanwhile("reads", move || {
+                for (at, key) in (0..2).flat_map(|at| keys().into_iter().map(move |key| (at, key)))
+                {
+                    // The history judges it.
+                    let _ = reader.get(at, &key);
+                }
+            });
+        }
+        stage.await_all();
+        Ok(())
+    });
+}
+
 /// With two copies ours keep one of what was put through them.
 #[test]
 fn must_keep_what_was_put_through_ours_when_an_original_is_killed() {
