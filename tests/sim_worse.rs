@@ -6,6 +6,9 @@ mod sim;
 use std::time::Duration;
 
 use sim::clock::DAY;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use sim::direct::{Stage, direct, direct_seeds};
 use sim::history::brief;
 use sim::schedule::location;
@@ -328,6 +331,57 @@ fn must_not_answer_old_values_where_questions_get_lost() {
         }
         Ok(())
     });
+}
+
+/// A node that joins holds a copy of a put that is on its way, and gives it to the primary, before the other replica has
+/// its own. What is read there then must not be lost when the primary and that node leave.
+#[test]
+fn must_not_take_back_what_a_joining_node_has_given_to_the_primary() {
+    direct_seeds(
+        "sim_worse must_not_take_back_what_a_joining",
+        2,
+        150,
+        |stage| {
+            stage.begin(2)?;
+            // It has to take over all these, and so is at it for a while.
+            let keys: Vec<_> = stage.keys_of(&[0, 2], &[0, 1, 2]).take(80).collect();
+            keys.iter()
+                .try_for_each(|key| stage.put(1, key, value(key, 40_000)))?;
+            let key = keys[stage.world.random.below(keys.len())].clone();
+            stage.sleep(4.0);
+            stage.world.wires().narrow(&location(2), 1_000_000);
+            stage.world.wires().narrow(&location(1), 25_000);
+            stage.boot(2, 0);
+            stage.await_that(20.0, "0 knows 2", || stage.knows(0, 2))?;
+            stage.sleep(stage.world.random.below(300) as f64 / 100.0);
+            let (client, great) = (stage.client(), vec![b'n'; 100_000]);
+            let (to, new) = (key.clone(), great.clone());
+            stage.meanwhile("put", move || {
+                let _ = client.try_put(0, &to, &new);
+            });
+            let shown = Arc::new(AtomicBool::new(false));
+            for _ in 0..40 {
+                let (reader, key) = (stage.client(), key.clone());
+                let (great, seen) = (great.clone(), shown.clone());
+                stage.meanwhile("get", move || {
+                    if reader.get(0, &key).is_ok_and(|read| read == great) {
+                        seen.store(true, Ordering::Relaxed);
+                    }
+                });
+                stage.sleep(0.1);
+                if shown.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            let gone = [stage.begin_leaving(0), stage.begin_leaving(2)];
+            stage.await_that(100.0, "0 and 2 have left", || {
+                gone.iter().all(|gone| gone.load(Ordering::Relaxed) > 0)
+            })?;
+            // The history judges it.
+            let _ = stage.get(1, &key);
+            Ok(())
+        },
+    );
 }
 
 /// A great value is put, with a second copy over a link of that rate.

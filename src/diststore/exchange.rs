@@ -12,6 +12,7 @@ use crate::locator::{give_way, read_answer, read_arguments};
 use crate::membership::{Member, State, View};
 use crate::net::room::hold;
 use crate::net::{Answer, CallError, Event};
+use crate::ring;
 use crate::thrift::Exception;
 
 use super::Store;
@@ -267,8 +268,14 @@ impl Store {
                 for item in some.iter().filter(|_| same) {
                     let value = item.value.unwrap_or_default();
                     match self.items.merge(item.key, item.version, value, false) {
-                        Ok(merged) if merged.new => new.push(item.key),
-                        Ok(_) => {}
+                        Ok(merged) => {
+                            if merged.new {
+                                new.push(item.key);
+                            }
+                            if merged.taken {
+                                membership.took_in(ring::hash(item.key), &from.location);
+                            }
+                        }
                         Err(_) => full = true,
                     }
                 }

@@ -44,6 +44,8 @@ pub struct Merged {
     pub later: bool,
     /// The key was not held before.
     pub new: bool,
+    /// It is what was given, and was not held before.
+    pub taken: bool,
 }
 
 /// There is no room for an item.
@@ -219,6 +221,7 @@ impl Items {
             version: held.map_or(version, |held| held.0.max(version)),
             later: held > account,
             new: held.is_none(),
+            taken: held < account,
         };
         if held < account {
             self.write(&mut shard, found, hash, (key, version, value), foreseen)?;

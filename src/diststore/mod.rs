@@ -138,6 +138,9 @@ impl Store {
                 if merged.new && !put {
                     new.push(item.key);
                 }
+                if merged.taken && !put {
+                    membership.took_in(hash, &caller.me.location);
+                }
                 if put && !merged.later {
                     membership.granted(now, &caller.me.location);
                 }

@@ -333,7 +333,7 @@ impl Store {
             }
             if same && open {
                 let others = route.others();
-                others.for_each(|other| membership.synced(&other.location, false));
+                membership.may_lack(others.map(|other| &other.location));
             }
             same
         });
@@ -446,7 +446,7 @@ impl Store {
                     let _ = self.items.merge(request.key, tried.version, value, true);
                 }
                 let others = route.others();
-                others.for_each(|other| membership.synced(&other.location, false));
+                membership.may_lack(others.map(|other| &other.location));
             }
         });
         self.locator.wake_work();

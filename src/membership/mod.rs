@@ -148,8 +148,8 @@ struct Peer {
     done: Option<bool>,
     /// Both have the same of all ranges that they share, since they share those.
     synced: bool,
-    /// The change of the view since which they do.
-    since: u64,
+    /// How often what was compared has ceased to hold.
+    doubts: u64,
     /// When it was asked last, under the present view, and said that it is [clean](Membership::all_clean); and the floor that
     /// it had.
     clean: Option<(Duration, i64)>,
@@ -464,7 +464,7 @@ impl Membership {
                 |ties: &BTreeMap<Location, Ties>| ties.get(location).map(|ties| ties.shared);
             if shared(&ties) != shared(&self.ties) {
                 peer.synced = false;
-                peer.since = self.changes;
+                peer.doubts += 1;
             }
             peer.clean = None;
         }

@@ -14,7 +14,7 @@ pub struct Shared {
     /// same digest mean the same.
     pub digest: u64,
     /// Differs from that of an earlier time at which the two shared the same. Each node counts for itself.
-    since: u64,
+    doubts: u64,
 }
 
 impl Membership {
@@ -117,7 +117,7 @@ impl Membership {
         let peer = self.peers.get(with)?;
         Some(Shared {
             digest: self.ties.get(with).map_or(0, |ties| ties.shared),
-            since: peer.since,
+            doubts: peer.doubts,
         })
     }
 
@@ -202,6 +202,33 @@ impl Membership {
             self.learn(members);
             self.ask(with.location.clone());
         }
+    }
+
+    /// The replicas at these names may lack an item that this node has: they are to be compared with it again, from the
+    /// beginning.
+    pub fn may_lack<'a>(&mut self, others: impl Iterator<Item = &'a Location>) {
+        for other in others {
+            if let Some(peer) = self.peers.get_mut(other) {
+                peer.synced = false;
+                peer.doubts += 1;
+            }
+        }
+        self.note_safety();
+    }
+
+    /// This node has taken in an item with that hash, as `from` had it. The rest of the list may lack it: it may be a
+    /// copy of a put that is on its way.
+    pub fn took_in(&mut self, hash: u32, from: &Location) {
+        // One that is coming in decides nothing, and compares with all before it is full.
+        if !self.state().holds_all() {
+            return;
+        }
+        let members = self.view.members();
+        let list = self.view.list(hash, self.rules.copies);
+        let list = list.map(|place| &members[place].location);
+        let others = list.filter(|other| **other != self.location && *other != from);
+        let others: Vec<_> = others.cloned().collect();
+        self.may_lack(others.iter());
     }
 
     /// Whether both have the same of all ranges that they share.
