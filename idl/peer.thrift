@@ -226,14 +226,34 @@ struct Exchanged {
 }
 
 struct Forwarded {
-  /** Done; the value of a get. */
+  /** Done; the value of a get, or one byte if a value was deleted. */
   1: optional binary value
   /** The answerer isn't the key's primary; the greatest version in which a put has been tried. */
   2: optional i64 tried
 }
 
-/** What our store nodes answer besides. None of these calls goes on to a third node, but for `forward`, whose
- *  receiver asks the other replicas with `store` and `fetch`. */
+struct Listed {
+  1: binary key
+  /** Of two nodes that list a key, the one with the greater version is right. */
+  2: i64 version
+  /** Of the value; 0: the key has been deleted. */
+  3: i64 bytes
+}
+
+struct Listing {
+  /** In the order of the keys. */
+  1: list<Listed> keys
+  /** The range was looked through up to this key; absent: all of it. */
+  2: optional binary reached
+  /** How many keys of the range the answerer has given up since it runs, as all that should have them have them. */
+  3: i64 removed
+  /** Digest of the answerer's view, and how many members it has. */
+  4: i64 view
+  5: i32 members
+}
+
+/** What our store nodes answer besides. None of these calls goes on to a third node, but for `delete_key`, and
+ *  for `forward`, whose receiver asks the other replicas with `store` and `fetch`. */
 service Replica extends Peer {
   /** Takes each item in if the two have the same list for its key. `put`: what is greater there has to be
    *  outdone. */
@@ -249,4 +269,13 @@ service Replica extends Peer {
    *  absent. `above`: the greatest version in which this put has been tried, 0 if in none; then
    *  `caller` isn't needed. It need not be a member: it may have left since it tried. */
   Forwarded forward(1: binary key, 2: binary value, 3: i64 above, 4: Caller caller)
+
+  /** A client's: puts the empty value, and says whether there was a value in its place. If the key's primary changes
+   *  meanwhile, it may say that there was none though it has deleted one. An exception while a node of the original is a
+   *  member. */
+  bool delete_key(1: binary key)
+
+  /** For clients: the keys of a range (there are 1024) that lie at the answerer, copies and deleted ones too: behind
+   *  `after`, those that begin with `prefix`, up to `most`. */
+  Listing list_keys(1: i32 range, 2: binary after, 3: binary prefix, 4: i32 most)
 }

@@ -180,11 +180,11 @@ impl<'a> Batch<'a, '_> {
             let outcome = std::mem::replace(outcome, Ok(Forwarded::done(Vec::new())));
             self.share(&outcome);
             let request = &self.requests[self.answered];
-            let (forwarded, get) = (request.forwarded, request.value.is_none());
+            let wants = request.wants();
             let mut outcome = Some(outcome);
             self.answers.add(&mut |result| {
                 let outcome = outcome.take().expect("BUG: an answer is written twice");
-                outcome?.write(forwarded, get, result);
+                outcome?.write(wants, result);
                 Ok(())
             });
             self.answered += 1;

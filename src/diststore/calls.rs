@@ -39,6 +39,14 @@ impl<'a> KeyValue<'a> {
         }
     }
 
+    /// Of a deletion.
+    pub fn delete(key: &'a [u8]) -> Self {
+        KeyValue {
+            value: Some(&[]),
+            ..KeyValue::get(key)
+        }
+    }
+
     /// The arguments of `put`, or of `get` without a value; no version in them.
     pub fn write(key: &[u8], value: Option<&[u8]>) -> Vec<u8> {
         let mut out = Vec::with_capacity(key.len() + value.map_or(0, <[u8]>::len) + 16);
@@ -110,7 +118,8 @@ pub fn first_string(arguments: &[u8]) -> Option<&[u8]> {
 
 /// The answer to `forward`.
 pub struct Forwarded {
-    /// Done, with the value, if it was a get. `None`: the answerer isn't the key's primary.
+    /// Done, with the value, if it was a get; not empty, if it has deleted a value. `None`: the answerer isn't the key's
+    /// primary.
     pub done: Option<Vec<u8>>,
     /// The greatest version in which the answerer has tried the put, if it isn't the primary.
     pub above: i64,
@@ -317,3 +326,42 @@ pub fn write_exchanged(
     out.write_stop();
     out.write_stop();
 }
+
+/// `list_keys`: which keys of a range lie at the answerer.
+pub struct List<'a> {
+    /// The number of the range, below 1024.
+    pub range: u32,
+    /// Behind this key; `None`: from the least one on.
+    pub after: Option<&'a [u8]>,
+    /// Keys that begin so.
+    pub prefix: &'a [u8],
+    /// Up to so many; at most some thousands are answered at a time.
+    pub most: u32,
+}
+thrift_struct!(List<'a> { 1 range, 2 after, 3 prefix, 4 most });
+
+/// A key in the answer to `list_keys`.
+pub struct Listed<'a> {
+    /// Any bytes.
+    pub key: &'a [u8],
+    /// Of the greater one of two the rest is true.
+    pub version: i64,
+    /// Of its value. 0: it has been deleted.
+    pub bytes: usize,
+}
+thrift_struct!(Listed<'a> { 1 key, 2 version, 3 bytes });
+
+/// The answer to `list_keys`.
+pub struct Listing<'a> {
+    /// In the order of the keys.
+    pub keys: Vec<Listed<'a>>,
+    /// There may be more behind this key; `None`: there are not.
+    pub reached: Option<&'a [u8]>,
+    /// How many keys of the range the answerer has given up in favour of others, since it runs.
+    pub removed: u64,
+    /// The digest of its view.
+    pub view: u64,
+    /// How many members there are in it.
+    pub members: u32,
+}
+thrift_struct!(Listing<'a> { 1 keys, 2 reached, 3 removed, 4 view, 5 members });

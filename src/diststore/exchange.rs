@@ -27,8 +27,8 @@ use super::table::Record;
 /// item more.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// Keys that are compared at a time.
-const KEYS_MAX: usize = 2000;
+/// Keys that are compared, or listed, at a time.
+pub(super) const KEYS_MAX: usize = 2000;
 
 /// Parts that are under way at once.
 const PARTS_MAX: usize = 16;
@@ -230,28 +230,49 @@ impl Store {
             keys: Vec::new(),
             list: ItemList::default(),
         };
-        let after = part.after.as_deref();
         let shares = self.shares(view, other);
-        let wanted =
-            |record: &Record| after.is_none_or(|after| record.key() > after) && shares(record);
-        self.items
-            .each_in_order(part.shard as usize, wanted, |record| {
-                if offer.keys.len() == KEYS_MAX || offer.list.bytes() >= BATCH_BYTES {
-                    offer.upto = offer.keys.last().cloned();
-                    return false;
-                }
-                offer.list.push(&Item {
-                    key: record.key(),
-                    version: record.version(),
-                    value: None,
-                    digest: Some(record.value_digest()),
-                    list: None,
-                });
-                offer.keys.push(record.key().to_vec());
-                true
+        let (shard, after) = (part.shard as usize, part.after.as_deref());
+        offer.upto = self.page(shard, after, shares, KEYS_MAX, |record| {
+            offer.list.push(&Item {
+                key: record.key(),
+                version: record.version(),
+                value: None,
+                digest: Some(record.value_digest()),
+                list: None,
             });
+            offer.keys.push(record.key().to_vec());
+            offer.list.bytes()
+        });
         give_way(offer.keys.len());
         offer
+    }
+
+    /// Hands those items of a shard behind a key that are wanted to `take`, in the order of their keys, up to `most` of
+    /// them, or until it says that they have so many bytes as a batch. The last key, if there are more.
+    pub(super) fn page(
+        &self,
+        shard: usize,
+        after: Option<&[u8]>,
+        wanted: impl Fn(&Record) -> bool,
+        most: usize,
+        mut take: impl FnMut(&Record) -> usize,
+    ) -> Option<Vec<u8>> {
+        let (mut count, mut bytes) = (0, 0);
+        let (mut last, mut reached) = (Vec::new(), None);
+        let wanted =
+            |record: &Record| after.is_none_or(|after| record.key() > after) && wanted(record);
+        self.items.each_in_order(shard, wanted, |record| {
+            if count == most || bytes >= BATCH_BYTES {
+                reached = Some(std::mem::take(&mut last));
+                return false;
+            }
+            bytes = take(record);
+            count += 1;
+            last.clear();
+            last.extend_from_slice(record.key());
+            true
+        });
+        reached
     }
 
     /// Takes items in that a replica gave, as long as both have the same lists.

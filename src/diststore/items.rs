@@ -46,6 +46,8 @@ pub struct Merged {
     pub new: bool,
     /// It is what was given, and was not held before.
     pub taken: bool,
+    /// A value was held before: no tombstone.
+    pub had: bool,
 }
 
 /// There is no room for an item.
@@ -222,6 +224,7 @@ impl Items {
             later: held > account,
             new: held.is_none(),
             taken: held < account,
+            had: held.is_some_and(|(_, value)| !value.is_empty()),
         };
         if held < account {
             self.write(&mut shard, found, hash, (key, version, value), foreseen)?;
@@ -281,7 +284,7 @@ impl Items {
     pub fn clear(&self) {
         for number in 0..SHARDS {
             let mut shard = self.shard(number);
-            let dropped = std::mem::take(&mut *shard);
+            let dropped = shard.clear();
             self.give_back(dropped.bytes());
             self.count_tombstones(dropped.tombstones(), &shard);
         }
@@ -296,11 +299,16 @@ impl Items {
         let found = found.filter(|_| held.is_some_and(|held| held.version() == version));
         if let Some(found) = found {
             let before = (shard.bytes(), shard.tombstones());
-            shard.remove(found);
+            shard.give_up(found);
             self.give_back(before.0 - shard.bytes());
             self.count_tombstones(before.1, &shard);
         }
         found.is_some()
+    }
+
+    /// How many keys of a shard have been forgotten because others have them.
+    pub fn removed(&self, shard: usize) -> u64 {
+        self.shard(shard).removed()
     }
 
     pub fn count(&self) -> usize {

@@ -19,12 +19,13 @@ mod calls;
 mod exchange;
 mod forget;
 mod items;
+mod list;
 mod originals;
 mod request;
 mod steps;
 mod table;
 
-pub use calls::KeyValue;
+pub use calls::{KeyValue, List, Listed, Listing};
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,6 +52,9 @@ use table::Record;
 
 /// The services that a store node answers for.
 pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator", "diststore.Store"];
+
+/// The ranges of keys that nodes compare, and in which keys are listed.
+pub const RANGES: u32 = SHARDS as u32;
 
 /// Lines of one kind in a second; more are summed up.
 const LINES_MAX: usize = 10;
@@ -308,9 +312,9 @@ struct Count {
     unsaid: usize,
 }
 
-/// Whether a call of that name is a get or a put.
+/// Whether a call of that name is a get, a put or a deletion.
 fn is_request(method: &[u8]) -> bool {
-    matches!(method, b"get" | b"put" | b"forward")
+    matches!(method, b"get" | b"put" | b"delete_key" | b"forward")
 }
 
 impl Service for Store {
@@ -330,10 +334,11 @@ impl Service for Store {
                 }
                 self.carry_out_alone(Request::of(self, call), result)
             }
-            b"forward" => self.carry_out_alone(Request::of(self, call), result),
+            b"delete_key" | b"forward" => self.carry_out_alone(Request::of(self, call), result),
             b"store" => self.on_store(call.arguments, result),
             b"fetch" => self.on_fetch(call.arguments, result),
             b"exchange" => self.on_exchange(call.arguments, result),
+            b"list_keys" => self.on_list(call.arguments, result),
             _ => self.locator.call(call, result, self),
         }
     }
@@ -365,8 +370,8 @@ impl Service for Store {
 
     fn order(&self, method: &[u8]) -> Order {
         match method {
-            b"put" => Order::Write,
-            b"store" | b"fetch" | b"exchange" | b"forward" => Order::Free,
+            b"put" | b"delete_key" => Order::Write,
+            b"store" | b"fetch" | b"exchange" | b"forward" | b"list_keys" => Order::Free,
             _ => self.locator.order(method),
         }
     }

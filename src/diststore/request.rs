@@ -8,7 +8,7 @@ use crate::locator::{Route, read_key, write_answer};
 use crate::membership::Member;
 use crate::net::CallError;
 use crate::service::Call;
-use crate::thrift::{Exception, Write};
+use crate::thrift::{Exception, Write, put_field};
 
 use super::Store;
 use super::calls::{Account, Forwarded, KeyValue, Taken};
@@ -21,6 +21,10 @@ pub(super) struct Request<'a> {
     pub value: Option<&'a [u8]>,
     /// Another node has forwarded it.
     pub forwarded: bool,
+    /// A client's `delete_key`: it wants to know whether there was a value.
+    pub delete: bool,
+    /// There was a value in the place of which it has put the empty one.
+    pub had: bool,
     /// To be called when later requests of the same client will find its effect.
     pub done: &'a dyn Fn(),
     /// The greatest version in which this put has been tried. 0: in none.
@@ -40,6 +44,19 @@ pub(super) struct Request<'a> {
     pub left: Option<Try<'a>>,
     /// `Ok`: done, or this node isn't its primary.
     pub outcome: Option<Result<Forwarded, Exception>>,
+}
+
+/// What the answer to a request says.
+#[derive(Clone, Copy)]
+pub(super) enum Wants {
+    /// What became of it, to the node that has forwarded it.
+    Forwarded,
+    /// The value of a get.
+    Value,
+    /// Whether there was a value that it has deleted.
+    Had,
+    /// That a put is done.
+    Nothing,
 }
 
 /// What a request does next.
@@ -82,11 +99,12 @@ pub(super) enum Accepted {
 }
 
 impl<'a> Request<'a> {
-    /// The request in a call of `get`, `put` or `forward`. One that can't be read has failed.
+    /// The request in a call of `get`, `put`, `delete_key` or `forward`. One that can't be read has failed.
     pub fn of(store: &Store, call: &Call<'a>) -> Self {
         let forwarded = call.method == b"forward";
         let read = match call.method {
             b"get" => read_key(call.arguments).map(KeyValue::get),
+            b"delete_key" => read_key(call.arguments).map(KeyValue::delete),
             _ => KeyValue::read(call.arguments),
         };
         let failed = match &read {
@@ -106,6 +124,8 @@ impl<'a> Request<'a> {
             key,
             value,
             forwarded,
+            delete: call.method == b"delete_key",
+            had: false,
             done: call.done,
             // Only nodes say what has been tried.
             above: if forwarded { above } else { 0 },
@@ -126,6 +146,21 @@ impl<'a> Request<'a> {
             Some(Ok(forwarded)) => forwarded.bytes(),
             _ => 0,
         }
+    }
+
+    /// What its answer says.
+    pub fn wants(&self) -> Wants {
+        match self.value {
+            _ if self.forwarded => Wants::Forwarded,
+            _ if self.delete => Wants::Had,
+            None => Wants::Value,
+            Some(_) => Wants::Nothing,
+        }
+    }
+
+    /// All replicas have the put.
+    pub fn put_is_done(&mut self) {
+        self.is_done(if self.had { vec![1] } else { Vec::new() });
     }
 
     pub fn is_done(&mut self, value: Vec<u8>) {
@@ -203,13 +238,13 @@ impl Forwarded {
         self.done.as_ref().map_or(0, Vec::len)
     }
 
-    /// Appends the result, of a forwarded request or of a client's.
-    pub(super) fn write(self, forwarded: bool, get: bool, result: &mut Vec<u8>) {
-        if forwarded {
-            return write_answer(&self, result);
-        }
-        if let Some(value) = self.done.filter(|_| get) {
-            result.write_bytes_field(0, &value);
+    /// Appends the result.
+    pub(super) fn write(self, wants: Wants, result: &mut Vec<u8>) {
+        match (wants, &self.done) {
+            (Wants::Forwarded, _) => return write_answer(&self, result),
+            (Wants::Value, Some(value)) => result.write_bytes_field(0, value),
+            (Wants::Had, Some(had)) => put_field(result, 0, &!had.is_empty()),
+            _ => {}
         }
         result.write_stop();
     }

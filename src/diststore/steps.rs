@@ -190,7 +190,10 @@ impl Store {
         };
         if value.is_empty() && route.has_originals {
             // Originals push the "" that they stored when somebody asked for a missing key.
-            request.is_done(Vec::new());
+            match request.delete {
+                true => request.outcome = Some(Err(no_deletion())),
+                false => request.is_done(Vec::new()),
+            }
             return true;
         }
         if self.is_relayed(|| put_mark(key, value)) || self.is_handed_by_original(route) {
@@ -215,10 +218,10 @@ impl Store {
     /// All replicas of ours have a put: a client's goes to the original that owns its key, too.
     fn finish_put(&self, request: &mut Request<'_>, route: &Route) {
         let (Some(original), Some(value)) = (route.original(), request.value) else {
-            return request.is_done(Vec::new());
+            return request.put_is_done();
         };
         if request.forwarded {
-            return request.is_done(Vec::new());
+            return request.put_is_done();
         }
         self.locator.ask_kind(original);
         let put = self.put_at_original(original, request.key, value, request.done);
@@ -261,7 +264,10 @@ impl Store {
             _ => return,
         };
         match answer {
-            Ok(Forwarded { done: Some(_), .. }) if request.value.is_some() => {
+            Ok(Forwarded {
+                done: Some(had), ..
+            }) if request.value.is_some() => {
+                request.had = !had.is_empty();
                 self.finish_put(request, &route);
             }
             Ok(Forwarded {
@@ -401,7 +407,10 @@ impl Store {
                     let merged = self.items.merge(request.key, tried.version, value, true);
                     match merged {
                         Ok(merged) if merged.later => request.begin_again(true),
-                        Ok(_) => written.push(*place),
+                        Ok(merged) => {
+                            request.had = merged.had && value.is_empty();
+                            written.push(*place);
+                        }
                         Err(_) => {}
                     }
                 } else if !membership.is_replica(hash, digest) {
@@ -481,6 +490,12 @@ impl Store {
 /// a put of a node by itself then takes the place of that one.
 pub(super) fn next_version(wall: i64, before: i64) -> i64 {
     wall.max(before + 1).min(VERSION_MAX)
+}
+
+fn no_deletion() -> Exception {
+    Exception::internal(
+        "a node of the original is a member: nothing can be deleted meanwhile".to_owned(),
+    )
 }
 
 fn no_version() -> Exception {

@@ -148,6 +148,8 @@ pub struct Table {
     tombstones: usize,
     /// What the records take.
     records: usize,
+    /// How many have been given up.
+    removed: u64,
 }
 
 impl Table {
@@ -162,6 +164,23 @@ impl Table {
     /// What the slots and the records take.
     pub fn bytes(&self) -> usize {
         self.slots.len() * size_of::<Option<Record>>() + self.records
+    }
+
+    /// How many records have been given up or cleared.
+    pub fn removed(&self) -> u64 {
+        self.removed
+    }
+
+    /// Takes all out.
+    pub fn clear(&mut self) -> Table {
+        let removed = self.removed + self.count as u64;
+        std::mem::replace(
+            self,
+            Table {
+                removed,
+                ..Table::default()
+            },
+        )
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
@@ -219,6 +238,12 @@ impl Table {
         self.records += record.size();
         self.place(record);
         Ok(())
+    }
+
+    /// Frees the slot that was found, of a record that others have.
+    pub fn give_up(&mut self, found: usize) {
+        self.removed += 1;
+        self.remove(found);
     }
 
     /// Frees the slot that was found.
