@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `src/bin` | one small file a program: options in, exit code out |
 //! | [`cli`] | what the programs share: options, discovery, messages, exit codes |
+//! | [`client`] | a client of the store: one operation, or many at once, and all keys |
 //! | [`node`] | a process: a service on a listener, and the threads that look after it |
 //! | [`diststore`] | the Store service: items, requests, exchange |
 //! | [`locator`] | the Locator service: carries out what membership decides; originals |
@@ -33,6 +34,7 @@
 #![deny(missing_docs)]
 
 pub mod cli;
+pub mod client;
 pub mod digest;
 pub mod diststore;
 pub mod guide;

@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 use crate::thrift::{Decode, Encode, Error, Reader, Write, wire};
 
+/// The port of the first node of a network, unless another one is named.
+pub const DEFAULT_PORT: u16 = 9900;
+
 /// The longest host name that DNS knows.
 const ADDRESS_BYTES_MAX: usize = 255;
 

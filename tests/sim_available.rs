@@ -10,6 +10,7 @@ use sim::clock::DAY;
 use sim::direct::{Stage, direct_seeds};
 use sim::schedule::location;
 use sim::world::TICK;
+use thrifty_p2p::client::{Client, Error};
 
 /// Nodes before something goes wrong, at one of them or by way of a further one.
 const NODES: usize = 5;
@@ -286,4 +287,59 @@ fn must_never_stop_a_put_for_three_ticks_while_twenty_are_killed_and_come_back()
         4,
         |stage| rolling_restart(stage, false),
     );
+}
+
+/// Lists all keys again and again, by a client that begins anew each time, until it is told that all is over.
+fn list_meanwhile(stage: &Stage, keys: &[Vec<u8>]) -> (Arc<AtomicBool>, Arc<Mutex<Vec<String>>>) {
+    let (over, wrong) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    let (stage, wanted) = (stage.clone(), keys.to_vec());
+    let (ended, noted): (_, Arc<Mutex<Vec<String>>>) = (over.clone(), Arc::clone(&wrong));
+    stage.clone().meanwhile("lists", move || {
+        while !ended.load(Ordering::Relaxed) {
+            let network = Arc::new(stage.world.client());
+            let clock = network.origin.clock.clone();
+            let mut found = Vec::new();
+            let listed = Client::connect_over(network, clock, &[location(0)]).and_then(|client| {
+                client.keys(b"", &mut |keys, _| {
+                    found.extend(keys.into_iter().map(|key| key.key));
+                    Ok::<(), Error>(())
+                })
+            });
+            found.sort();
+            if !listed.as_ref().is_ok_and(|all| *all) || found != wanted {
+                let found = found.len();
+                noted
+                    .lock()
+                    .unwrap()
+                    .push(format!("{listed:?}, {found} keys"));
+            }
+        }
+    });
+    (over, wrong)
+}
+
+/// Items move to nodes that come and from nodes that go, and each key is on one node only.
+#[test]
+fn must_list_each_key_once_while_items_move() {
+    direct_seeds("sim_available must_list_each_key_once", 1, 30, |stage| {
+        stage.begin(3)?;
+        let mut keys: Vec<_> = (0..80)
+            .map(|number| format!("k{number}").into_bytes())
+            .collect();
+        keys.sort();
+        keys.iter().try_for_each(|key| stage.put(0, key, "value"))?;
+        let (over, wrong) = list_meanwhile(stage, &keys);
+        for number in 3..6 {
+            stage.boot(number, 0);
+            stage.sleep(stage.world.random.below(40) as f64 / 10.0);
+            stage.leave(60.0, number - 2)?;
+        }
+        stage.await_members(60.0, &[0, 4, 5])?;
+        over.store(true, Ordering::Relaxed);
+        stage.await_all();
+        match &wrong.lock().unwrap()[..] {
+            [] => Ok(()),
+            wrong => Err(wrong.join("; ")),
+        }
+    });
 }

@@ -3,14 +3,27 @@
 
 use std::process::ExitCode;
 
-use thrifty_p2p::cli::{self, Client, ClientOptions};
+use thrifty_p2p::cli::{self, ClientOptions, Usage};
+
+const USAGE: Usage = Usage {
+    purpose: "Prints a value of the store.",
+    arguments: ("KEY", 1..=1),
+    flags: &[("n", "no-newline", "print the value alone, byte for byte")],
+    notes: "",
+    examples: ["storeget a", "storeget -n picture > picture.png"],
+    codes: ["the key is there", "it is not"],
+};
 
 fn main() -> ExitCode {
     let parse =
-        |program: &str, arguments: &[String]| ClientOptions::parse(program, &["KEY"], arguments);
+        |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
     cli::main("storeget", parse, |options| {
-        let value = Client::new(&options)?.get(&options.arguments[0])?;
-        cli::print(&value)?;
+        let value = options.client()?.get(&options.arguments[0])?;
+        if options.has("no-newline") {
+            cli::write(&value)?;
+        } else {
+            cli::print(&value)?;
+        }
         Ok(ExitCode::from(u8::from(value.is_empty())))
     })
 }

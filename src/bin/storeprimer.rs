@@ -2,12 +2,22 @@
 
 use std::process::ExitCode;
 
-use thrifty_p2p::cli::{self, Client, ClientOptions, nato};
+use thrifty_p2p::cli::{self, ClientOptions, Usage, nato};
+
+const USAGE: Usage = Usage {
+    purpose: "Puts the NATO alphabet into the store, A Alpha to Z Zulu.",
+    arguments: ("", 0..=0),
+    flags: &[],
+    notes: "",
+    examples: ["storeprimer", "storeprimer && storetest"],
+    codes: ["all is put", ""],
+};
 
 fn main() -> ExitCode {
-    let parse = |program: &str, arguments: &[String]| ClientOptions::parse(program, &[], arguments);
+    let parse =
+        |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
     cli::main("storeprimer", parse, |options| {
-        let client = Client::new(&options)?;
+        let client = options.client()?;
         for (key, value) in nato() {
             client.put(key.as_bytes(), value.as_bytes())?;
         }

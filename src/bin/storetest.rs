@@ -3,12 +3,22 @@
 
 use std::process::ExitCode;
 
-use thrifty_p2p::cli::{self, Client, ClientOptions, nato};
+use thrifty_p2p::cli::{self, ClientOptions, Usage, nato};
+
+const USAGE: Usage = Usage {
+    purpose: "Reads back what storeprimer has put, and prints it.",
+    arguments: ("", 0..=0),
+    flags: &[],
+    notes: "For a missing value it prints the node that should have had it.",
+    examples: ["storetest", "storetest -h 10.0.0.1"],
+    codes: ["all is there", "something is missing"],
+};
 
 fn main() -> ExitCode {
-    let parse = |program: &str, arguments: &[String]| ClientOptions::parse(program, &[], arguments);
+    let parse =
+        |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
     cli::main("storetest", parse, |options| {
-        let client = Client::new(&options)?;
+        let client = options.client()?;
         let mut missing = 0;
         for (key, _) in nato() {
             let value = client.get(key.as_bytes())?;

@@ -3,14 +3,16 @@
 //! Exit codes are grep's: 0 done, 1 no (no such key, not every key is safe), 2 trouble. Trouble is one line on stderr
 //! that names the program, the place and the cause.
 
-mod client;
-mod discovery;
+mod dump;
 mod memory;
 mod node;
+mod options;
+mod progress;
 mod status;
 
-pub use client::{Client, ClientOptions};
+pub use dump::{ORIGINALS, dump, load};
 pub use node::{NodeOptions, run_node};
+pub use options::{Arity, ClientOptions, Usage};
 pub use status::{Report, accept_loss, ask_all, report};
 
 use std::ffi::OsString;
@@ -21,13 +23,11 @@ use std::process::ExitCode;
 
 use getopts::Options;
 
-use crate::location::{Location, host_and_port};
+use crate::client;
+use crate::location::{DEFAULT_PORT, Location, host_and_port};
 use crate::locator::{LIMITS, one_line};
 use crate::log;
 use crate::os::output_was_closed;
-
-/// The port of the first node of a network.
-pub const DEFAULT_PORT: u16 = 9900;
 
 /// Why a program ends in trouble: the line that it prints, without its own name.
 #[derive(Debug)]
@@ -42,6 +42,12 @@ impl Trouble {
     /// Wrong usage: the line points to `--help`.
     pub fn usage(cause: impl fmt::Display) -> Self {
         Trouble(format!("{cause} (--help tells more)"))
+    }
+}
+
+impl From<client::Error> for Trouble {
+    fn from(error: client::Error) -> Self {
+        Trouble(error.to_string())
     }
 }
 
@@ -85,15 +91,64 @@ pub fn main<T>(
 /// # Errors
 /// The line is lost. If the reader has gone, it wants no more, and nothing is lost.
 pub fn print(line: &[u8]) -> Result<(), Trouble> {
+    write(&[line, b"\n"].concat()).map(|_| ())
+}
+
+/// Writes bytes to stdout. False: the reader has gone, and wants no more.
+///
+/// # Errors
+/// They are lost.
+pub fn write(bytes: &[u8]) -> Result<bool, Trouble> {
     let trouble = |cause: &dyn fmt::Display| Trouble::new("standard output", cause);
     if output_was_closed() {
         return Err(trouble(&"closed"));
     }
     let mut out = io::stdout().lock();
-    let printed = out.write_all(&[line, b"\n"].concat());
-    match printed.and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(trouble(&error)),
-        _ => Ok(()),
+    let written = out.write_all(bytes);
+    match written.and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(trouble(&error)),
+    }
+}
+
+/// Why a program that writes much to stdout ends early.
+pub enum Stop {
+    /// The reader has gone, and wants no more.
+    Gone,
+    /// Something went wrong.
+    Trouble(Trouble),
+}
+
+impl From<client::Error> for Stop {
+    fn from(error: client::Error) -> Self {
+        Stop::Trouble(error.into())
+    }
+}
+
+impl Stop {
+    /// Writes bytes to stdout.
+    ///
+    /// # Errors
+    /// They are lost, or nobody wants them.
+    pub fn write(bytes: &[u8]) -> Result<(), Stop> {
+        match write(bytes) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Stop::Gone),
+            Err(trouble) => Err(Stop::Trouble(trouble)),
+        }
+    }
+
+    /// `None`: the reader has gone.
+    ///
+    /// # Errors
+    /// Something went wrong.
+    pub fn settle<T>(done: Result<T, Stop>) -> Result<Option<T>, Trouble> {
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(Stop::Gone) => Ok(None),
+            Err(Stop::Trouble(trouble)) => Err(trouble),
+        }
     }
 }
 
@@ -172,6 +227,14 @@ fn peer(text: &str, port: Option<u16>) -> Result<Location, Trouble> {
     }
     let port = own.or(port).unwrap_or(DEFAULT_PORT);
     Location::new(host, port).map_err(Trouble::usage)
+}
+
+/// Several of them, with commas between.
+///
+/// # Errors
+/// As of [`peer`].
+fn peers(text: &str, port: Option<u16>) -> Result<Vec<Location>, Trouble> {
+    text.split(',').map(|text| peer(text, port)).collect()
 }
 
 fn port(text: &str) -> Result<u16, Trouble> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use getopts::{Options, ParsingStyle};
 
-use crate::location::{Location, host_and_port};
+use crate::location::{DEFAULT_PORT, Location, host_and_port};
 use crate::locator::{
     self, EMPTY, EXTENSION, LIMITS, Locator, Participant, Status, kind, read_answer, request,
     service_types,
@@ -22,8 +22,8 @@ use crate::os::{Signals, give_back_large_pieces};
 use crate::words::counted;
 use crate::{log, server};
 
-use super::discovery::{Offer, Until, first_node, search};
-use super::{DEFAULT_PORT, Parsed, Trouble, help_options, memory, parse, peer, port};
+use super::{Parsed, Trouble, help_options, memory, parse, peer, port};
+use crate::client::discovery::{Offer, Until, first_node, search};
 
 /// The interval between two looks at the others, in milliseconds; and what it may be.
 const TICK_MILLIS: usize = 500;

@@ -41,3 +41,23 @@ def test_primer_and_test(network, kind):
     done = run("storetest", second)
     assert done.returncode == 0, done
     assert done.stdout.decode().split() == NATO
+
+
+def test_what_originals_cannot_list_is_said(network):
+    """Keys of originals alone are missing: what is there is printed, and a line says so."""
+    first, second = start(network, "mixed")
+    assert run("storeprimer", second).returncode == 0
+    for program, least in [("storekeys", 0), ("storedump", 1)]:
+        done = run(program, second)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"{program}: {second.name}: nodes of the original are members".encode())
+        assert least <= len(done.stdout.splitlines()) <= 26 + least
+    done = run("storekeys", first)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == f"storekeys: {first.name}: a node of the original can't list keys\n".encode()
+    done = run("storedel", second, b"A")
+    assert done.returncode == 2 and b"a node of the original is a member" in done.stderr
+    assert run("storeget", second, b"A").stdout == b"Alpha\n"
+    dump = run("storedump", second).stdout + b"end 0\n"
+    done = subprocess.run([binary("storeload"), "-h", first.name], input=dump, capture_output=True, timeout=30)
+    assert done.returncode == 2 and b"standard input: line " in done.stderr

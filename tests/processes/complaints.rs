@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::thread;
 
 use crate::running::{
-    LOCATION, Node, PROGRAMS, SECONDS, STOREGET, STOREPRIMER, STOREPUT, STORESERVER, STORETEST,
-    own_address, run, settle,
+    LOCATION, Node, PROGRAMS, SECONDS, STOREDEL, STOREDUMP, STOREGET, STOREKEYS, STORELOAD,
+    STOREPRIMER, STOREPUT, STORESERVER, STORETEST, own_address, run, settle,
 };
 use std::process::Command;
 
@@ -148,11 +148,15 @@ fn must_name_an_address_that_can_not_be_used() {
 
 #[test]
 fn must_name_an_option_that_is_none() {
-    let programs: [(&str, &[&str]); 6] = [
+    let programs: [(&str, &[&str]); 10] = [
         (STORESERVER, &[]),
         (LOCATION, &[]),
         (STOREPUT, &["a", "apple"]),
         (STOREGET, &["a"]),
+        (STOREDEL, &["a"]),
+        (STOREKEYS, &[]),
+        (STOREDUMP, &[]),
+        (STORELOAD, &[]),
         (STOREPRIMER, &[]),
         (STORETEST, &[]),
     ];
@@ -183,8 +187,11 @@ fn must_name_an_option_that_is_none() {
         complains(program, &["a", "b", "c"], &["PEER", "PORT"]);
         complains(program, &["nowhere"], &["nowhere"]);
     }
-    complains(STOREPUT, &["a"], &["KEY VALUE"]);
-    complains(STOREPUT, &["a", "b", "c"], &["KEY VALUE"]);
+    complains(STOREPUT, &["a"], &["no VALUE"]);
+    complains(STOREPUT, &[], &["KEY [VALUE]"]);
+    complains(STOREPUT, &["a", "b", "c"], &["KEY [VALUE]"]);
+    complains(STOREDEL, &[], &["KEY..."]);
+    complains(STOREKEYS, &["a", "b"], &["[PREFIX]"]);
     complains(STOREGET, &[], &["KEY"]);
     complains(STORETEST, &["a"], &["no arguments"]);
 }
@@ -230,7 +237,7 @@ fn must_name_what_lets_a_key_begin_with_a_dash() {
     for (program, arguments) in mixed {
         complains(program, arguments, &[" -- before a KEY"]);
     }
-    let plain = run(STOREPUT, &["a"], SECONDS);
+    let plain = run(STOREGET, &["a", "b"], SECONDS);
     let plain = String::from_utf8(plain.stderr).unwrap();
     assert!(!plain.contains(" -- "), "{plain}");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use thrifty_p2p::cli::{Client, ClientOptions, Parsed};
+use thrifty_p2p::client::Client;
 use thrifty_p2p::locator::{LIMITS, request, write_key};
 use thrifty_p2p::net::{CallError, Network};
 use thrifty_p2p::thrift::{Exception, MessageKind, Write as _, begin_message, wire};
@@ -95,12 +95,7 @@ fn must_complain_of_what_is_too_large_in_one_line() {
     let node = Node::store(&own_address(), &[]);
     settle(&[&node]);
     let peer = node.location.name();
-    let arguments = ["-h", peer, "key", "value"].map(str::to_owned);
-    let Ok(Parsed::Run(options)) = ClientOptions::parse("storeput", &["KEY", "VALUE"], &arguments)
-    else {
-        panic!("good options");
-    };
-    let client = Client::new(&options).unwrap();
+    let client = Client::connect(std::slice::from_ref(&node.location)).unwrap();
     let trouble = client.put(b"key", &vec![b'x'; LARGEST + 1]).unwrap_err();
     let expected = format!(
         "{peer}: 33554433 bytes in the value, above the limit of 33554432 (exception type 7)"

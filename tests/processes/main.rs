@@ -20,4 +20,5 @@ mod output;
 mod ring_script;
 mod starting;
 mod strangers;
+mod tools;
 mod wording;

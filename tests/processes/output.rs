@@ -3,8 +3,8 @@
 use std::process::{Command, Output, Stdio};
 
 use crate::running::{
-    LOCATION, LONG, Node, PROGRAMS, STOREGET, STOREPRIMER, STOREPUT, STORESERVER, STORETEST,
-    own_address, run, settle,
+    LOCATION, LONG, Node, PROGRAMS, STOREDUMP, STOREGET, STOREKEYS, STOREPRIMER, STOREPUT,
+    STORESERVER, STORETEST, own_address, run, settle,
 };
 
 /// The program as a shell runs it, with its stdout elsewhere.
@@ -48,7 +48,9 @@ fn must_say_that_its_output_was_lost() {
         let printed = shell(redirection, STOREPRIMER, &["-h", at]);
         assert!(printed.status.success() && printed.stderr.is_empty());
         loses_its_output(redirection, STOREGET, &["-h", at, "A"], cause);
-        loses_its_output(redirection, STORETEST, &["-h", at], cause);
+        for program in [STORETEST, STOREKEYS, STOREDUMP] {
+            loses_its_output(redirection, program, &["-h", at], cause);
+        }
         let put = shell(redirection, STOREPUT, &["-h", at, "A", ""]);
         assert!(put.status.success() && put.stderr.is_empty());
     }
@@ -77,6 +79,9 @@ fn must_keep_quiet_when_nobody_reads_any_more() {
         (STORETEST, at, 0),
         (STOREGET, &[at, &["A"]].concat(), 0),
         (STOREGET, &[at, &["missing"]].concat(), 1),
+        (STOREKEYS, at, 0),
+        (STOREKEYS, &[at, &["--sort"]].concat(), 0),
+        (STOREDUMP, at, 0),
         (LOCATION, &[at, &["--status"]].concat(), 0),
         (STOREGET, &["--help"], 0),
     ] {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::running::{
-    LOCATION, LONG, Node, PROGRAMS, SECONDS, STOREGET, STOREPUT, STORESERVER, own_address, run,
-    settle,
+    LOCATION, LONG, Node, PROGRAMS, SECONDS, STOREGET, STOREPRIMER, STOREPUT, STORESERVER,
+    own_address, run, settle,
 };
 
 #[test]
@@ -70,7 +70,7 @@ fn must_count_one_as_one() {
         let output = run(program, arguments, SECONDS);
         String::from_utf8(output.stderr).unwrap()
     };
-    assert!(errors(STOREPUT, &["a"]).contains(" 1 argument found"));
+    assert!(errors(STOREPRIMER, &["a"]).contains(" 1 argument found"));
     assert!(errors(STOREGET, &["a", "b"]).contains(" 2 arguments found"));
     let other = own_address();
     let refused = errors(STORESERVER, &["-a", &other, "-h", at]);

@@ -41,11 +41,20 @@ pub const STOREGET: &str = env!("CARGO_BIN_EXE_storeget");
 pub const STOREPRIMER: &str = env!("CARGO_BIN_EXE_storeprimer");
 pub const STORETEST: &str = env!("CARGO_BIN_EXE_storetest");
 
-pub const PROGRAMS: [&str; 6] = [
+pub const STOREDEL: &str = env!("CARGO_BIN_EXE_storedel");
+pub const STOREKEYS: &str = env!("CARGO_BIN_EXE_storekeys");
+pub const STOREDUMP: &str = env!("CARGO_BIN_EXE_storedump");
+pub const STORELOAD: &str = env!("CARGO_BIN_EXE_storeload");
+
+pub const PROGRAMS: [&str; 10] = [
     STORESERVER,
     LOCATION,
     STOREPUT,
     STOREGET,
+    STOREDEL,
+    STOREKEYS,
+    STOREDUMP,
+    STORELOAD,
     STOREPRIMER,
     STORETEST,
 ];

@@ -14,14 +14,14 @@ use crate::location::Location;
 use crate::locator::service_types;
 use crate::net::{CallError, Network};
 
-use super::DEFAULT_PORT;
+use crate::location::DEFAULT_PORT;
 
 /// Where nodes are looked for on a machine: this many ports.
 const PORTS_SCANNED: u16 = 100;
 
 /// How long a search takes at most, where strangers are silent. A node that is just starting has
 /// bound its port and answers well within it.
-pub(super) const SCAN_LIMIT: Duration = Duration::from_secs(3);
+pub(crate) const SCAN_LIMIT: Duration = Duration::from_secs(3);
 
 /// Lower ports are waited for so long when a higher one has answered as wanted.
 const LOWER_LIMIT: Duration = Duration::from_millis(200);
@@ -37,7 +37,7 @@ const STACK_BYTES: usize = 256 << 10;
 
 /// What a port has to offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Offer<T> {
+pub(crate) enum Offer<T> {
     Nothing,
     /// It has said nothing so far.
     Silence,
@@ -49,7 +49,7 @@ pub(super) enum Offer<T> {
 
 /// When a search ends that finds nothing.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Until {
+pub(crate) struct Until {
     /// Silent ports are waited for until then.
     pub deadline: Instant,
     /// Ports that had nothing to offer are asked again until then.
@@ -68,7 +68,7 @@ impl Until {
 }
 
 /// The first node on `address` whose service types are as wanted, with these.
-pub(super) fn first_node(
+pub(crate) fn first_node(
     network: Arc<dyn Network>,
     address: &str,
     until: Until,
@@ -84,7 +84,7 @@ pub(super) fn first_node(
 
 /// The offer of the lowest port on `address` that has what is wanted; if there is none, all that
 /// may be of use, from the lowest port up. `ask` takes no longer than it is told.
-pub(super) fn search<T: Send + 'static>(
+pub(crate) fn search<T: Send + 'static>(
     address: &str,
     until: Until,
     ask: impl Fn(&Location, Duration) -> Offer<T> + Send + Sync + 'static,

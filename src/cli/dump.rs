@@ -1,0 +1,330 @@
+//! `storedump` and `storeload`: the whole store as text, and back.
+//!
+//! The format has a line for each key, so that a script can read, write, sort and filter it:
+//!
+//! ```text
+//! diststore dump 1
+//! a<TAB>apple
+//! two words<TAB>first line\nsecond line
+//! \x00\xff<TAB>any bytes
+//! end 3
+//! ```
+//!
+//! In keys and values a tab is `\t`, a newline `\n`, a backslash `\\`, and any other byte that is no visible ASCII
+//! character or blank is `\xNN`, two hexadecimal digits in either case. The last line says how many keys there are: so a
+//! file that was cut off is noticed. The order means nothing; of two lines with one key either may win.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, Read};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+
+use crate::client::{Answer, Client, Error, Key, Operation};
+use crate::locator::LIMITS;
+use crate::words::counted;
+
+use super::progress::Progress;
+use super::{Stop, Trouble, write};
+
+const HEAD: &[u8] = b"diststore dump 1";
+const END: &[u8] = b"end ";
+
+/// Values that are fetched, or keys that are put, at a time: so many, or so many bytes.
+const KEYS_AT_ONCE: usize = 1000;
+const BYTES_AT_ONCE: usize = 1 << 20;
+
+/// Threads that put. While one waits for answers, others write and read.
+const THREADS: usize = 4;
+
+/// Each byte of a key and a value may be written as four.
+const LINE_BYTES_MAX: usize = 8 * LIMITS.string_bytes_max + 2;
+
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
+/// Writes all keys and values of the network to stdout.
+///
+/// # Errors
+/// A node doesn't answer, the keys of an original can't be listed, or what is written is lost. What has been written
+/// lacks its last line then.
+pub fn dump(client: &Client, quiet: bool) -> Result<(), Trouble> {
+    let mut progress = Progress::new(quiet);
+    let mut out = [HEAD, b"\n"].concat();
+    let listed = client.keys(b"", &mut |keys, share| -> Result<(), Stop> {
+        let mut keys = VecDeque::from(keys);
+        while !keys.is_empty() {
+            let some = take_some(&mut keys);
+            let gets: Vec<_> = some.iter().map(|key| Operation::Get(&key.key)).collect();
+            let mut values = vec![Vec::new(); gets.len()];
+            client.insist(&gets, &mut |place, answer| {
+                if let Answer::Value(value) = answer {
+                    values[place] = value;
+                }
+            })?;
+            for (key, value) in some.iter().zip(values) {
+                // It may have been deleted meanwhile.
+                if !value.is_empty() {
+                    write_line(&key.key, &value, &mut out);
+                    progress.add(1, None);
+                }
+            }
+            Stop::write(&out)?;
+            out.clear();
+        }
+        progress.add(0, Some(share));
+        Ok(())
+    });
+    match Stop::settle(listed)? {
+        None => return Ok(()),
+        Some(true) => {}
+        Some(false) => {
+            write(&out)?;
+            return Err(Trouble::new(client.server(), ORIGINALS));
+        }
+    }
+    out.extend_from_slice(format!("end {}\n", progress.keys()).as_bytes());
+    write(&out).map(|_| ())
+}
+
+/// Why not all keys can be listed.
+pub const ORIGINALS: &str = "nodes of the original are members, and can't list their keys: those that only they have are missing";
+
+/// The first of these keys, not too many at a time.
+fn take_some(keys: &mut VecDeque<Key>) -> Vec<Key> {
+    let (mut some, mut bytes) = (Vec::new(), 0);
+    while let Some(key) = keys.pop_front() {
+        if some.len() == KEYS_AT_ONCE || !some.is_empty() && bytes + key.bytes > BYTES_AT_ONCE {
+            keys.push_front(key);
+            break;
+        }
+        bytes += key.bytes;
+        some.push(key);
+    }
+    some
+}
+
+/// Puts what `input` has, and says how many keys that is.
+///
+/// # Errors
+/// A line is none, or the last one is missing: names it, and how many keys before it have been put. Or a put failed.
+pub fn load(client: &Client, input: &mut impl BufRead, quiet: bool) -> Result<usize, Trouble> {
+    let (put, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let progress = Mutex::new(Progress::new(quiet));
+    let (give, take) = mpsc::sync_channel::<Vec<Pair>>(THREADS);
+    let take = Mutex::new(take);
+    let work = || -> Result<(), Error> {
+        loop {
+            let next = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(pairs) = next else { return Ok(()) };
+            if failed.load(Ordering::Relaxed) {
+                continue; // What has been read is not put any more.
+            }
+            let puts = pairs.iter().map(|(key, value)| Operation::Put(key, value));
+            let done = client.insist(&puts.collect::<Vec<_>>(), &mut |_, _| {
+                put.fetch_add(1, Ordering::Relaxed);
+            });
+            if done.is_err() {
+                failed.store(true, Ordering::Relaxed);
+                return done;
+            }
+            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.add(pairs.len(), None);
+        }
+    };
+    let (read, worked) = thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        let read = read_pairs(input, &mut |pairs| {
+            // Where nobody takes them, all workers have failed.
+            !failed.load(Ordering::Relaxed) && give.send(pairs).is_ok()
+        });
+        drop(give);
+        let worked = workers.into_iter().map(|worker| match worker.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        (read, worked.collect::<Result<Vec<_>, _>>())
+    });
+    drop(progress);
+    let put = put.into_inner();
+    let before = |cause: &str| {
+        let keys = counted(put, "key has", "keys have");
+        Trouble(format!("{cause}; {keys} been put"))
+    };
+    worked.map_err(|error| before(&error.to_string()))?;
+    read.map_err(|cause| before(&format!("standard input: {cause}")))?;
+    Ok(put)
+}
+
+/// Reads keys and values, hands some at a time to `give` until that declines, and checks the first and last line.
+fn read_pairs(
+    input: &mut impl BufRead,
+    give: &mut dyn FnMut(Vec<Pair>) -> bool,
+) -> Result<(), String> {
+    let (mut number, mut keys) = (0_usize, 0_usize);
+    let (mut line, mut some, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let ended = loop {
+        number += 1;
+        line.clear();
+        let most = LINE_BYTES_MAX as u64 + 1;
+        let read = input.by_ref().take(most).read_until(b'\n', &mut line);
+        if let Err(error) = read {
+            break Err(error.to_string());
+        }
+        let whole = line.pop_if(|last| *last == b'\n').is_some();
+        if number == 1 {
+            if line != HEAD {
+                break Err(format!("line 1: not \"{}\"", String::from_utf8_lossy(HEAD)));
+            }
+            continue;
+        }
+        if let Some(count) = line.strip_prefix(END).filter(|_| !line.contains(&b'\t')) {
+            break match count == keys.to_string().as_bytes() {
+                true => Ok(()),
+                false => Err(format!("line {number}: {keys} keys are above, not so many")),
+            };
+        }
+        match read_line(&line).filter(|_| whole) {
+            Some(pair) => {
+                bytes += pair.0.len() + pair.1.len();
+                some.push(pair);
+                keys += 1;
+            }
+            None if line.is_empty() && !whole => {
+                break Err(format!(
+                    "line {number}: the last line, \"end {keys}\", is missing"
+                ));
+            }
+            None if !whole => break Err(format!("line {number}: cut off, or too long")),
+            None => break Err(format!("line {number}: not KEY, tab, VALUE")),
+        }
+        if some.len() >= KEYS_AT_ONCE || bytes >= BYTES_AT_ONCE {
+            bytes = 0;
+            if !give(std::mem::take(&mut some)) {
+                return Ok(());
+            }
+        }
+    };
+    // What came before it is put all the same.
+    if !some.is_empty() {
+        give(some);
+    }
+    ended
+}
+
+/// Appends a line.
+fn write_line(key: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    write_escaped(key, out);
+    out.push(b'\t');
+    write_escaped(value, out);
+    out.push(b'\n');
+}
+
+fn write_escaped(bytes: &[u8], out: &mut Vec<u8>) {
+    for byte in bytes {
+        match byte {
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b' '..=b'~' => out.push(*byte),
+            _ => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+        }
+    }
+}
+
+/// A key and its value, which is not empty.
+fn read_line(line: &[u8]) -> Option<Pair> {
+    let tab = line.iter().position(|byte| *byte == b'\t')?;
+    let (key, value) = (unescape(&line[..tab])?, unescape(&line[tab + 1..])?);
+    (!value.is_empty()).then_some((key, value))
+}
+
+fn unescape(mut text: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    loop {
+        let (byte, rest) = match text {
+            [] => return Some(bytes),
+            [b'\\', b't', rest @ ..] => (b'\t', rest),
+            [b'\\', b'n', rest @ ..] => (b'\n', rest),
+            [b'\\', b'\\', rest @ ..] => (b'\\', rest),
+            [b'\\', b'x', high, low, rest @ ..] => {
+                let digit = |digit: &u8| char::from(*digit).to_digit(16);
+                let byte = 16 * digit(high)? + digit(low)?;
+                (u8::try_from(byte).ok()?, rest)
+            }
+            [byte @ b' '..=b'~', rest @ ..] if *byte != b'\\' => (*byte, rest),
+            _ => return None,
+        };
+        bytes.push(byte);
+        text = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &[u8]) -> (usize, Result<(), String>) {
+        let mut keys = 0;
+        let read = read_pairs(&mut &*text, &mut |pairs| {
+            keys += pairs.len();
+            true
+        });
+        (keys, read)
+    }
+
+    #[test]
+    fn must_write_any_bytes_and_read_them() {
+        let all: Vec<u8> = (0..=255).collect();
+        let mut line = Vec::new();
+        write_line(&all, &all, &mut line);
+        assert!(
+            line.iter()
+                .all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\n'))
+        );
+        assert_eq!(line.pop(), Some(b'\n'));
+        assert_eq!(read_line(&line), Some((all.clone(), all)));
+        assert_eq!(
+            read_line(b"a\tapple"),
+            Some((b"a".to_vec(), b"apple".to_vec()))
+        );
+        assert_eq!(read_line(b"\\xFF\tv"), Some((vec![255], b"v".to_vec())));
+    }
+
+    #[test]
+    fn must_name_the_line_that_is_damaged() {
+        let whole = b"diststore dump 1\na\tapple\n\tempty key\nend 2\n";
+        assert_eq!(read(whole), (2, Ok(())));
+        for length in 0..whole.len() - 1 {
+            let (keys, read) = read(&whole[..length]);
+            let lines = whole[..length]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
+            let why = read.expect_err("it is cut off");
+            assert!(
+                why.starts_with(&format!("line {}: ", lines + 1)),
+                "{length}: {why}"
+            );
+            assert_eq!(keys, lines.saturating_sub(1), "{length}");
+        }
+        for wrong in [
+            "a",
+            "a\t",
+            "a\tb\tc",
+            "a\t\\",
+            "a\t\\x0",
+            "a\t\\xzz",
+            "a\t\\q",
+            "a\t\u{7f}",
+            "",
+        ] {
+            let text = format!("diststore dump 1\nb\tbanana\n{wrong}\nend 2\n");
+            let (keys, read) = read(text.as_bytes());
+            assert_eq!(keys, 1, "{wrong:?}");
+            assert!(read.unwrap_err().starts_with("line 3: "), "{wrong:?}");
+        }
+        assert!(read(b"diststore dump 2\nend 0\n").1.is_err());
+        assert_eq!(read(b"diststore dump 1\nend 0\n"), (0, Ok(())));
+    }
+}

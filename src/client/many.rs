@@ -1,0 +1,330 @@
+//! Many operations at once, each at the node that owns its key.
+//!
+//! A key's owner by the ring is its primary, unless nodes come or go; a node that isn't the primary forwards what it
+//! gets. So the client needs the members' names only, and a list that is not the latest costs a detour, no wrong answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use crate::diststore::KeyValue;
+use crate::location::Location;
+use crate::locator::{EMPTY, EXTENSION, read_answer, request, single_request, write_key};
+use crate::net::{self, CallError, Event, Request};
+use crate::ring::{self, Ring};
+use crate::thrift::Exception;
+
+use super::{CALL_LIMIT, Client, Error, Manners};
+
+/// After so long the members are asked for again.
+const RING_AGE: Duration = Duration::from_secs(1);
+
+/// So many operations, or so many bytes, are on their way at a time.
+const OPERATIONS_MAX: usize = 1000;
+const BYTES_MAX: usize = 1 << 20;
+
+/// Operations that fail are repeated as long as others have succeeded within this time.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time between two tries.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is to be done with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation<'a> {
+    /// Reads the value of a key.
+    Get(&'a [u8]),
+    /// Puts a value of a key; an empty one deletes it.
+    Put(&'a [u8], &'a [u8]),
+    /// Deletes a key, see [`Client::delete`].
+    Delete(&'a [u8]),
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The value; empty for a missing key.
+    Value(Vec<u8>),
+    /// The put is acknowledged.
+    Stored,
+    /// Whether there was a value.
+    Deleted(bool),
+}
+
+impl<'a> Operation<'a> {
+    fn key(&self) -> &'a [u8] {
+        match self {
+            Operation::Get(key) | Operation::Put(key, _) | Operation::Delete(key) => key,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Operation::Get(key) | Operation::Delete(key) => key.len(),
+            Operation::Put(key, value) => key.len() + value.len(),
+        }
+    }
+
+    fn method(&self) -> &'static str {
+        match self {
+            Operation::Get(_) => "get",
+            Operation::Put(..) => "put",
+            Operation::Delete(_) => "delete_key",
+        }
+    }
+
+    fn arguments(&self) -> Vec<u8> {
+        match self {
+            Operation::Get(key) | Operation::Delete(key) => write_key(key),
+            Operation::Put(key, value) => KeyValue::write(key, Some(value)),
+        }
+    }
+
+    fn read(&self, answer: net::Answer) -> Result<Answer, CallError> {
+        let result = answer?;
+        match self {
+            Operation::Get(_) => read_answer(&result, "get").map(Answer::Value),
+            Operation::Put(..) => Ok(Answer::Stored),
+            Operation::Delete(_) => read_answer(&result, "delete_key").map(Answer::Deleted),
+        }
+    }
+}
+
+/// The members of the network, as the node that was found first has them.
+pub(super) struct Members {
+    /// By the client's clock.
+    heard: Duration,
+    ring: Ring,
+    /// Of ours, by their place in the ring.
+    ours: Vec<Option<Location>>,
+    /// One that has not said what it is.
+    pub silent: Option<Location>,
+}
+
+impl Members {
+    /// The node of ours that owns a key.
+    fn owner(&self, key: &[u8]) -> Option<&Location> {
+        self.ours[self.ring.owner(ring::hash(key))?].as_ref()
+    }
+
+    /// Those that are ours, in the order of their names.
+    pub fn ours(&self) -> impl Iterator<Item = &Location> {
+        self.ours.iter().flatten()
+    }
+
+    /// How many there are, originals too.
+    pub fn count(&self) -> usize {
+        self.ours.len()
+    }
+}
+
+impl Client {
+    /// Carries out these operations, up to 1,000 of them or 1 MiB at a time, side by side, and hands the answer to each
+    /// to `take`. What a node doesn't get goes by way of the node that was found first; of two operations on one key the
+    /// later one may then take effect first. Each waits for 10 s, and for longer as long as others are answered.
+    ///
+    /// The errors are those of [`Client::put`], [`Client::get`] and [`Client::delete`].
+    pub fn many(
+        &self,
+        operations: &[Operation<'_>],
+        take: &mut dyn FnMut(usize, Result<Answer, Error>),
+    ) {
+        let mut begin = 0;
+        while begin < operations.len() {
+            let (mut end, mut bytes) = (begin, 0);
+            while end < operations.len()
+                && end - begin < OPERATIONS_MAX
+                && (end == begin || bytes + operations[end].bytes() <= BYTES_MAX)
+            {
+                bytes += operations[end].bytes();
+                end += 1;
+            }
+            self.batch(&operations[begin..end], &mut |place, answer| {
+                take(begin + place, answer);
+            });
+            begin = end;
+        }
+    }
+
+    fn batch(
+        &self,
+        operations: &[Operation<'_>],
+        take: &mut dyn FnMut(usize, Result<Answer, Error>),
+    ) {
+        let members = self.members().ok();
+        let direct = |operation: &Operation<'_>| {
+            let owner = members.as_ref()?.owner(operation.key())?;
+            Some((
+                owner.clone(),
+                request(operation.method(), operation.arguments()),
+            ))
+        };
+        let (places, calls): (Vec<_>, Vec<_>) = operations
+            .iter()
+            .enumerate()
+            .filter_map(|(place, operation)| Some((place, direct(operation)?)))
+            .unzip();
+        let mut detour: Vec<_> = (0..operations.len()).collect();
+        detour.retain(|place| places.binary_search(place).is_err());
+        self.network.call_each(&calls, CALL_LIMIT, &mut |event| {
+            let Event::Answer(number, answer) = event else {
+                return;
+            };
+            let place = places[number];
+            match operations[place].read(answer) {
+                Err(cause) if self.goes_round(&operations[place], &cause) => detour.push(place),
+                answer => take(
+                    place,
+                    answer.map_err(|cause| Error::new(&calls[number].0, cause)),
+                ),
+            }
+        });
+        if detour.is_empty() {
+            return;
+        }
+        if !calls.is_empty() {
+            self.forget_members();
+        }
+        detour.sort_unstable();
+        let around = |place: &usize| {
+            let operation = &operations[*place];
+            let put = matches!(operation, Operation::Put(..));
+            let oneway = put && self.manners == Manners::Original;
+            let request = self.request(operation.method(), operation.arguments(), oneway);
+            (self.server.clone(), request)
+        };
+        let calls: Vec<(Location, Request)> = detour.iter().map(around).collect();
+        self.network.call_each(&calls, CALL_LIMIT, &mut |event| {
+            if let Event::Answer(number, answer) = event {
+                let place = detour[number];
+                let answer = operations[place].read(answer);
+                take(place, answer.map_err(|cause| self.error(cause)));
+            }
+        });
+    }
+
+    /// Whether the node that was found first is asked as well: the owner has not got it, or it does no harm twice.
+    fn goes_round(&self, operation: &Operation<'_>, cause: &CallError) -> bool {
+        match cause {
+            CallError::Refused | CallError::Local(_) => true,
+            CallError::Silent | CallError::Broken(_) => matches!(operation, Operation::Get(_)),
+            CallError::Exception(_) => false,
+        }
+    }
+
+    /// Carries out these operations as [`Client::many`] does, and those that fail again and again, until each is done.
+    /// A put may so be carried out twice: if others put the same key meanwhile, theirs may be lost.
+    ///
+    /// # Errors
+    /// A node refuses an operation, as it has no room or it is too large; or none has been done for 30 s. Others may be
+    /// done, or may be later.
+    pub fn insist(
+        &self,
+        operations: &[Operation<'_>],
+        take: &mut dyn FnMut(usize, Answer),
+    ) -> Result<(), Error> {
+        let mut open: Vec<_> = (0..operations.len()).collect();
+        let mut since = self.clock.now();
+        loop {
+            let (mut left, mut error, mut refused) = (Vec::new(), None, None);
+            let some: Vec<_> = open.iter().map(|place| operations[*place]).collect();
+            self.many(&some, &mut |number, answer| match answer {
+                Ok(answer) => {
+                    since = self.clock.now();
+                    take(open[number], answer);
+                }
+                Err(why) => {
+                    if is_final(&why.cause) {
+                        refused = refused.take().or(Some(why.clone()));
+                    }
+                    left.push(open[number]);
+                    error = Some(why);
+                }
+            });
+            match (refused, error) {
+                (Some(error), _) => return Err(error),
+                (None, None) => return Ok(()),
+                (None, Some(error)) if self.clock.now().saturating_sub(since) > PATIENCE => {
+                    return Err(error);
+                }
+                _ => self.clock.pause(PAUSE),
+            }
+            left.sort_unstable();
+            open = left;
+        }
+    }
+
+    /// The members, as they were a second ago or later.
+    pub(super) fn members(&self) -> Result<Arc<Members>, Error> {
+        let known = {
+            let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+            ring.clone()
+        };
+        if let Some(known) = known
+            .as_ref()
+            .filter(|known| self.clock.now().saturating_sub(known.heard) < RING_AGE)
+        {
+            return Ok(known.clone());
+        }
+        let heard = self.clock.now();
+        let locations: Vec<Location> = match self.manners {
+            Manners::Ours => self.ask("get_all", EMPTY.to_vec())?,
+            Manners::Original | Manners::Early => Vec::new(),
+        };
+        let (mut kinds, mut silent) = (BTreeMap::new(), None);
+        for location in known.iter().flat_map(|known| known.ours()) {
+            kinds.insert(location.clone(), true);
+        }
+        let new = locations
+            .iter()
+            .filter(|location| !kinds.contains_key(*location));
+        let ask = |location: &Location| {
+            let request = single_request("service_types", EMPTY.to_vec(), false);
+            (location.clone(), request)
+        };
+        let calls: Vec<_> = new.map(ask).collect();
+        for ((location, _), answer) in calls.iter().zip(self.network.call_all(&calls, CALL_LIMIT)) {
+            let types =
+                answer.and_then(|result| read_answer::<Vec<String>>(&result, "service_types"));
+            match types {
+                Ok(types) => {
+                    let ours = types.iter().any(|name| name == EXTENSION);
+                    kinds.insert(location.clone(), ours);
+                }
+                // Of before June 2009: it doesn't know the question.
+                Err(CallError::Exception(_)) => drop(kinds.insert(location.clone(), false)),
+                Err(_) => silent = Some(location.clone()),
+            }
+        }
+        let ring = Ring::new(locations.iter().map(|location| location.name().clone()));
+        let mut ours = vec![None; locations.len()];
+        for location in locations {
+            if let Ok(place) = ring.position(location.name())
+                && kinds.get(&location) == Some(&true)
+            {
+                ours[place] = Some(location);
+            }
+        }
+        ours.truncate(ring.names().len());
+        let members = Arc::new(Members {
+            heard,
+            ring,
+            ours,
+            silent,
+        });
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        *ring = Some(members.clone());
+        Ok(members)
+    }
+
+    /// They are asked for again before the next operations.
+    pub(super) fn forget_members(&self) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        *ring = None;
+    }
+}
+
+/// Whether it makes no sense to try again.
+fn is_final(cause: &CallError) -> bool {
+    matches!(cause, CallError::Exception(exception) if exception.kind != Exception::INTERNAL_ERROR)
+}

@@ -1,0 +1,329 @@
+//! The programs that copy, delete, list, dump and load, and how clients find a node.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use thrifty_p2p::client::{Answer, Client, Operation};
+use thrifty_p2p::location::Location;
+
+use crate::running::{
+    LONG, Node, STOREDEL, STOREDUMP, STOREGET, STOREKEYS, STORELOAD, STOREPUT, get, network,
+    own_address, run, settle, wait_until,
+};
+
+/// Nodes that have come together, at an address of their own.
+fn ring(count: usize, options: &[&str]) -> Vec<Node> {
+    let address = own_address();
+    let nodes: Vec<_> = (0..count).map(|_| Node::store(&address, options)).collect();
+    settle(&nodes.iter().collect::<Vec<_>>());
+    nodes
+}
+
+/// Runs a program with this input, and the node to ask in front of the arguments.
+fn feed(program: &str, at: &Location, arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(program)
+        .args(["-h", at.name()])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let feeder = thread::spawn(move || {
+        // It may end before it has read all.
+        let _ = pipe.write_all(&input);
+    });
+    let output = child.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    output
+}
+
+/// What it prints, if it ends with that code and says nothing else.
+fn says(program: &str, at: &Location, arguments: &[&str], code: i32) -> Vec<u8> {
+    let output = feed(program, at, arguments, b"");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let outcome = (output.status.code(), &*errors);
+    assert_eq!(outcome, (Some(code), ""), "{program} {arguments:?}");
+    output.stdout
+}
+
+/// What it complains of: one line, with exit code 2.
+fn complains(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let errors = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    errors
+}
+
+#[test]
+fn must_copy_a_value_byte_for_byte() {
+    let nodes = ring(2, &[]);
+    let at = &nodes[0].location;
+    for value in [&b"apple"[..], b"\n", b"\0\xff\n\n", &vec![7; 3 << 20]] {
+        let put = feed(STOREPUT, at, &["a"], value);
+        assert!(put.status.success() && put.stderr.is_empty(), "{put:?}");
+        let copied = says(STOREGET, at, &["-n", "a"], 0);
+        assert!(copied == value);
+        assert!(feed(STOREPUT, at, &["b"], &copied).status.success());
+        assert!(says(STOREGET, &nodes[1].location, &["b"], 0) == [value, b"\n"].concat());
+    }
+    says(STOREPUT, at, &["dash", "-"], 0);
+    assert_eq!(says(STOREGET, at, &["-n", "dash"], 0), b"-");
+    assert_eq!(says(STOREGET, at, &["-n", "missing"], 1), b"");
+    let empty = complains(&feed(STOREPUT, at, &["a"], b""));
+    assert!(
+        empty.contains("standard input: empty, and no VALUE"),
+        "{empty}"
+    );
+    let great = complains(&feed(STOREPUT, at, &["a"], &vec![7; (32 << 20) + 1]));
+    assert!(great.contains("more than 33554432 bytes"), "{great}");
+    says(STOREGET, at, &["a"], 0);
+}
+
+#[test]
+fn must_say_whether_there_was_something_to_delete() {
+    for count in [1, 3] {
+        let nodes = ring(count, &[]);
+        for (number, node) in nodes.iter().enumerate() {
+            let at = &node.location;
+            // Keys of all nodes, by way of each.
+            let keys: Vec<_> = (0..20).map(|key| format!("{number} {key}")).collect();
+            for key in &keys {
+                says(STOREDEL, at, &[key], 1);
+                says(STOREPUT, at, &[key, "value"], 0);
+                says(STOREDEL, at, &[key], 0);
+                says(STOREDEL, at, &[key], 1);
+                says(STOREGET, at, &["-n", key], 1);
+            }
+            let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+            says(STOREDEL, at, &keys, 1);
+            says(STOREPUT, at, &[keys[7], "value"], 0);
+            says(STOREDEL, at, &keys, 0);
+            let left = says(STOREKEYS, at, &[], 0);
+            assert_eq!(String::from_utf8(left).unwrap(), "");
+        }
+    }
+}
+
+#[test]
+fn must_list_the_keys_that_begin_so() {
+    let nodes = ring(3, &[]);
+    let at = &nodes[0].location;
+    for key in ["b", "a", "ab", "a\nb", "", "gone"] {
+        says(STOREPUT, at, &["--", key, "value"], 0);
+    }
+    says(STOREDEL, at, &["gone"], 0);
+    assert_eq!(says(STOREKEYS, at, &["--sort"], 0), b"\na\na\nb\nab\nb\n");
+    let at = &nodes[2].location;
+    assert_eq!(
+        says(STOREKEYS, at, &["-0", "--sort", "a"], 0),
+        b"a\0a\nb\0ab\0"
+    );
+    assert_eq!(says(STOREKEYS, at, &["c"], 0), b"");
+}
+
+fn numbered(number: usize) -> Vec<u8> {
+    format!("key {number}").into_bytes()
+}
+
+/// Nodes join, leave and are killed while the keys are listed again and again.
+#[test]
+fn must_list_each_key_once_while_nodes_come_and_go() {
+    const KEYS: usize = 20_000;
+    let options = ["--tick", "100"];
+    let mut nodes = ring(3, &options);
+    let first = nodes[0].location.clone();
+    let client = Client::connect(std::slice::from_ref(&first)).unwrap();
+    let keys: Vec<_> = (0..KEYS).map(numbered).collect();
+    let puts: Vec<_> = keys
+        .iter()
+        .map(|key| Operation::Put(key, b"value"))
+        .collect();
+    client.insist(&puts, &mut |_, _| {}).unwrap();
+    let (over, listed) = (
+        AtomicBool::new(false),
+        std::sync::atomic::AtomicUsize::new(0),
+    );
+    thread::scope(|scope| {
+        let lists = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let mut found = Vec::new();
+                let all = client.keys(b"key ", &mut |keys, _| {
+                    found.extend(keys.into_iter().map(|key| key.key));
+                    Ok::<(), thrifty_p2p::client::Error>(())
+                });
+                assert!(all.expect("keys are listed"));
+                found.sort();
+                let mut wanted = keys.clone();
+                wanted.sort();
+                assert_eq!(found.len(), KEYS);
+                assert!(found == wanted);
+                listed.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for _ in 0..3 {
+            nodes.push(Node::store(
+                first.address(),
+                &[&options[..], &["-h", first.name()]].concat(),
+            ));
+            settle(&nodes.iter().collect::<Vec<_>>());
+            nodes.remove(1).leave("INT");
+            settle(&nodes.iter().collect::<Vec<_>>());
+            nodes.push(Node::store(
+                first.address(),
+                &[&options[..], &["-h", first.name()]].concat(),
+            ));
+            settle(&nodes.iter().collect::<Vec<_>>());
+            nodes.remove(1).kill();
+            settle(&nodes.iter().collect::<Vec<_>>());
+        }
+        let lists_before = listed.load(Ordering::Relaxed);
+        wait_until(LONG, "one list more", || {
+            lists.is_finished() || listed.load(Ordering::Relaxed) > lists_before
+        });
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn must_load_what_was_dumped() {
+    let nodes = ring(3, &[]);
+    let at = &nodes[0].location;
+    let all: Vec<u8> = (0..=255).collect();
+    let network = network();
+    let client = Client::connect(std::slice::from_ref(at)).unwrap();
+    let keys: Vec<_> = (0..3000).map(numbered).collect();
+    let great = vec![b'\\'; 3 << 20];
+    let mut puts: Vec<_> = keys.iter().map(|key| Operation::Put(key, key)).collect();
+    puts.extend([
+        Operation::Put(&all, &all),
+        Operation::Put(b"", b"empty"),
+        Operation::Put(b"great", &great),
+        Operation::Put(b"deleted", b"soon"),
+        Operation::Delete(b"deleted"),
+    ]);
+    let mut answers = 0;
+    client
+        .insist(&puts, &mut |place, answer| {
+            answers += 1;
+            match puts[place] {
+                Operation::Delete(_) => assert_eq!(answer, Answer::Deleted(true)),
+                _ => assert_eq!(answer, Answer::Stored),
+            }
+        })
+        .unwrap();
+    assert_eq!(answers, puts.len());
+    let dump = says(STOREDUMP, at, &[], 0);
+    assert!(dump.starts_with(b"diststore dump 1\n") && dump.ends_with(b"\nend 3003\n"));
+    assert_eq!(dump.iter().filter(|byte| **byte == b'\n').count(), 3005);
+    // All are stopped; these are others.
+    drop(nodes);
+    let nodes = ring(2, &[]);
+    let at = &nodes[0].location;
+    let load = feed(STORELOAD, at, &[], &dump);
+    assert!(load.status.success() && load.stdout.is_empty() && load.stderr.is_empty());
+    for key in &keys {
+        assert_eq!(&get(&network, at, key).unwrap(), key);
+    }
+    let at = &nodes[1].location;
+    assert_eq!(get(&network, at, &all).unwrap(), all);
+    assert_eq!(get(&network, at, b"").unwrap(), b"empty");
+    assert!(get(&network, at, b"great").unwrap() == great);
+    let again = says(STOREDUMP, at, &["--quiet"], 0);
+    let lines = |dump: &[u8]| {
+        let mut lines: Vec<_> = dump
+            .split(|byte| *byte == b'\n')
+            .map(<[u8]>::to_vec)
+            .collect();
+        lines.sort();
+        lines
+    };
+    assert!(lines(&again) == lines(&dump));
+}
+
+#[test]
+fn must_say_how_far_a_damaged_dump_was_put() {
+    let nodes = ring(2, &[]);
+    let at = &nodes[0].location;
+    let load = |input: &str| complains(&feed(STORELOAD, at, &[], input.as_bytes()));
+    let head = "diststore dump 1\na\tapple\nb\tbanana\n";
+    let cut = load(head);
+    assert!(
+        cut.contains("standard input: line 4: the last line"),
+        "{cut}"
+    );
+    assert!(cut.contains("2 keys have been put"), "{cut}");
+    assert_eq!(says(STOREGET, at, &["b"], 0), b"banana\n");
+    let wrong = load(&format!("{head}c cherry\nend 3\n"));
+    assert!(
+        wrong.contains("line 4: not KEY, tab, VALUE; 2 keys"),
+        "{wrong}"
+    );
+    let count = load(&format!("{head}end 3\n"));
+    assert!(count.contains("line 4: 2 keys are above"), "{count}");
+    let other = load("a,apple\n");
+    assert!(
+        other.contains("line 1: ") && other.contains("0 keys"),
+        "{other}"
+    );
+    let great = format!("diststore dump 1\na\t{}\nend 1\n", "v".repeat(33 << 20));
+    let great = load(&great);
+    assert!(great.contains("33554432"), "{great}");
+}
+
+/// A dump is loaded while a node is killed: nothing of it is lost.
+#[test]
+fn must_load_all_though_a_node_is_killed() {
+    const KEYS: usize = 30_000;
+    let mut nodes = ring(3, &["--tick", "100"]);
+    let at = nodes[0].location.clone();
+    let mut dump = String::from("diststore dump 1\n");
+    for number in 0..KEYS {
+        dump += &format!("key {number}\tvalue {number}\n");
+    }
+    dump += &format!("end {KEYS}\n");
+    let killed = nodes.pop().unwrap();
+    thread::scope(|scope| {
+        let load = scope.spawn(|| feed(STORELOAD, &at, &[], dump.as_bytes()));
+        let network = network();
+        wait_until(LONG, "it has begun", || {
+            !get(&network, &at, b"key 0").unwrap().is_empty()
+        });
+        killed.kill();
+        let load = load.join().unwrap();
+        assert!(load.status.success() && load.stderr.is_empty(), "{load:?}");
+    });
+    settle(&nodes.iter().collect::<Vec<_>>());
+    let listed = says(STOREKEYS, &at, &[], 0);
+    assert_eq!(listed.iter().filter(|byte| **byte == b'\n').count(), KEYS);
+}
+
+#[test]
+fn must_ask_the_first_peer_that_answers() {
+    let nodes = ring(1, &["--replicas", "1"]);
+    let at = &nodes[0].location;
+    let nobody = own_address();
+    let list = format!("{nobody}:9900,{at},{nobody}");
+    let put = run(STOREPUT, &["-h", &list, "a", "apple"], LONG);
+    assert!(put.status.success() && put.stderr.is_empty(), "{put:?}");
+    let get = |variable: &str, arguments: &[&str]| {
+        let mut command = Command::new(STOREGET);
+        let command = command.env("THRIFTY_PEERS", variable).args(arguments);
+        command.output().unwrap()
+    };
+    assert_eq!(get(&list, &["a"]).stdout, b"apple\n");
+    // An option beats the environment.
+    let refused = complains(&get(&list, &["-h", &nobody, "a"]));
+    assert!(refused.contains("9900: connection refused"), "{refused}");
+    let both = complains(&get(&format!("{nobody}:1,{nobody}:2"), &["a"]));
+    assert!(
+        both.contains(":1: connection refused: ") && both.contains(":2: "),
+        "{both}"
+    );
+    let wrong = complains(&get("a:b", &["a"]));
+    assert!(wrong.contains("THRIFTY_PEERS: not HOST:PORT"), "{wrong}");
+}
