@@ -2,24 +2,24 @@
 //!
 //! `factor(1: i64 number) -> list<i64>` may be asked of any node. The ring says whose number it is;
 //! that node factors it. Who asks doesn't bother with look-up, and who comes or goes is the
-//! locator's business. Run it with `cargo run --example factor`: three nodes in one process.
+//! locator's business. Nothing is kept, so nothing has to move: `counter.rs` shows that.
+//!
+//! `factor [OPTIONS] [[PEER] PORT]` is a node, as `storeserver` is; `factor ask NUMBER` asks one.
 
-use std::error::Error;
-use std::net::TcpListener;
-use std::sync::Arc;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use thrifty_p2p::location::Location;
+use thrifty_p2p::cli::{self, ClientOptions, NodeOptions, Trouble, Usage, run_node};
 use thrifty_p2p::locator::{
-    Application, LIMITS, Locator, Options, Participant, read_answer, read_arguments, request,
-    request_of, write_answer,
+    Application, Locator, Participant, read_arguments, request, request_of, write_answer,
 };
-use thrifty_p2p::net::{Environment, Network, Random, SystemClock, TcpNetwork, secret};
-use thrifty_p2p::node::Node;
 use thrifty_p2p::service::{Call, Order, Service};
 use thrifty_p2p::thrift::Exception;
 use thrifty_p2p::thrift_struct;
 
+const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator", "example.Factor"];
+
+/// How long a node may take over a number.
 const LIMIT: Duration = Duration::from_secs(5);
 
 struct Factor {
@@ -32,9 +32,8 @@ impl Service for Factor {
             b"factor" => {
                 let number = read_number(call.arguments)?;
                 let view = self.locator.view();
-                let owner = view
-                    .owner(number.to_string().as_bytes())
-                    .map(|owner| &owner.location);
+                let owner = view.owner(number.to_string().as_bytes());
+                let owner = owner.map(|owner| &owner.location);
                 match owner.filter(|owner| *owner != self.locator.location()) {
                     None => write_answer(&self.factor(number), result),
                     Some(owner) => {
@@ -70,10 +69,10 @@ impl Participant for Factor {
 
 impl Factor {
     fn factor(&self, number: i64) -> Vec<i64> {
-        println!("{} factors {number}", self.locator.location());
+        self.locator.say(&format!("factors {number}"));
         let (mut left, mut factors) = (number, Vec::new());
         let mut divisor = 2;
-        while divisor * divisor <= left {
+        while divisor <= left / divisor {
             while left % divisor == 0 {
                 factors.push(divisor);
                 left /= divisor;
@@ -97,48 +96,40 @@ fn read_number(arguments: &[u8]) -> Result<i64, Exception> {
     question.number.ok_or_else(missing)
 }
 
-fn start(peer: Option<&Location>) -> Result<(Node<Factor>, Location), Box<dyn Error>> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let location = Location::new("127.0.0.1", listener.local_addr()?.port())?;
-    let options = Options {
-        service_types: &["locator.Base", "locator.Locator", "example.Factor"],
-        replicas: 1,
-        tick: Duration::from_millis(500),
-        die_from_anywhere: false,
-        on_die: Box::new(|| {}),
-    };
-    let environment = Environment {
-        network: Arc::new(TcpNetwork::new(LIMITS)),
-        clock: Arc::new(SystemClock::new()),
-        random: Random::new(secret()),
-        secret: secret(),
-        log: Box::new(|line| println!("{line}")),
-    };
-    let locator = Locator::new(location.clone(), options, environment);
-    let mut node = Node::start(listener, Arc::new(Factor { locator }), Default::default())?;
-    match peer {
-        Some(peer) => node.join(peer)?,
-        None => node.begin(&[])?,
-    }
-    Ok((node, location))
+const ASK: Usage = Usage {
+    purpose: "Has a number factored.",
+    arguments: ("NUMBER", 1..=1),
+    flags: &[],
+    notes: "",
+    examples: ["factor ask 1000009", "factor ask -h 10.0.0.1 1000009"],
+    codes: ["done", ""],
+};
+
+/// The client.
+fn ask(options: ClientOptions) -> Result<ExitCode, Trouble> {
+    let text = String::from_utf8_lossy(&options.arguments[0]).into_owned();
+    let number = text.parse().map_err(|_| Trouble::usage("not a number"))?;
+    let question = request_of(
+        "factor",
+        &Question {
+            number: Some(number),
+        },
+    );
+    let factors: Vec<i64> = options.client_of("example.Factor")?.ask(question)?;
+    cli::print(format!("{number} = {factors:?}").as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let (first, at) = start(None)?;
-    let nodes = [first, start(Some(&at))?.0, start(Some(&at))?.0];
-    let network = TcpNetwork::new(LIMITS);
-    for number in 1_000_001..1_000_010_i64 {
-        let question = Question {
-            number: Some(number),
-        };
-        let answer = network.call(&at, &request_of("factor", &question), LIMIT)?;
-        let factors: Vec<i64> = read_answer(&answer, "factor")?;
-        assert_eq!(factors.iter().product::<i64>(), number);
-        println!("{number} = {factors:?}");
+fn main() -> ExitCode {
+    match std::env::args_os().nth(1) {
+        Some(word) if word == "ask" => {
+            let parse = |program: &str, arguments: &[String]| {
+                ClientOptions::parse(&ASK, program, &arguments[1..])
+            };
+            cli::main("factor ask", parse, ask)
+        }
+        _ => cli::main("factor", NodeOptions::parse, |options| {
+            run_node(options, SERVICE_TYPES, |locator| Factor { locator })
+        }),
     }
-    for node in nodes {
-        // Nothing is kept, so nothing can be left behind.
-        let _ = node.leave();
-    }
-    Ok(())
 }

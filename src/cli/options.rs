@@ -2,7 +2,7 @@
 
 use getopts::{Matches, Options, ParsingStyle};
 
-use crate::client::{Client, Error};
+use crate::client::{Client, Error, STORE};
 use crate::location::Location;
 use crate::words::counted;
 
@@ -114,9 +114,17 @@ impl ClientOptions {
     /// # Errors
     /// There is none, or it doesn't answer, or it is no store.
     pub fn client(&self) -> Result<Client, Error> {
+        self.client_of(STORE)
+    }
+
+    /// The same for any service.
+    ///
+    /// # Errors
+    /// There is none, or it doesn't answer, or it has another service.
+    pub fn client_of(&self, service: &'static str) -> Result<Client, Error> {
         match &self.servers[..] {
-            [] => Client::find(),
-            servers => Client::connect(servers),
+            [] => Client::find_of(service),
+            servers => Client::connect_of(service, servers),
         }
     }
 }
@@ -137,8 +145,8 @@ impl Usage {
         }
         brief += &format!(
             "\nAsks the node that -h names, or {PEERS_VARIABLE} in the environment, or else the\n\
-             first store node found on this machine from port 9900 up. PEER is HOST:PORT,\n\
-             or HOST alone: then PORT counts, or else 9900."
+             first node of the service found on this machine from port 9900 up. PEER is\n\
+             HOST:PORT, or HOST alone: then PORT counts, or else 9900."
         );
         if let Some(first) = self.first() {
             brief += &format!(

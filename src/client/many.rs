@@ -190,7 +190,8 @@ impl Client {
             let operation = &operations[*place];
             let put = matches!(operation, Operation::Put(..));
             let oneway = put && self.manners == Manners::Original;
-            let request = self.request(operation.method(), operation.arguments(), oneway);
+            let request = request(operation.method(), operation.arguments());
+            let request = self.suited(Request { oneway, ..request });
             (self.server.clone(), request)
         };
         let calls: Vec<(Location, Request)> = detour.iter().map(around).collect();
@@ -268,7 +269,7 @@ impl Client {
         }
         let heard = self.clock.now();
         let locations: Vec<Location> = match self.manners {
-            Manners::Ours => self.ask("get_all", EMPTY.to_vec())?,
+            Manners::Ours => self.ask(request("get_all", EMPTY.to_vec()))?,
             Manners::Original | Manners::Early => Vec::new(),
         };
         let (mut kinds, mut silent) = (BTreeMap::new(), None);

@@ -6,6 +6,9 @@
 //!
 //! Nodes of the original are stores too: one call a connection, and no answer to a put.
 //!
+//! Nodes of a service of one's own are found by [`Client::find_of`] and [`Client::connect_of`], and called by
+//! [`Client::ask`]: see `examples/factor.rs`.
+//!
 //! ```
 //! # use thrifty_p2p::diststore::{SERVICE_TYPES, Store};
 //! # use thrifty_p2p::location::Location;
@@ -63,10 +66,9 @@ use std::time::{Duration, Instant};
 
 use crate::diststore::KeyValue;
 use crate::location::Location;
-use crate::locator::{
-    EXTENSION, LIMITS, read_answer, request, service_types, single_request, write_key,
-};
-use crate::net::{self, CallError, Clock, Network, Request, SystemClock, TcpNetwork};
+use crate::locator::{EXTENSION, LIMITS, read_answer, request, service_types, write_key};
+use crate::net::{self, CallError, Clock, Connection, Network, Request, SystemClock, TcpNetwork};
+use crate::thrift::Decode;
 
 use discovery::{SCAN_LIMIT, Until, first_node};
 
@@ -81,7 +83,7 @@ const FIND_LIMIT: Duration = Duration::from_secs(2);
 /// Where several nodes are named, each has so long at least.
 const PEER_LIMIT: Duration = Duration::from_secs(1);
 
-const STORE: &str = "diststore.Store";
+pub(crate) const STORE: &str = "diststore.Store";
 
 /// A client of the store that a node belongs to, ours or the original's.
 ///
@@ -150,17 +152,31 @@ impl Client {
     /// # Errors
     /// There is none.
     pub fn find() -> Result<Self, Error> {
+        Client::find_of(STORE)
+    }
+
+    /// The same for any service.
+    ///
+    /// # Errors
+    /// There is no node of it.
+    pub fn find_of(service: &'static str) -> Result<Self, Error> {
         let network = Arc::new(TcpNetwork::new(LIMITS));
         let now = Instant::now();
         let until = Until {
             deadline: now + SCAN_LIMIT,
             again: now + FIND_LIMIT,
         };
-        let store = |types: &[String]| types.iter().any(|name| name == STORE);
-        let found = first_node(network.clone(), "127.0.0.1", until, store);
+        let has_it = move |types: &[String]| types.iter().any(|name| name == service);
+        let found = first_node(network.clone(), "127.0.0.1", until, has_it);
         let nobody = || Error::local("localhost:9900 and up", "No peer autodiscovered.");
         let (server, types) = found.ok_or_else(nobody)?;
-        Client::of(network, Arc::new(SystemClock::new()), server, &types)
+        Client::of(
+            service,
+            network,
+            Arc::new(SystemClock::new()),
+            server,
+            &types,
+        )
     }
 
     /// Goes to the first of these nodes that answers and is a store. They have 10 s to answer, one after the other; if
@@ -169,8 +185,16 @@ impl Client {
     /// # Errors
     /// None does, or is one: says why of each.
     pub fn connect(peers: &[Location]) -> Result<Self, Error> {
+        Client::connect_of(STORE, peers)
+    }
+
+    /// The same for any service.
+    ///
+    /// # Errors
+    /// As of [`Client::connect`].
+    pub fn connect_of(service: &'static str, peers: &[Location]) -> Result<Self, Error> {
         let network = Arc::new(TcpNetwork::new(LIMITS));
-        Client::connect_over(network, Arc::new(SystemClock::new()), peers)
+        Client::go_to(service, network, Arc::new(SystemClock::new()), peers)
     }
 
     /// The same over another network than TCP, by another clock: in a simulation.
@@ -182,15 +206,30 @@ impl Client {
         clock: Arc<dyn Clock>,
         peers: &[Location],
     ) -> Result<Self, Error> {
+        Client::go_to(STORE, network, clock, peers)
+    }
+
+    fn go_to(
+        service: &str,
+        network: Arc<dyn Network>,
+        clock: Arc<dyn Clock>,
+        peers: &[Location],
+    ) -> Result<Self, Error> {
         let count = u32::try_from(peers.len()).unwrap_or(u32::MAX).max(1);
         let limit = (CALL_LIMIT / count).max(PEER_LIMIT);
         let mut failed: Option<Error> = None;
         for peer in peers {
             let types = service_types(&*network, peer, limit);
             let types = types.map_err(|cause| Error::new(peer, cause));
-            let error = match types
-                .and_then(|types| Client::of(network.clone(), clock.clone(), peer.clone(), &types))
-            {
+            let error = match types.and_then(|types| {
+                Client::of(
+                    service,
+                    network.clone(),
+                    clock.clone(),
+                    peer.clone(),
+                    &types,
+                )
+            }) {
                 Ok(client) => return Ok(client),
                 Err(error) => error,
             };
@@ -204,6 +243,7 @@ impl Client {
 
     /// Of a node that has answered for these services.
     fn of(
+        service: &str,
         network: Arc<dyn Network>,
         clock: Arc<dyn Clock>,
         server: Location,
@@ -212,7 +252,7 @@ impl Client {
         let has = |wanted: &str| types.iter().any(|name| name == wanted);
         let manners = if types.is_empty() {
             Manners::Early
-        } else if !has(STORE) {
+        } else if !has(service) {
             let cause = format!("it runs another service: {}", types.join(", "));
             return Err(Error::local(server, cause));
         } else if has(EXTENSION) {
@@ -241,8 +281,8 @@ impl Client {
     /// nothing.)
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         let oneway = self.manners == Manners::Original;
-        let arguments = KeyValue::write(key, Some(value));
-        let answer = self.call("put", arguments, oneway);
+        let put = request("put", KeyValue::write(key, Some(value)));
+        let answer = self.call(Request { oneway, ..put });
         answer.map(|_| ()).map_err(|cause| self.error(cause))
     }
 
@@ -251,7 +291,7 @@ impl Client {
     /// # Errors
     /// There is no answer.
     pub fn get(&self, key: &[u8]) -> Result<Vec<u8>, Error> {
-        self.ask("get", write_key(key))
+        self.ask(request("get", write_key(key)))
     }
 
     /// Deletes a key. True: it had a value. If its primary changes meanwhile, the answer may be false though a value was
@@ -261,7 +301,7 @@ impl Client {
     /// As of [`Client::put`]. [`CallError::Exception`]: a node of the original is a member, and nothing can be deleted;
     /// or the node itself is an original.
     pub fn delete(&self, key: &[u8]) -> Result<bool, Error> {
-        self.ask("delete_key", write_key(key))
+        self.ask(request("delete_key", write_key(key)))
     }
 
     /// The node that `key` belongs to. Waits for 10 s.
@@ -269,29 +309,33 @@ impl Client {
     /// # Errors
     /// There is no answer.
     pub fn get_node(&self, key: &[u8]) -> Result<Location, Error> {
-        self.ask("get_node", write_key(key))
+        self.ask(request("get_node", write_key(key)))
     }
 
-    fn ask<T: for<'a> crate::thrift::Decode<'a>>(
-        &self,
-        method: &'static str,
-        arguments: Vec<u8>,
-    ) -> Result<T, Error> {
-        let answer = self.call(method, arguments, false);
+    /// The answer to any call. Waits for 10 s.
+    ///
+    /// # Errors
+    /// There is no answer. [`Error::cause`] says whether the call may have been carried out.
+    pub fn ask<T: for<'a> Decode<'a>>(&self, request: Request) -> Result<T, Error> {
+        let method = request.method;
+        let answer = self.call(request);
         let answer = answer.and_then(|result| read_answer(&result, method));
         answer.map_err(|cause| self.error(cause))
     }
 
-    fn call(&self, method: &'static str, arguments: Vec<u8>, oneway: bool) -> net::Answer {
-        let request = self.request(method, arguments, oneway);
+    fn call(&self, request: Request) -> net::Answer {
+        let request = self.suited(request);
         self.network.call(&self.server, &request, CALL_LIMIT)
     }
 
-    /// A request to the node that was found first.
-    fn request(&self, method: &'static str, arguments: Vec<u8>, oneway: bool) -> Request {
+    /// A request as the node that was found first takes it.
+    fn suited(&self, request: Request) -> Request {
         match self.manners {
-            Manners::Ours => request(method, arguments),
-            Manners::Original | Manners::Early => single_request(method, arguments, oneway),
+            Manners::Ours => request,
+            Manners::Original | Manners::Early => Request {
+                connection: Connection::Single,
+                ..request
+            },
         }
     }
 
