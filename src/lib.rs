@@ -21,7 +21,8 @@
 //!
 //! Read first: [`service`] and [`net`], the seam that everything rests on; then
 //! [`membership::View::list`], the one rule that says which nodes hold a key; then [`guide`], which tells
-//! how it all works together. `examples/factor.rs` shows how to write a service of your own.
+//! how it all works together. `examples/factor.rs` shows how to write a service of your own, and `examples/counter.rs`
+//! one that keeps something.
 //!
 //! # Locks
 //!

@@ -1,4 +1,5 @@
-//! A ring of nodes whose service keeps nothing: membership alone.
+//! Nodes of any service, as far as the locator knows them; and a ring of nodes whose service keeps nothing: membership
+//! alone.
 
 use std::sync::Arc;
 
@@ -32,53 +33,58 @@ impl Participant for Plain {
     }
 }
 
-struct Node(Arc<Plain>);
+/// A node that can't look for a network without a contact.
+pub struct Node<P> {
+    pub participant: Arc<P>,
+    pub items: fn(&P) -> Vec<Item>,
+}
 
-impl SimNode for Node {
+impl<P: Participant> SimNode for Node<P> {
     fn service(&self) -> Arc<dyn Service> {
-        self.0.clone()
+        self.participant.clone()
     }
 
     fn start(&self, way: &Way) -> bool {
+        let locator = self.participant.locator();
         match way {
-            Way::Join(contact) => self.0.0.join(contact).is_ok(),
-            Way::Begin | Way::Look(_) => self.0.0.start(&[], true).is_ok(),
+            Way::Join(contact) => locator.join(contact).is_ok(),
+            Way::Begin | Way::Look(_) => locator.start(&[], true).is_ok(),
         }
     }
 
     fn tick(&self) {
-        self.0.0.tick();
+        self.participant.locator().tick();
     }
 
     fn work(&self) {
-        self.0.work();
+        self.participant.work();
     }
 
     fn ask(&self, silent: bool) {
-        self.0.0.ask(silent);
+        self.participant.locator().ask(silent);
     }
 
     fn on_errand(&self, wake: Box<dyn Fn(Errand) + Send + Sync>) {
-        self.0.0.on_errand(wake);
+        self.participant.locator().on_errand(wake);
     }
 
     fn gives_up(&self) -> bool {
-        self.0.0.end_reason().is_some()
+        self.participant.locator().end_reason().is_some()
     }
 
     fn leave(&self) -> bool {
-        self.0.leave() == Ok(0)
+        self.participant.leave() == Ok(0)
     }
 
     fn members(&self) -> Vec<(Location, bool)> {
-        let view = self.0.0.view();
+        let view = self.participant.locator().view();
         let members = view.members().iter();
         let members = members.map(|m| (m.location.clone(), m.state != State::Full));
         members.collect()
     }
 
     fn items(&self) -> Vec<Item> {
-        Vec::new()
+        (self.items)(&self.participant)
     }
 }
 
@@ -94,7 +100,10 @@ impl Subject for PlainRing {
             on_die: Box::new(|| ()),
         };
         let locator = Locator::new(location.clone(), options, environment);
-        Arc::new(Node(Arc::new(Plain(locator))))
+        Arc::new(Node {
+            participant: Arc::new(Plain(locator)),
+            items: |_| Vec::new(),
+        })
     }
 
     fn put(&self, _: &dyn Network, _: &Location, _: &[u8], _: &[u8]) -> Result<(), String> {
