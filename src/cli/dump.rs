@@ -173,7 +173,7 @@ fn read_pairs(
         }
         let whole = line.pop_if(|last| *last == b'\n').is_some();
         if number == 1 {
-            if line != HEAD {
+            if line != HEAD || !whole {
                 break Err(format!("line 1: not \"{}\"", String::from_utf8_lossy(HEAD)));
             }
             continue;
