@@ -77,7 +77,7 @@ fn type_byte(name: &Value) -> u8 {
         "struct" => wire::STRUCT,
         "map" => wire::MAP,
         "set" => wire::SET,
-        "list_keys" => wire::LIST,
+        "list" => wire::LIST,
         other => panic!("no such type: {other}"),
     }
 }
