@@ -34,13 +34,17 @@
 //! ```
 
 mod connection;
+mod conversation;
 mod options;
 mod slots;
 mod table;
 mod threads;
+mod traffic;
 mod turn;
+mod watch;
 
 pub use options::{Options, connections_max};
+pub use traffic::{TIMES, Times, Traffic};
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -194,9 +198,14 @@ impl Server {
 }
 
 impl Shared {
+    /// Nanoseconds since the start.
+    fn nanos(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
     /// Microseconds since the start.
     fn now(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64
+        self.nanos() / 1000
     }
 
     fn say_if_verbose(&self, line: impl FnOnce() -> String) {
@@ -324,6 +333,7 @@ impl Shared {
             // Numbered under the lock: in the order in which they get in.
             let turn = self.turns.accepted();
             let number = table.admit(Arc::clone(&connection));
+            self.options.traffic.set_connections(table.open().len());
             drop(table);
             let place = Place {
                 shared: Arc::clone(self),
@@ -331,55 +341,11 @@ impl Shared {
             };
             let serve = move || {
                 let place = place;
-                connection::serve(&place.shared, &connection, turn);
+                conversation::serve(&place.shared, &connection, turn);
                 // Whoever hears of the end, by the place, finds the descriptor free.
                 drop(connection);
             };
             self.threads.run(Box::new(serve))?;
-        }
-    }
-
-    /// The watching thread: ends the connections that take too long, and lets in those that wait.
-    fn watch(self: Arc<Self>) {
-        let options = &self.options;
-        let limits = [
-            options.idle_limit,
-            options.message_limit,
-            options.write_limit,
-        ];
-        let shortest = limits.into_iter().min().expect("BUG: three limits");
-        let interval = (shortest / 4).clamp(STOP_INTERVAL, Duration::from_secs(1));
-        let overdue = |connection: &Connection| {
-            let (phase, since) = connection.phase();
-            let limit = match phase {
-                Phase::Idle => options.idle_limit,
-                Phase::Receiving => options.message_limit,
-                Phase::Answering => options.write_limit,
-                Phase::Serving => return None,
-            };
-            let lasted = Duration::from_micros(self.now().saturating_sub(since));
-            (lasted > limit).then_some(phase)
-        };
-        loop {
-            let table = self.let_in().unwrap_or_else(|error| {
-                self.say_trouble(&error);
-                self.table()
-            });
-            if table.listener.is_none() {
-                return;
-            }
-            let pause = match table.waiting.is_empty() {
-                true => interval,
-                false => interval.min(BACK_OFF),
-            };
-            wait(&self.watching, table, pause);
-            for connection in self.chosen(|connection| overdue(connection).is_some()) {
-                match overdue(&connection) {
-                    None => {} // It has just gone on.
-                    Some(Phase::Idle) => connection.hang_up(),
-                    Some(_) => connection.cut(),
-                }
-            }
         }
     }
 }
@@ -400,6 +366,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.shared.table();
         let ended = table.remove(self.number);
+        let open = table.open().len();
+        self.shared.options.traffic.set_connections(open);
         let awaited = !table.waiting.is_empty();
         drop(table);
         drop(ended);

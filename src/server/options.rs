@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::traffic::Traffic;
 use crate::thrift::Limits;
 
 /// How a server behaves.
@@ -40,6 +41,8 @@ pub struct Options {
     /// Called when there is no descriptor for a new connection: true, if it has got some back. If
     /// not, the connection that has been idle longest is closed, as at the limit. Must not block.
     pub relieve: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Counts what comes and goes. One server's own.
+    pub traffic: Arc<Traffic>,
     /// Takes the lines that the server says of itself. Must not block.
     pub log: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -59,6 +62,7 @@ impl Default for Options {
             messages_bytes_max: usize::MAX,
             verbose: false,
             relieve: Arc::new(|| false),
+            traffic: Arc::new(Traffic::new(&[])),
             log: Arc::new(crate::log::complain),
         }
     }

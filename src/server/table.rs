@@ -46,7 +46,7 @@ impl Table {
     }
 
     /// The connections that are served.
-    pub fn open(&self) -> impl Iterator<Item = &Arc<Connection>> {
+    pub fn open(&self) -> impl ExactSizeIterator<Item = &Arc<Connection>> {
         self.open.values()
     }
 
