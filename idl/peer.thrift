@@ -136,7 +136,7 @@ struct Status {
   3: i32 members
   /** Of the answerer's view. */
   4: i64 digest
-  /** How many keys the answerer holds. */
+  /** How many keys the answerer holds, deleted ones included. */
   5: i64 items
   /** How many of them should lie elsewhere. */
   6: i64 elsewhere
@@ -152,6 +152,16 @@ struct Status {
   11: i64 memory
   /** How many more were wanted when something was refused last; 0: there is room for them now. */
   12: i64 lacking
+  /** How many of the keys were deleted. This and the fields below are absent in answers of earlier versions. */
+  13: optional i64 deleted
+  /** How many connections the answerer serves. */
+  14: optional i64 connections
+  /** Requests a second, over some seconds up to now, those of other nodes included. */
+  15: optional i64 rate
+  /** Of the program. */
+  16: optional string version
+  /** When the answerer was started: microseconds since 1970, by its own clock. */
+  17: optional i64 since
 }
 
 /** What each of our nodes answers, whatever its service. */

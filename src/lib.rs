@@ -9,6 +9,7 @@
 //! | [`cli`] | what the programs share: options, discovery, messages, exit codes |
 //! | [`client`] | a client of the store: one operation, or many at once, and all keys |
 //! | [`node`] | a process: a service on a listener, and the threads that look after it |
+//! | [`report`] | what all members say of themselves, put together |
 //! | [`diststore`] | the Store service: items, requests, exchange |
 //! | [`locator`] | the Locator service: carries out what membership decides; originals |
 //! | [`membership`] | who is in the network, as one node knows it: pure, no lock, no call, no clock |
@@ -46,6 +47,7 @@ pub mod membership;
 pub mod net;
 pub mod node;
 pub mod os;
+pub mod report;
 pub mod ring;
 pub mod server;
 pub mod service;

@@ -40,6 +40,7 @@ impl<P: Participant> Node<P> {
         participant: Arc<P>,
         options: server::Options,
     ) -> io::Result<Self> {
+        participant.locator().on_traffic(options.traffic.clone());
         let server = Server::start(listener, participant.clone(), options)?;
         Ok(Node {
             participant,

@@ -150,6 +150,24 @@ impl Ring {
         self.points().iter().map(split)
     }
 
+    /// The whole ring as arcs, one behind the other: the least hash of each, the number behind its greatest, and the place
+    /// of the node that owns these keys.
+    pub fn arcs(&self) -> Vec<(u64, u64, usize)> {
+        const END: u64 = 1 << 32;
+        let mut arcs: Vec<(u64, u64, usize)> = Vec::new();
+        // Past the last point comes the first.
+        let first = self.all_points().next().map(|(_, owner)| (END, owner));
+        for (point, owner) in self.all_points().chain(first) {
+            let (from, to) = (arcs.last().map_or(0, |last| last.1), point.min(END));
+            match arcs.last_mut() {
+                _ if from == to => {}
+                Some(last) if last.2 == owner => last.1 = to,
+                _ => arcs.push((from, to, owner)),
+            }
+        }
+        arcs
+    }
+
     /// The ranges of keys that lie before a node's points, for each point from the nearest range
     /// backwards: `visit` gets the hash with which a range begins and the place of the node whose
     /// point ends it, and answers whether to go further back. A range is visited once, however many
@@ -388,6 +406,25 @@ mod tests {
                 let start = points.iter().position(|point| point.0 > u64::from(hash));
                 assert_eq!(ring.start(hash), start.unwrap_or(400), "{offset} {hash}");
             }
+        }
+    }
+
+    #[test]
+    fn must_part_all_hashes_into_arcs_of_one_owner() {
+        let few = ring(&[(0, 1), (5, 2), (7, 0), (7, 1), (9, 0), (1 << 32, 1)]);
+        assert_eq!(few.arcs(), [(0, 5, 2), (5, 9, 0), (9, 1 << 32, 1)]);
+        let names = ["a:1", "a:2", "b:1"].map(Arc::from);
+        for count in 0..=3 {
+            let ring = Ring::new(names[..count].iter().cloned());
+            let mut end = 0;
+            for (from, to, owner) in ring.arcs() {
+                assert_eq!(from, end);
+                for hash in [from, (from + to) / 2, to - 1] {
+                    assert_eq!(ring.owner(hash as u32), Some(owner), "{hash}");
+                }
+                end = to;
+            }
+            assert_eq!(end, (count.min(1) as u64) << 32);
         }
     }
 

@@ -55,6 +55,11 @@ pub trait Service: Send + Sync {
         }
     }
 
+    /// The names of its methods, by which requests are counted; those that are called most come first.
+    fn methods(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// How calls of that method wait for each other, as the first of their connections.
     fn order(&self, method: &[u8]) -> Order;
 }

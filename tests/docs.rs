@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use thrifty_p2p::{diststore, locator};
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -101,6 +103,26 @@ fn must_name_test_programs_that_are_there() {
         let exists = files.any(|file| root().join("tests").join(file).exists());
         assert!(exists, "README.md names --test {name}");
     }
+}
+
+/// Requests are counted by the methods that the IDL has, and no others.
+#[test]
+fn must_count_by_the_methods_of_the_idl() {
+    let mut declared = BTreeSet::new();
+    for path in files("idl", ".thrift") {
+        let source = fs::read_to_string(path).unwrap();
+        let services = source.split("\nservice ").skip(1);
+        let bodies = services.map(|service| service.split("\n}").next().unwrap());
+        let lines = bodies.flat_map(str::lines);
+        let methods = lines.filter(|line| !line.trim_start().starts_with(['*', '/']));
+        let names = methods.filter_map(|line| line.split('(').next()?.split(' ').next_back());
+        let is_name = |name: &&str| name.chars().all(|c| c.is_alphabetic() || c == '_');
+        let names = names.filter(|name| !name.is_empty()).filter(is_name);
+        declared.extend(names.map(str::to_owned));
+    }
+    let counted = [diststore::METHODS, locator::METHODS].concat();
+    let counted: BTreeSet<_> = counted.iter().map(|name| name.to_string()).collect();
+    assert_eq!(counted, declared);
 }
 
 /// The names of all tests in a source, with what stands between a test's name and the end of the test.

@@ -13,7 +13,6 @@ mod status;
 pub use dump::{ORIGINALS, dump, load};
 pub use node::{NodeOptions, run_node};
 pub use options::{Arity, ClientOptions, Usage};
-pub use status::{Report, accept_loss, ask_all, report};
 
 use std::ffi::OsString;
 use std::fmt;

@@ -19,15 +19,20 @@ use crate::membership::State;
 use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork, secret};
 use crate::node::Node;
 use crate::os::{Signals, give_back_large_pieces};
+use crate::server::Traffic;
 use crate::words::counted;
 use crate::{log, server};
 
+use super::status::Question;
 use super::{Parsed, Trouble, help_options, memory, parse, peer, port};
-use crate::client::discovery::{Offer, Until, first_node, search};
+use crate::client::discovery::{Offer, Until, search};
 
 /// The interval between two looks at the others, in milliseconds; and what it may be.
 const TICK_MILLIS: usize = 500;
 const TICK_MILLIS_RANGE: std::ops::RangeInclusive<usize> = 50..=60_000;
+
+/// How long `--status` may wait, in seconds.
+const WAIT_SECONDS_RANGE: std::ops::RangeInclusive<usize> = 0..=86_400;
 
 /// Copies of a key: any one node may die at any instant.
 const REPLICAS: usize = 2;
@@ -55,8 +60,8 @@ pub struct NodeOptions {
     memory: usize,
     die_from_anywhere: bool,
     verbose: bool,
-    status: bool,
-    accept_loss: bool,
+    /// What is to be asked, instead of starting a node.
+    question: Option<Question>,
     new: bool,
 }
 
@@ -73,6 +78,9 @@ impl NodeOptions {
         options.optflag("s", "status", text);
         let text = "the same, and no more alarm for what was lost";
         options.optflag("", "accept-loss", text);
+        let text = "with --status: asks again until every key is safe, so long at most";
+        options.optopt("", "wait", text, "SECONDS");
+        options.optflag("", "json", "with --status: prints a document of JSON");
         options.optopt("h", "host", "join the network of this node", "PEER");
         options.optflag("", "new", "start a network, whatever is found");
         let text = "serve at this port (first free one from 9900 up); with --status, the port of the one to ask";
@@ -127,14 +135,29 @@ impl NodeOptions {
                 "--new and {with} exclude each other"
             )));
         }
+        let wait = number(&matches, "wait", WAIT_SECONDS_RANGE)?;
+        let json = matches.opt_present("json");
+        if !status && (wait.is_some() || json) {
+            return Err(Trouble::usage("--wait and --json go with --status"));
+        }
         // To ask a node is to be a client: there is no port of one's own.
         let peer_port = own_port.filter(|_| status);
         let address = matches.opt_str("address");
+        let address = checked_address(address.as_deref().unwrap_or("127.0.0.1"))?;
+        let peer = host.map(|text| peer(&text, peer_port)).transpose()?;
+        let question = status.then(|| Question {
+            peer: peer.clone(),
+            address: address.clone(),
+            port: own_port,
+            accept_loss,
+            json,
+            wait: Duration::from_secs(wait.unwrap_or(0) as u64),
+        });
         Ok(Parsed::Run(NodeOptions {
             program: program.to_owned(),
-            address: checked_address(address.as_deref().unwrap_or("127.0.0.1"))?,
+            address,
             port: own_port,
-            peer: host.map(|text| peer(&text, peer_port)).transpose()?,
+            peer,
             replicas: number(&matches, "replicas", 1..=REPLICAS_MAX)?.unwrap_or(REPLICAS),
             tick: Duration::from_millis(
                 number(&matches, "tick", TICK_MILLIS_RANGE)?.unwrap_or(TICK_MILLIS) as u64,
@@ -143,8 +166,7 @@ impl NodeOptions {
             memory: memory::limit(matches.opt_str("memory").as_deref())?,
             die_from_anywhere: matches.opt_present("die-from-anywhere"),
             verbose: matches.opt_present("verbose"),
-            status,
-            accept_loss,
+            question,
             new,
         }))
     }
@@ -217,8 +239,8 @@ pub fn run_node<P: Participant>(
     types: &'static [&'static str],
     build: impl FnOnce(Locator) -> P,
 ) -> Result<ExitCode, Trouble> {
-    if options.status {
-        return status(&options);
+    if let Some(question) = options.question {
+        return question.put();
     }
     give_back_large_pieces();
     let signals = Signals::block();
@@ -265,6 +287,7 @@ pub fn run_node<P: Participant>(
             let network = network.clone();
             Arc::new(move || network.close_idle())
         },
+        traffic: Arc::new(Traffic::new(&participant.methods())),
         log: Arc::new(log::say),
         ..server::Options::default()
     };
@@ -343,29 +366,6 @@ fn look_around(network: Arc<dyn Network>, me: &Location, service: &'static str) 
     };
     let (found, looking) = search(me.address(), Until::once(), ask);
     found.map_or(looking, |found| vec![found])
-}
-
-/// Asks the peer, or the node at the port, or the first on the address.
-fn status(options: &NodeOptions) -> Result<ExitCode, Trouble> {
-    let network = Arc::new(TcpNetwork::new(LIMITS));
-    let own = |port| Location::new(&options.address, port).map_err(Trouble::usage);
-    let ours = |types: &[String]| types.iter().any(|name| name == EXTENSION);
-    let asked = match (&options.peer, options.port) {
-        (Some(peer), _) => Some(peer.clone()),
-        (None, Some(port)) => Some(own(port)?),
-        (None, None) => {
-            first_node(network.clone(), &options.address, Until::once(), ours).map(|found| found.0)
-        }
-    };
-    let nobody = || match own(DEFAULT_PORT) {
-        Ok(first) => Trouble::new(format!("{first} and up"), "no node found"),
-        Err(trouble) => trouble,
-    };
-    let asked = asked.ok_or_else(nobody)?;
-    if options.accept_loss {
-        super::accept_loss(&*network, &asked)?;
-    }
-    super::report(&*network, &asked)
 }
 
 fn environment(network: Arc<dyn Network>) -> Environment {

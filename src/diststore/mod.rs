@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 use crate::locator::{
-    Application, Held, Locator, Participant, read_arguments, read_key, write_answer,
+    self, Application, Held, Locator, Participant, read_arguments, read_key, write_answer,
 };
 use crate::membership::{Member, State, View};
 use crate::net::room::hold;
@@ -55,6 +55,18 @@ pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator", "diststo
 
 /// The ranges of keys that nodes compare, and in which keys are listed.
 pub const RANGES: u32 = SHARDS as u32;
+
+/// The methods that a store node has beyond those of the locator; those that are called most come first.
+pub const METHODS: &[&str] = &[
+    "get",
+    "put",
+    "forward",
+    "store",
+    "fetch",
+    "exchange",
+    "list_keys",
+    "delete_key",
+];
 
 /// Lines of one kind in a second; more are summed up.
 const LINES_MAX: usize = 10;
@@ -368,6 +380,10 @@ impl Service for Store {
         }
     }
 
+    fn methods(&self) -> Vec<&'static str> {
+        [METHODS, locator::METHODS].concat()
+    }
+
     fn order(&self, method: &[u8]) -> Order {
         match method {
             b"put" | b"delete_key" => Order::Write,
@@ -410,6 +426,7 @@ impl Application for Store {
             memory,
             lacking: self.items.lacking(),
             items,
+            deleted: self.items.tombstones().0,
             elsewhere: strays.count.max(unknown),
             confirmed: self.confirmed.load(Ordering::Relaxed),
         }

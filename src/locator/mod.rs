@@ -29,6 +29,7 @@ pub use enter::StartError;
 pub use originals::service_types;
 pub use participant::{Application, Held, LocatorService, Participant, SERVICE_TYPES, kind};
 pub use route::Route;
+pub use serve::METHODS;
 pub use status::Status;
 
 use std::cell::Cell;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use crate::location::Location;
 use crate::membership::{Action, Caller, Member, Membership, Rules, State, View};
 use crate::net::{Clock, Environment};
+use crate::server::Traffic;
 
 use originals::Originals;
 
@@ -101,6 +103,10 @@ pub struct Locator {
     inner: Mutex<Inner>,
     /// Twice the number of changes that led to the present view; one more if this node is by itself.
     epoch: AtomicU64,
+    /// When it was made, by the wall's clock.
+    since: i64,
+    /// What the server counts.
+    traffic: OnceLock<Arc<Traffic>>,
     /// Wakes the threads.
     wake: OnceLock<Box<dyn Fn(Errand) + Send + Sync>>,
 }
@@ -179,6 +185,8 @@ impl Locator {
             environment,
             inner: Mutex::new(inner),
             epoch: AtomicU64::new(0),
+            since: wall,
+            traffic: OnceLock::new(),
             wake: OnceLock::new(),
         }
     }
@@ -253,6 +261,12 @@ impl Locator {
         self.wake(Errand::Ask);
         self.wake(Errand::AskSilent);
         self.wake(Errand::Work);
+    }
+
+    /// Has [`Locator::status`] tell what this node's server counts.
+    pub fn on_traffic(&self, traffic: Arc<Traffic>) {
+        // A second call changes nothing: a node has one server.
+        let _ = self.traffic.set(traffic);
     }
 
     fn wake(&self, errand: Errand) {

@@ -5,7 +5,7 @@ use crate::membership::{Member, State, View};
 use crate::service::{Call, Order, Service};
 use crate::thrift::Exception;
 
-use super::{EXTENSION, Locator};
+use super::{EXTENSION, Locator, METHODS};
 
 /// How many items a service has. `location --status` prints it, and says that all is safe only if `elsewhere` is 0; a
 /// node that leaves ends only then.
@@ -13,6 +13,8 @@ use super::{EXTENSION, Locator};
 pub struct Held {
     /// All items.
     pub items: usize,
+    /// Those of which there is only the tombstone.
+    pub deleted: usize,
     /// Those of which this node is no replica by the present view, or of which it isn't known yet whether it is one.
     pub elsewhere: usize,
     /// How many items other nodes have confirmed since the start of this node: by this a leaver sees its progress. It
@@ -152,6 +154,10 @@ impl Application for LocatorService {}
 impl Service for LocatorService {
     fn call(&self, call: &Call<'_>, result: &mut Vec<u8>) -> Result<(), Exception> {
         self.0.call(call, result, self)
+    }
+
+    fn methods(&self) -> Vec<&'static str> {
+        METHODS.to_vec()
     }
 
     fn order(&self, method: &[u8]) -> Order {

@@ -1,10 +1,31 @@
 //! The calls of the Locator, and those of the extension that are its own.
 
+use crate::location::Location;
 use crate::service::{Call, Order};
 use crate::thrift::{Exception, Write, put_field};
 
 use super::calls::{read_arguments, read_key};
 use super::{Application, EXTENSION, Locator, Status};
+
+/// The methods of the Locator, and those of the extension that are its own; those that are called most come first.
+pub const METHODS: &[&str] = &[
+    "ask",
+    "compare",
+    "get_node",
+    "get_all",
+    "ping",
+    "service_types",
+    "service_type",
+    "status",
+    "enter",
+    "reach",
+    "accept_loss",
+    "join",
+    "add",
+    "remove",
+    "debug",
+    "die",
+];
 
 impl Locator {
     /// How the first calls of connections wait for each other; see [`Order`].
@@ -46,12 +67,7 @@ impl Locator {
                 }
             }
             b"get_all" => {
-                let view = self.view();
-                let mut all: Vec<_> = view.members().iter().map(|m| &m.location).collect();
-                if all.is_empty() {
-                    all.push(self.location()); // Outside of any network it knows itself.
-                }
-                put_field(result, 0, &all);
+                put_field(result, 0, &self.members());
             }
             b"get_node" => {
                 let view = self.view();
@@ -78,6 +94,15 @@ impl Locator {
         Ok(())
     }
 
+    /// The members of the network; outside of any it is this node alone.
+    pub fn members(&self) -> Vec<Location> {
+        let view = self.view();
+        match view.members() {
+            [] => vec![self.location.clone()],
+            members => members.iter().map(|m| m.location.clone()).collect(),
+        }
+    }
+
     pub(super) fn service_type(&self) -> &'static str {
         self.options
             .service_types
@@ -90,6 +115,12 @@ impl Locator {
     pub fn status(&self, application: &dyn Application) -> Status {
         self.with(|membership, now| membership.ask_all(now));
         self.announce();
+        self.state(application)
+    }
+
+    /// The same as it was known before: nobody is asked.
+    pub fn state(&self, application: &dyn Application) -> Status {
+        let traffic = self.traffic.get();
         let held = application.held();
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
         self.with(|membership, now| Status {
@@ -105,6 +136,11 @@ impl Locator {
             taken: held.taken,
             memory: held.memory,
             lacking: held.lacking,
+            deleted: Some(held.deleted),
+            connections: traffic.map(|traffic| traffic.connections()),
+            rate: traffic.map(|traffic| traffic.rate()),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            since: Some(self.since),
         })
     }
 

@@ -31,11 +31,22 @@ pub struct Status {
     pub memory: usize,
     /// Bytes more that were wanted when something was refused last; 0: there is room for them now.
     pub lacking: usize,
+    /// How many of the items are tombstones. `None` in this field and the next ones: the node doesn't tell, as it is of an
+    /// earlier version or has no server.
+    pub deleted: Option<usize>,
+    /// How many connections it serves.
+    pub connections: Option<usize>,
+    /// Requests a second, over some seconds up to now, those of other nodes included.
+    pub rate: Option<usize>,
+    /// Of the program.
+    pub version: Option<String>,
+    /// When it was made: microseconds since 1970, by its own clock.
+    pub since: Option<i64>,
 }
 
 thrift_struct!(Status {
     1 me, 2 replicas, 3 members, 4 digest, 5 items, 6 unconfirmed, 7 settled, 8 full, 9 missing,
-    10 taken, 11 memory, 12 lacking
+    10 taken, 11 memory, 12 lacking, 13 deleted, 14 connections, 15 rate, 16 version, 17 since
 });
 
 impl Status {

@@ -115,5 +115,7 @@ def test_status_speaks_of_the_node_itself(network):
         assert (status.replicas, status.members, status.items) == (2, 1, 0)
         assert (status.me.state, status.settled, status.elsewhere) == (peer.State.FULL, True, 0)
         assert (status.full, status.missing) == (1, [])
+        assert (status.deleted, status.connections) == (0, 1)
+        assert abs(status.since / 1e6 - time.time()) < 60
 
     until("the node is full", check)

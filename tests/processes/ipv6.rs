@@ -35,7 +35,8 @@ fn must_take_ipv6_addresses_as_people_write_them() {
         assert_eq!(got.stdout, format!("{value}\n").as_bytes(), "{peer}");
         let status = run(LOCATION, &["--status", "-h", peer], LONG);
         let out = String::from_utf8(status.stdout).unwrap();
-        assert_eq!(out, "[::1]:9900 full, 1 member, 1 key\n", "{peer}");
+        let row = out.lines().nth(1).unwrap_or_default();
+        assert!(row.starts_with("[::1]:9900  full "), "{peer}: {out}");
         let node = Node::start(Command::new(STORESERVER).args([
             "-a",
             "::1",

@@ -19,6 +19,7 @@ mod moving;
 mod output;
 mod ring_script;
 mod starting;
+mod status;
 mod strangers;
 mod tools;
 mod wording;

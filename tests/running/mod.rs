@@ -334,18 +334,14 @@ pub fn is_settled(nodes: &[&Location]) -> bool {
     };
     let output = run(LOCATION, &["--status", "-h", first.name()], LONG);
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
-    let listed: Vec<_> = out
+    let remark = |line: &&str| line.starts_with("not safe: ") || line.starts_with("note: ");
+    let rows = out.lines().skip(1).filter(|line| !remark(line));
+    let listed: Vec<_> = rows.filter_map(|row| row.split(' ').next()).collect();
+    let mut why = out
         .lines()
-        .filter_map(|line| line.split(' ').next())
-        .collect();
-    let is_fine = |line: &str| {
-        let mut said = line.split(' ').nth(1).unwrap_or_default().split(',');
-        said.next() == Some("full") && !line.contains("comparing") && !line.contains("not handed")
-    };
-    let too_few = out
-        .lines()
-        .all(|line| line.contains("fewer nodes than copies") && is_fine(line));
-    (output.status.success() || too_few)
+        .filter_map(|line| line.strip_prefix("not safe: "));
+    let too_few = why.all(|why| why.starts_with("fewer nodes than copies: "));
+    (output.status.success() || (output.status.code() == Some(1) && too_few))
         && listed.len() == nodes.len()
         && nodes
             .iter()

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use thrifty_p2p::cli;
 use thrifty_p2p::diststore::{KeyValue, SERVICE_TYPES, Store};
 use thrifty_p2p::location::Location;
 use thrifty_p2p::locator::{
@@ -12,6 +11,7 @@ use thrifty_p2p::locator::{
 };
 use thrifty_p2p::membership::State;
 use thrifty_p2p::net::{Connection, Environment, Event, Network, Request};
+use thrifty_p2p::report;
 use thrifty_p2p::ring::{self, Ring};
 use thrifty_p2p::service::Service;
 
@@ -22,6 +22,9 @@ pub const BYTES_BUY: Option<u64> = Some(64 << 10);
 
 /// A client waits longer than a node does.
 const CLIENT_LIMIT: Duration = Duration::from_secs(20);
+
+/// What `location --status` gives a member.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
 
 pub struct StoreRing {
     pub replicas: usize,
@@ -152,8 +155,11 @@ impl Subject for StoreRing {
     }
 
     fn says_safe(&self, net: &dyn Network, at: &Location) -> Result<(), String> {
-        let report = cli::ask_all(net, at).map_err(|trouble| trouble.to_string())?;
-        report.safe.then_some(()).ok_or(report.lines.join("; "))
+        let report = report::ask_all(net, at, STATUS_LIMIT).map_err(|cause| cause.to_string())?;
+        match report.is_safe() {
+            true => Ok(()),
+            false => Err(report.why.join("; ")),
+        }
     }
 
     fn put(
