@@ -9,6 +9,7 @@
 //! | [`cli`] | what the programs share: options, discovery, messages, exit codes |
 //! | [`client`] | a client of the store: one operation, or many at once, and all keys |
 //! | [`node`] | a process: a service on a listener, and the threads that look after it |
+//! | [`http`] | a page, metrics, and the report, for browsers and Prometheus |
 //! | [`report`] | what all members say of themselves, put together |
 //! | [`diststore`] | the Store service: items, requests, exchange |
 //! | [`locator`] | the Locator service: carries out what membership decides; originals |
@@ -40,6 +41,7 @@ pub mod client;
 pub mod digest;
 pub mod diststore;
 pub mod guide;
+pub mod http;
 pub mod location;
 pub mod locator;
 pub mod log;

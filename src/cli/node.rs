@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use getopts::{Options, ParsingStyle};
 
+use crate::http::Pages;
 use crate::location::{DEFAULT_PORT, Location, host_and_port};
 use crate::locator::{
     self, EMPTY, EXTENSION, LIMITS, Locator, Participant, Status, kind, read_answer, request,
@@ -19,7 +20,7 @@ use crate::membership::State;
 use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork, secret};
 use crate::node::Node;
 use crate::os::{Signals, give_back_large_pieces};
-use crate::server::Traffic;
+use crate::server::{Http, Traffic};
 use crate::words::counted;
 use crate::{log, server};
 
@@ -59,6 +60,7 @@ pub struct NodeOptions {
     connections_max: Option<usize>,
     memory: usize,
     die_from_anywhere: bool,
+    http: bool,
     verbose: bool,
     /// What is to be asked, instead of starting a node.
     question: Option<Question>,
@@ -111,6 +113,7 @@ impl NodeOptions {
             "die-from-anywhere",
             "obey die() from other machines as well",
         );
+        options.optflag("", "no-http", "show nothing by HTTP");
         options.optflag("v", "verbose", "a line for each request");
         help_options(&mut options);
         let matches = match parse(&options, program, BRIEF, arguments)? {
@@ -165,6 +168,7 @@ impl NodeOptions {
             connections_max: connections(&matches)?,
             memory: memory::limit(matches.opt_str("memory").as_deref())?,
             die_from_anywhere: matches.opt_present("die-from-anywhere"),
+            http: !matches.opt_present("no-http"),
             verbose: matches.opt_present("verbose"),
             question,
             new,
@@ -267,6 +271,9 @@ pub fn run_node<P: Participant>(
         },
         environment(network.clone()),
     )));
+    let traffic = Arc::new(Traffic::new(&participant.methods()));
+    let pages = Pages::new(participant.clone(), traffic.clone(), bound.ip());
+    let http: Arc<Http> = Arc::new(move |head| pages.answer(head));
     let mut server_options = server::Options {
         limits: LIMITS,
         messages_bytes_max: options.memory_for_messages(),
@@ -287,7 +294,8 @@ pub fn run_node<P: Participant>(
             let network = network.clone();
             Arc::new(move || network.close_idle())
         },
-        traffic: Arc::new(Traffic::new(&participant.methods())),
+        http: options.http.then_some(http),
+        traffic,
         log: Arc::new(log::say),
         ..server::Options::default()
     };

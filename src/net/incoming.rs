@@ -108,6 +108,11 @@ impl Incoming {
         self.splitter.begun(&self.bytes[self.start..self.end])
     }
 
+    /// What has been read and not yet handed out.
+    pub fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
     /// Whether nothing is left of what has been read.
     pub fn is_empty(&self) -> bool {
         self.start == self.end

@@ -8,6 +8,8 @@
 mod json;
 mod table;
 
+pub use table::COLUMNS;
+
 use std::time::Duration;
 
 use crate::location::Location;

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use super::Shared;
 use super::connection::{Connection, Phase};
+use super::head;
+use super::options::Http;
 use super::traffic::Tally;
 use super::turn::Turn;
 use crate::net::incoming::{BUFFER_BYTES_MIN, Incoming};
@@ -52,7 +54,7 @@ pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
     let refusal = match &end {
         End::Malformed(error) => Some(((*error).into(), error.to_string())),
         End::Full(error) => Some((Exception::internal(error.to_string()), error.to_string())),
-        End::Failed | End::Gone => None,
+        End::Answered | End::Failed | End::Gone => None,
     };
     if let Some((exception, cause)) = refusal {
         let begun = incoming.begun();
@@ -97,6 +99,8 @@ enum End {
     Full(io::Error),
     /// The service panicked: a bug of ours.
     Failed,
+    /// It was a request of HTTP, whose answer ends it.
+    Answered,
     /// It can't be read or written any more, or its time is over.
     Gone,
 }
@@ -229,6 +233,16 @@ impl Conversation<'_> {
                 }
                 Err(error) => return Err(error.into()),
             }
+            // Only the first that a connection says may be a request of HTTP.
+            if self.turn.is_some()
+                && let Some(http) = &self.shared.options.http
+                && head::begins(incoming.unread(), &self.shared.options.limits)
+            {
+                match head::head(incoming.unread()) {
+                    Some(head) => return Err(self.answer(&**http, head)),
+                    None => continue,
+                }
+            }
             while !incoming.is_empty() {
                 let messages = incoming.batch(&self.shared.options.limits)?;
                 if messages.is_empty() {
@@ -252,6 +266,24 @@ impl Conversation<'_> {
                 }
             }
         }
+    }
+
+    /// Answers the one request of HTTP that this connection has.
+    fn answer(&mut self, http: &Http, head: &[u8]) -> End {
+        self.shared
+            .say_if_verbose(|| format!("{}: HTTP", self.connection.peer));
+        self.connection.enter(Phase::Serving, 0);
+        self.connection.begin();
+        // Nobody waits for it.
+        self.turn = None;
+        let Ok(answer) = catch_unwind(AssertUnwindSafe(|| http(head))) else {
+            return End::Failed;
+        };
+        if let Err(full) = room::hold(answer.len()) {
+            return io::Error::from(full).into();
+        }
+        self.answers = answer;
+        End::Answered
     }
 
     /// Gives back the memory of large messages, once there is nothing in it.

@@ -35,6 +35,7 @@
 
 mod connection;
 mod conversation;
+mod head;
 mod options;
 mod slots;
 mod table;
@@ -43,7 +44,7 @@ mod traffic;
 mod turn;
 mod watch;
 
-pub use options::{Options, connections_max};
+pub use options::{Http, Options, connections_max};
 pub use traffic::{TIMES, Times, Traffic};
 
 use std::io::{self, ErrorKind};

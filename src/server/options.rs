@@ -8,6 +8,9 @@ use std::time::Duration;
 use super::traffic::Traffic;
 use crate::thrift::Limits;
 
+/// What answers requests of HTTP.
+pub type Http = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
+
 /// How a server behaves.
 #[derive(Clone)]
 pub struct Options {
@@ -41,6 +44,9 @@ pub struct Options {
     /// Called when there is no descriptor for a new connection: true, if it has got some back. If
     /// not, the connection that has been idle longest is closed, as at the limit. Must not block.
     pub relieve: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Answers requests of HTTP, each alone on its connection: gets the head, up to 8 KiB, and gives the whole answer. May
+    /// block, within limits. Without it they are refused, as they are no messages.
+    pub http: Option<Arc<Http>>,
     /// Counts what comes and goes. One server's own.
     pub traffic: Arc<Traffic>,
     /// Takes the lines that the server says of itself. Must not block.
@@ -62,6 +68,7 @@ impl Default for Options {
             messages_bytes_max: usize::MAX,
             verbose: false,
             relieve: Arc::new(|| false),
+            http: None,
             traffic: Arc::new(Traffic::new(&[])),
             log: Arc::new(crate::log::complain),
         }

@@ -9,6 +9,7 @@ mod complaints;
 mod crowds;
 mod descriptors;
 mod discovery;
+mod http;
 mod ipv6;
 mod large;
 mod leaving;

@@ -4,5 +4,6 @@ mod answers;
 mod descriptors;
 mod ending;
 mod house;
+mod http;
 mod limits;
 mod order;
