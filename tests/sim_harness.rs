@@ -614,7 +614,7 @@ fn must_know_every_call_between_our_nodes() {
     let methods = lines.filter_map(|line| line.split_once('(')?.0.split_once(' '));
     let methods = methods.filter(|(_, name)| name.chars().all(|c| c.is_lowercase() || c == '_'));
     let methods: BTreeSet<_> = methods.map(|(_, name)| name).collect();
-    // Those that people ask for.
-    let asked = ["status", "accept_loss"];
+    // Those that people and clients ask for.
+    let asked = ["status", "accept_loss", "delete_key", "list_keys"];
     assert_eq!(methods, PEER_METHODS.into_iter().chain(asked).collect());
 }
