@@ -384,6 +384,43 @@ fn must_not_take_back_what_a_joining_node_has_given_to_the_primary() {
     );
 }
 
+/// Whatever is compared differs, as copies of puts are on their way all the time: a change comes to an end all the same.
+#[test]
+fn must_become_safe_and_leave_under_steady_puts() {
+    direct_seeds("sim_worse must_become_safe_and_leave", 3, 4, |stage| {
+        stage.begin(4)?;
+        let over = Arc::new(AtomicBool::new(false));
+        for writer in 0..8 {
+            let (client, over) = (stage.client(), over.clone());
+            stage.meanwhile("puts", move || {
+                for number in 0.. {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let puts = (0..30).map(|place| {
+                        let key = format!("k{}", client.world.random.below(2000));
+                        let value = format!("{writer} {number} {place}");
+                        (key.into_bytes(), Some(value.into_bytes()))
+                    });
+                    let _ = client.together(writer % 4, &puts.collect::<Vec<_>>());
+                }
+            });
+        }
+        stage.boot(4, 0);
+        stage.await_members(60.0, &[0, 1, 2, 3, 4])?;
+        stage.await_safe(60.0, 0)?;
+        let left = stage.begin_leaving(4);
+        let ended = stage.await_that(60.0, "4 has left", || left.load(Ordering::Relaxed) > 0);
+        over.store(true, Ordering::Relaxed);
+        stage.await_all();
+        ended?;
+        match left.load(Ordering::Relaxed) {
+            1 => Ok(()),
+            _ => Err("4 leaves keys behind".to_owned()),
+        }
+    });
+}
+
 /// A great value is put, with a second copy over a link of that rate.
 fn put_over(stage: &Stage, bytes: usize, rate: u64) -> Result<(), String> {
     stage.begin(2)?;

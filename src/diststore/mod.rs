@@ -24,6 +24,7 @@ mod originals;
 mod request;
 mod steps;
 mod table;
+mod underway;
 
 pub use calls::{KeyValue, List, Listed, Listing};
 
@@ -49,6 +50,7 @@ use forget::Agreed;
 use items::{Items, SHARDS};
 use request::Request;
 use table::Record;
+use underway::Underway;
 
 /// The services that a store node answers for.
 pub const SERVICE_TYPES: &[&str] = &["locator.Base", "locator.Locator", "diststore.Store"];
@@ -87,6 +89,7 @@ pub struct Store {
     /// Keys with which originals are being called, and by how many threads: what comes back is answered
     /// here. And keys whose latest value is being sent back to other replicas.
     relayed: Mutex<BTreeMap<Vec<u8>, usize>>,
+    underway: Underway,
     /// How far this node is with forgetting tombstones.
     agreed: Mutex<Agreed>,
     /// The most that the items have taken since memory was given back to the system.
@@ -114,6 +117,7 @@ impl Store {
             strays: Mutex::default(),
             confirmed: AtomicUsize::new(0),
             relayed: Mutex::default(),
+            underway: Underway::new(),
             agreed: Mutex::default(),
             most: AtomicUsize::new(0),
             lines: Mutex::default(),
@@ -147,6 +151,9 @@ impl Store {
                 let Some(value) = item.value else {
                     return self.has(item);
                 };
+                if !put && self.underway.has(item.key, item.version) {
+                    return Taken::Held(item.version);
+                }
                 let Ok(merged) = self.items.merge(item.key, item.version, value, false) else {
                     full = true;
                     return Taken::NoRoom;

@@ -13,6 +13,7 @@ use crate::thrift::{Exception, Write, put_field};
 use super::Store;
 use super::calls::{Account, Forwarded, KeyValue, Taken};
 use super::originals::Relayed;
+use super::underway::Mark;
 
 /// A get or a put on its way.
 pub(super) struct Request<'a> {
@@ -77,6 +78,8 @@ pub(super) enum Step<'a> {
 pub(super) struct Try<'a> {
     pub route: Route,
     pub version: i64,
+    /// Copies of this put are on their way.
+    pub underway: Option<Mark<'a>>,
     /// The latest value, if it is a get's; only one thread sends it back.
     pub back: Option<(Vec<u8>, Relayed<'a>)>,
     /// When the copies were sent, or a little before.
@@ -199,6 +202,7 @@ impl<'a> Try<'a> {
         Try {
             route,
             version,
+            underway: None,
             back: None,
             asked,
             first: false,

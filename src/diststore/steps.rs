@@ -127,7 +127,11 @@ impl Store {
                             let alone = tried.route.others().next().is_none();
                             request.step = match alone {
                                 true => Step::Own(tried),
-                                false => Step::Copies(tried),
+                                false => {
+                                    let mark = self.underway.mark(request.key, version);
+                                    tried.underway = Some(mark);
+                                    Step::Copies(tried)
+                                }
                             };
                         }
                     },

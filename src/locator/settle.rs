@@ -147,6 +147,8 @@ impl Locator {
         let (me, view, left, same) = self.with(|membership, _| {
             let same = membership.shared_with(&caller);
             let same = same.filter(|same| same.digest == shared);
+            let other = &caller.me.location;
+            let same = same.filter(|same| !exchanged || membership.has_compared(other, *same));
             let view = membership.view().clone();
             (membership.me(), view, membership.left().to_vec(), same)
         });
@@ -160,7 +162,8 @@ impl Locator {
         if let Some(own) = &own {
             let equal = exchanged || *own == theirs;
             self.with(|membership, _| {
-                if membership.shared_with(&caller) == same {
+                if let Some(same) = same.filter(|_| membership.shared_with(&caller) == same) {
+                    membership.compared(&caller.me.location, same);
                     membership.synced(&caller.me.location, equal);
                 }
             });

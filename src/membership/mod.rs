@@ -150,6 +150,8 @@ struct Peer {
     synced: bool,
     /// How often what was compared has ceased to hold.
     doubts: u64,
+    /// What the two shared when it last compared.
+    compared: Option<Shared>,
     /// When it was asked last, under the present view, and said that it is [clean](Membership::all_clean); and the floor that
     /// it had.
     clean: Option<(Duration, i64)>,

@@ -213,22 +213,36 @@ impl Membership {
                 peer.doubts += 1;
             }
         }
-        self.note_safety();
     }
 
     /// This node has taken in an item with that hash, as `from` had it. The rest of the list may lack it: it may be a
-    /// copy of a put that is on its way.
+    /// copy of a put that nobody finishes. That matters where this node answers with it, as the primary.
     pub fn took_in(&mut self, hash: u32, from: &Location) {
-        // One that is coming in decides nothing, and compares with all before it is full.
-        if !self.state().holds_all() {
+        let members = self.view.members();
+        let list: Vec<_> = self.view.list(hash, self.rules.copies).collect();
+        let holds = |place: &&usize| members[**place].state.holds_all();
+        let primary = list.iter().find(holds);
+        if primary.is_none_or(|place| members[*place].location != self.location) {
             return;
         }
-        let members = self.view.members();
-        let list = self.view.list(hash, self.rules.copies);
-        let list = list.map(|place| &members[place].location);
-        let others = list.filter(|other| **other != self.location && *other != from);
-        let others: Vec<_> = others.cloned().collect();
+        // One that is coming in compares with all before it is full.
+        let others = list.iter().filter(holds);
+        let others = others.map(|place| members[*place].location.clone());
+        let others: Vec<_> = others.filter(|other| other != from).collect();
         self.may_lack(others.iter());
+    }
+
+    /// A member has been told what this node has, and the two may exchange what differs.
+    pub fn compared(&mut self, with: &Location, shared: Shared) {
+        if let Some(peer) = self.peers.get_mut(with) {
+            peer.compared = Some(shared);
+        }
+    }
+
+    /// Whether what it was told then holds, but for what the two have exchanged.
+    pub fn has_compared(&self, with: &Location, shared: Shared) -> bool {
+        let peer = self.peers.get(with);
+        peer.is_some_and(|peer| peer.compared == Some(shared))
     }
 
     /// Whether both have the same of all ranges that they share.

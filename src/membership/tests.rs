@@ -289,6 +289,34 @@ fn must_not_be_settled_while_the_only_other_one_is_coming_in() {
     assert!(one.is_settled(Duration::ZERO));
 }
 
+/// Others may lack what one of them has given to the primary, and a comparison that began before says nothing of it.
+#[test]
+fn must_compare_again_after_it_took_in_what_it_answers_with() {
+    let (mut one, other) = two_full(2);
+    let with = location(1);
+    let view = one.view().clone();
+    let is_primary = |hash: &u32| view.list(*hash, 2).next() == view.place(&location(0));
+    let mut hashes = (0..u32::MAX).step_by(1 << 20);
+    let (own, theirs) = (
+        hashes.clone().find(is_primary),
+        hashes.find(|hash| !is_primary(hash)),
+    );
+    let (own, theirs) = (own.unwrap(), theirs.unwrap());
+    one.synced(&with, true);
+    let before = one.shared_with_life(&other.me()).unwrap();
+    one.compared(&with, before);
+    one.took_in(own, &with);
+    one.took_in(theirs, &location(2));
+    assert!(one.is_synced(&with) && one.has_compared(&with, before));
+    one.took_in(own, &location(2));
+    let now = one.shared_with_life(&other.me()).unwrap();
+    assert!(!one.is_synced(&with) && !one.has_compared(&with, now));
+    one.done(&other.me(), before, None);
+    assert!(!one.is_synced(&with));
+    one.done(&other.me(), now, None);
+    assert!(one.is_synced(&with));
+}
+
 #[test]
 fn must_note_what_was_lost_together() {
     let (mut one, mut other) = two_full(1);
