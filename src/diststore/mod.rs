@@ -48,6 +48,7 @@ use crate::words::counted;
 use calls::{Fetch, Fetched, Item, StoreAnswer, Stored, Taken};
 use forget::Agreed;
 use items::{Items, SHARDS};
+use originals::Marked;
 use request::Request;
 use table::Record;
 use underway::Underway;
@@ -88,7 +89,7 @@ pub struct Store {
     confirmed: AtomicUsize,
     /// Keys with which originals are being called, and by how many threads: what comes back is answered
     /// here. And keys whose latest value is being sent back to other replicas.
-    relayed: Mutex<BTreeMap<Vec<u8>, usize>>,
+    relayed: Mutex<BTreeMap<Vec<u8>, Marked>>,
     underway: Underway,
     /// How far this node is with forgetting tombstones.
     agreed: Mutex<Agreed>,

@@ -53,15 +53,32 @@ impl Store {
         Ok(())
     }
 
-    fn relayed(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, usize>> {
+    fn relayed(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Marked>> {
         self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a key is marked as being relayed. Mostly none is.
-    pub(super) fn is_relayed(&self, key: impl FnOnce() -> Vec<u8>) -> bool {
+    /// When a key was last marked as being relayed, if it is. Mostly none is.
+    pub(super) fn relayed_since(&self, key: impl FnOnce() -> Vec<u8>) -> Option<Duration> {
         let relayed = self.relayed();
-        !relayed.is_empty() && relayed.contains_key(&key())
+        if relayed.is_empty() {
+            return None;
+        }
+        relayed.get(&key()).map(|marked| marked.since)
     }
+
+    /// Whether an original that has been asked for so long has sent the question back, and waits itself.
+    pub(super) fn may_be_sent_back(&self, since: Duration) -> bool {
+        self.locator.now().saturating_sub(since) >= ORIGINAL_LIMIT / 2
+    }
+}
+
+/// A key that is being relayed.
+#[derive(Debug, Default)]
+pub(super) struct Marked {
+    /// By how many threads.
+    count: usize,
+    /// When it was marked last.
+    since: Duration,
 }
 
 /// What stands for a put among the keys that are being relayed; no key is likely to look so, and one
@@ -83,7 +100,11 @@ pub(super) struct Relayed<'a> {
 
 impl<'a> Relayed<'a> {
     fn new(store: &'a Store, key: Vec<u8>) -> Self {
-        *store.relayed().entry(key.clone()).or_default() += 1;
+        let since = store.locator.now();
+        let mut relayed = store.relayed();
+        let marked = relayed.entry(key.clone()).or_default();
+        (marked.count, marked.since) = (marked.count + 1, since);
+        drop(relayed);
         Relayed { store, key }
     }
 
@@ -92,7 +113,10 @@ impl<'a> Relayed<'a> {
         let marked = {
             let mut relayed = store.relayed();
             let marked = relayed.contains_key(&key);
-            relayed.entry(key.clone()).or_insert(1);
+            relayed.entry(key.clone()).or_insert(Marked {
+                count: 1,
+                since: Duration::ZERO,
+            });
             marked
         };
         (!marked).then(|| Relayed { store, key })
@@ -102,9 +126,9 @@ impl<'a> Relayed<'a> {
 impl Drop for Relayed<'_> {
     fn drop(&mut self) {
         let mut relayed = self.store.relayed();
-        if let Some(count) = relayed.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(marked) = relayed.get_mut(&self.key) {
+            marked.count -= 1;
+            if marked.count == 0 {
                 relayed.remove(&self.key);
             }
         }

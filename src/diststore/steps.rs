@@ -30,10 +30,6 @@ use super::request::{Accepted, Request, Step, Try, not_acknowledged};
 const LATE: Duration = Duration::from_secs(30);
 const LATE_TICKS: u32 = 60;
 
-/// A get of a key that an original is being asked for waits for so long. Then it is taken for the original's own. That one
-/// is waited for for twice as long.
-const RELAYED_TICKS: u32 = 2;
-
 /// A request of which this node is the primary.
 enum Own {
     /// The version that is held, or that the put has been tried in.
@@ -75,8 +71,7 @@ impl Store {
                 request.wait_for_others();
                 continue;
             }
-            let waited = deadline.saturating_sub(request.deadline);
-            if !request.forwarded && self.begin_with_originals(request, &route, waited) {
+            if !request.forwarded && self.begin_with_originals(request, &route) {
                 continue;
             }
             if route.is_primary() {
@@ -164,21 +159,16 @@ impl Store {
         Some(Own::Put(self.items.version(key).max(request.above)))
     }
 
-    /// Deals with what originals bring about. True: there is nothing else to do now. `waited`: since the request began.
-    fn begin_with_originals(
-        &self,
-        request: &mut Request<'_>,
-        route: &Route,
-        waited: Duration,
-    ) -> bool {
+    /// Deals with what originals bring about. True: there is nothing else to do now.
+    fn begin_with_originals(&self, request: &mut Request<'_>, route: &Route) -> bool {
         let key = request.key;
         let Some(value) = request.value else {
             let Some(original) = route.original() else {
                 return false;
             };
-            if self.is_relayed(|| key.to_vec()) {
+            if let Some(since) = self.relayed_since(|| key.to_vec()) {
                 // Another thread asks for the same key; or the original has sent that question back, and waits.
-                if waited < self.locator.ticks(RELAYED_TICKS) {
+                if !self.may_be_sent_back(since) {
                     return true;
                 }
                 let held = self.make_room(key).map(|()| self.account(key).1);
@@ -200,7 +190,8 @@ impl Store {
             }
             return true;
         }
-        if self.is_relayed(|| put_mark(key, value)) || self.is_handed_by_original(route) {
+        let is_back = self.relayed_since(|| put_mark(key, value)).is_some();
+        if is_back || self.is_handed_by_original(route) {
             // An original sends back what it is being sent, as its ring differs, or hands over what
             // is this node's now: it is kept here.
             let (wall, floor) = (self.wall(), self.floor());
