@@ -253,7 +253,7 @@ struct Listed {
 struct Listing {
   /** In the order of the keys. */
   1: list<Listed> keys
-  /** The range was looked through up to this key; absent: all of it. */
+  /** There may be more behind this key; absent: there are not, or none was asked for. */
   2: optional binary reached
   /** How many keys of the range the answerer has given up since it runs, as all that should have them have them. */
   3: i64 removed
@@ -280,8 +280,8 @@ service Replica extends Peer {
    *  `caller` isn't needed. It need not be a member: it may have left since it tried. */
   Forwarded forward(1: binary key, 2: binary value, 3: i64 above, 4: Caller caller)
 
-  /** A client's: puts the empty value, and says whether there was a value in its place. If the key's primary changes
-   *  meanwhile, it may say that there was none though it has deleted one. An exception while a node of the original is a
+  /** A client's: puts the empty value, and says whether there was a value in its place. While nodes come and
+   *  go it may say that there was none though it has deleted one. An exception while a node of the original is a
    *  member. */
   bool delete_key(1: binary key)
 

@@ -11,7 +11,7 @@ const USAGE: Usage = Usage {
     flags: &[],
     notes: "To the store the empty value means that a key is deleted: it reads as absent, and\n\
             storeput KEY \"\" does the same.",
-    examples: ["storedel a", "storekeys -0 old: | xargs -0 storedel --"],
+    examples: ["storedel a", "storekeys -0 old: | xargs -0r storedel --"],
     codes: ["a key was there, and is deleted", "none was there"],
 };
 

@@ -15,7 +15,7 @@ const USAGE: Usage = Usage {
             meanwhile, once or not at all.",
     examples: [
         "storekeys",
-        "storekeys -0 picture: | xargs -0 -n 1 storeget --",
+        "storekeys -0 picture: | xargs -0r -n 1 storeget --",
     ],
     codes: ["all keys are printed", ""],
 };

@@ -37,6 +37,8 @@ const BYTES_AT_ONCE: usize = 1 << 20;
 /// Threads that put. While one waits for answers, others write and read.
 const THREADS: usize = 4;
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// Each byte of a key and a value may be written as four.
 const LINE_BYTES_MAX: usize = 8 * LIMITS.string_bytes_max + 2;
 
@@ -47,7 +49,7 @@ type Pair = (Vec<u8>, Vec<u8>);
 ///
 /// # Errors
 /// A node doesn't answer, the keys of an original can't be listed, or what is written is lost. What has been written
-/// lacks its last line then.
+/// lacks its last line then. Or members were lost together: all keys that are left have been written.
 pub fn dump(client: &Client, quiet: bool) -> Result<(), Trouble> {
     let mut progress = Progress::new(quiet);
     let mut out = [HEAD, b"\n"].concat();
@@ -84,7 +86,15 @@ pub fn dump(client: &Client, quiet: bool) -> Result<(), Trouble> {
         }
     }
     out.extend_from_slice(format!("end {}\n", progress.keys()).as_bytes());
-    write(&out).map(|_| ())
+    write(&out)?;
+    match &client.missing()?[..] {
+        [] => Ok(()),
+        missing => {
+            let members = counted(missing.len(), "member was", "members were");
+            let cause = format!("{members} lost together: keys may be missing");
+            Err(Trouble::new(client.server(), cause))
+        }
+    }
 }
 
 /// Why not all keys can be listed.
@@ -113,37 +123,33 @@ pub fn load(client: &Client, input: &mut impl BufRead, quiet: bool) -> Result<us
     let progress = Mutex::new(Progress::new(quiet));
     let (give, take) = mpsc::sync_channel::<Vec<Pair>>(THREADS);
     let take = Mutex::new(take);
-    let work = || -> Result<(), Error> {
-        loop {
-            let next = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(pairs) = next else { return Ok(()) };
-            if failed.load(Ordering::Relaxed) {
-                continue; // What has been read is not put any more.
-            }
-            let puts = pairs.iter().map(|(key, value)| Operation::Put(key, value));
-            let done = client.insist(&puts.collect::<Vec<_>>(), &mut |_, _| {
-                put.fetch_add(1, Ordering::Relaxed);
-            });
-            if done.is_err() {
-                failed.store(true, Ordering::Relaxed);
-                return done;
-            }
-            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-            progress.add(pairs.len(), None);
+    let error: Mutex<Option<Error>> = Mutex::default();
+    let work = || loop {
+        let next = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(pairs) = next else { return };
+        // What has been read is taken and not put any more: nobody waits for room to hand it over.
+        if failed.load(Ordering::Relaxed) {
+            continue;
         }
+        let puts = pairs.iter().map(|(key, value)| Operation::Put(key, value));
+        let done = client.insist(&puts.collect::<Vec<_>>(), &mut |_, _| {
+            put.fetch_add(1, Ordering::Relaxed);
+        });
+        if let Err(why) = done {
+            failed.store(true, Ordering::Relaxed);
+            let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
+            error.get_or_insert(why);
+        }
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.add(pairs.len(), None);
     };
-    let (read, worked) = thread::scope(|scope| {
-        let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+    let read = thread::scope(|scope| {
+        (0..THREADS).for_each(|_| drop(scope.spawn(work)));
         let read = read_pairs(input, &mut |pairs| {
-            // Where nobody takes them, all workers have failed.
             !failed.load(Ordering::Relaxed) && give.send(pairs).is_ok()
         });
         drop(give);
-        let worked = workers.into_iter().map(|worker| match worker.join() {
-            Ok(done) => done,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        (read, worked.collect::<Result<Vec<_>, _>>())
+        read
     });
     drop(progress);
     let put = put.into_inner();
@@ -151,7 +157,10 @@ pub fn load(client: &Client, input: &mut impl BufRead, quiet: bool) -> Result<us
         let keys = counted(put, "key has", "keys have");
         Trouble(format!("{cause}; {keys} been put"))
     };
-    worked.map_err(|error| before(&error.to_string()))?;
+    let error = error.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = error {
+        return Err(before(&error.to_string()));
+    }
     read.map_err(|cause| before(&format!("standard input: {cause}")))?;
     Ok(put)
 }
@@ -179,9 +188,16 @@ fn read_pairs(
             continue;
         }
         if let Some(count) = line.strip_prefix(END).filter(|_| !line.contains(&b'\t')) {
-            break match count == keys.to_string().as_bytes() {
-                true => Ok(()),
-                false => Err(format!("line {number}: {keys} keys are above, not so many")),
+            if count != keys.to_string().as_bytes() {
+                break Err(format!("line {number}: {keys} keys are above, not so many"));
+            }
+            break match input.read(&mut [0]) {
+                Ok(0) => Ok(()),
+                Ok(_) => Err(format!(
+                    "line {}: something behind the last line",
+                    number + 1
+                )),
+                Err(error) => Err(error.to_string()),
             };
         }
         match read_line(&line).filter(|_| whole) {
@@ -227,7 +243,10 @@ fn write_escaped(bytes: &[u8], out: &mut Vec<u8>) {
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\\' => out.extend_from_slice(b"\\\\"),
             b' '..=b'~' => out.push(*byte),
-            _ => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+            _ => {
+                let digit = |nibble: u8| HEX[usize::from(nibble)];
+                out.extend_from_slice(&[b'\\', b'x', digit(byte >> 4), digit(byte & 15)]);
+            }
         }
     }
 }
@@ -326,5 +345,7 @@ mod tests {
         }
         assert!(read(b"diststore dump 2\nend 0\n").1.is_err());
         assert_eq!(read(b"diststore dump 1\nend 0\n"), (0, Ok(())));
+        let two = [&whole[..], whole].concat();
+        assert!(read(&two).1.unwrap_err().starts_with("line 5: "));
     }
 }

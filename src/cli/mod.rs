@@ -14,7 +14,7 @@ pub use dump::{ORIGINALS, dump, load};
 pub use node::{NodeOptions, run_node};
 pub use options::{Arity, ClientOptions, Usage};
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -159,7 +159,7 @@ pub fn complain(program: &str, cause: &dyn fmt::Display) {
 
 /// Arguments are bytes, the option parser wants text: a character for each byte, and back again
 /// with [`narrow`].
-fn widen(argument: &OsString) -> String {
+fn widen(argument: &OsStr) -> String {
     argument
         .as_bytes()
         .iter()

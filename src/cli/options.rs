@@ -6,7 +6,7 @@ use crate::client::{Client, Error, STORE};
 use crate::location::Location;
 use crate::words::counted;
 
-use super::{Parsed, Trouble, help_options, narrow, parse, peers, port};
+use super::{Parsed, Trouble, help_options, narrow, parse, peers, port, widen};
 
 /// The nodes to ask where no option names one.
 const PEERS_VARIABLE: &str = "THRIFTY_PEERS";
@@ -175,8 +175,8 @@ fn servers(matches: &Matches) -> Result<Vec<Location>, Trouble> {
             let location = Location::new("localhost", port).map_err(Trouble::usage)?;
             Ok(vec![location])
         }
-        (None, None) => match std::env::var(PEERS_VARIABLE) {
-            Ok(hosts) if !hosts.is_empty() => peers(&hosts, None)
+        (None, None) => match std::env::var_os(PEERS_VARIABLE) {
+            Some(hosts) if !hosts.is_empty() => peers(&widen(&hosts), None)
                 .map_err(|trouble| Trouble(format!("{PEERS_VARIABLE}: {trouble}"))),
             _ => Ok(Vec::new()),
         },

@@ -6,9 +6,10 @@
 //! moved past. Otherwise the range is listed again; also if the nodes don't all see the same members, or others than were
 //! asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use crate::digest::digest;
 use crate::diststore::{List, Listing, RANGES};
 use crate::location::Location;
 use crate::locator::{read_answer, request_of};
@@ -47,7 +48,7 @@ struct Found {
     /// How many keys each node has given up of each range.
     removed: BTreeMap<(Location, u32), u64>,
     /// The views of the nodes, and how many members they have.
-    views: Vec<(u64, u32)>,
+    views: BTreeSet<(u64, u32)>,
 }
 
 impl Client {
@@ -66,7 +67,7 @@ impl Client {
     ) -> Result<bool, E> {
         if self.manners != Manners::Ours {
             let cause = "a node of the original can't list keys";
-            return Err(Error::local(&self.server, cause).into());
+            return Err(Error::local(self.server(), cause).into());
         }
         let mut complete = true;
         for first in (0..RANGES).step_by(RANGES_AT_ONCE as usize) {
@@ -103,8 +104,11 @@ impl Client {
         prefix: &[u8],
     ) -> Result<(BTreeMap<Vec<u8>, (i64, usize)>, bool), Error> {
         let members = self.members()?;
-        if let Some(silent) = &members.silent {
-            return Err(Error::new(silent, CallError::Silent));
+        if let Some(doubtful) = &members.doubtful {
+            return Err(Error::local(
+                doubtful,
+                "doesn't answer as a member of this network",
+            ));
         }
         let part = |at: &Location, range| Part {
             at: at.clone(),
@@ -124,10 +128,11 @@ impl Client {
             open = self.list_parts(open, prefix, KEYS_AT_ONCE, &mut found)?;
         }
         let count = members.count();
-        let same = |view: &(u64, u32)| *view == found.views[0] && view.1 as usize == count;
-        if before.removed != found.removed || !found.views.iter().chain(&before.views).all(same) {
+        let views: BTreeSet<_> = found.views.union(&before.views).collect();
+        let one = views.len() == 1 && views.iter().all(|(_, members)| *members as usize == count);
+        if before.removed != found.removed || !one {
             return Err(Error::local(
-                &self.server,
+                self.server(),
                 "nodes come and go: keys may be missing",
             ));
         }
@@ -160,16 +165,27 @@ impl Client {
             let error = |cause: CallError| Error::new(&part.at, cause);
             let result = answer.map_err(error)?;
             let listing: Listing<'_> = read_answer(&result, "list_keys").map_err(error)?;
+            let wrong = || error(CallError::Broken("keys of no such page".to_owned()));
             for listed in &listing.keys {
+                let key = listed.key;
+                let is_next = part.after.as_deref().is_none_or(|after| key > after);
+                let is_of_range = digest(key) % u64::from(RANGES) == u64::from(part.range);
+                if !is_next || !is_of_range || !key.starts_with(prefix) {
+                    return Err(wrong());
+                }
+                part.after = Some(key.to_vec());
                 let account = (listed.version, listed.bytes);
-                let known = found.keys.entry(listed.key.to_vec()).or_insert(account);
+                let known = found.keys.entry(key.to_vec()).or_insert(account);
                 *known = account.max(*known);
+            }
+            let more = listing.reached.is_some() && most > 0;
+            if more && (listing.keys.is_empty() || listing.reached != part.after.as_deref()) {
+                return Err(wrong());
             }
             let of = (part.at.clone(), part.range);
             found.removed.insert(of, listing.removed);
-            found.views.push((listing.view, listing.members));
-            if let Some(reached) = listing.reached.filter(|_| most > 0) {
-                part.after = Some(reached.to_vec());
+            found.views.insert((listing.view, listing.members));
+            if more {
                 left.push(part);
             }
         }
@@ -186,6 +202,7 @@ mod tests {
     use crate::diststore::Listed;
     use crate::locator::{EXTENSION, read_arguments, write_answer};
     use crate::net::{Answer, Network, Request, SystemClock};
+    use crate::report::tests::full;
 
     /// Two nodes, one of which gives its only key to the other just after that one has been listed. Nobody comes or goes.
     struct Moving {
@@ -203,11 +220,13 @@ mod tests {
                     let types = ["diststore.Store", EXTENSION].map(str::to_owned);
                     write_answer(&types.to_vec(), &mut result);
                 }
+                "status" => write_answer(&full(at, 2), &mut result),
                 _ => {
                     let list: List<'_> = read_arguments(&request.arguments).unwrap();
                     let mut moved = self.moved.lock().unwrap();
                     let first = *at == self.nodes[0];
-                    let mine = list.range == 7 && *moved == first;
+                    let range = (digest(b"k") % u64::from(RANGES)) as u32;
+                    let mine = list.range == range && *moved == first;
                     let listed = Listed {
                         key: b"k",
                         version: 1,
@@ -217,12 +236,12 @@ mod tests {
                     let listing = Listing {
                         keys: keys.into_iter().collect(),
                         reached: None,
-                        removed: u64::from(list.range == 7 && *moved && !first),
+                        removed: u64::from(list.range == range && *moved && !first),
                         view: 9,
                         members: 2,
                     };
                     write_answer(&listing, &mut result);
-                    *moved |= first && list.range == 7 && list.most > 0;
+                    *moved |= first && list.range == range && list.most > 0;
                 }
             }
             result

@@ -3,14 +3,15 @@
 //! A key's owner by the ring is its primary, unless nodes come or go; a node that isn't the primary forwards what it
 //! gets. So the client needs the members' names only, and a list that is not the latest costs a detour, no wrong answer.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::diststore::KeyValue;
 use crate::location::Location;
-use crate::locator::{EMPTY, EXTENSION, read_answer, request, single_request, write_key};
+use crate::locator::{read_answer, request, write_key};
 use crate::net::{self, CallError, Event, Request};
+use crate::report;
 use crate::ring::{self, Ring};
 use crate::thrift::Exception;
 
@@ -18,6 +19,9 @@ use super::{CALL_LIMIT, Client, Error, Manners};
 
 /// After so long the members are asked for again.
 const RING_AGE: Duration = Duration::from_secs(1);
+
+/// How long a node may take to say who the members are, or how it is.
+const MEMBERS_LIMIT: Duration = Duration::from_secs(2);
 
 /// So many operations, or so many bytes, are on their way at a time.
 const OPERATIONS_MAX: usize = 1000;
@@ -91,14 +95,16 @@ impl<'a> Operation<'a> {
 }
 
 /// The members of the network, as the node that was found first has them.
+#[derive(Clone)]
 pub(super) struct Members {
-    /// By the client's clock.
-    heard: Duration,
+    /// By the client's clock; `None`: they are to be asked for again.
+    heard: Option<Duration>,
     ring: Ring,
     /// Of ours, by their place in the ring.
     ours: Vec<Option<Location>>,
-    /// One that has not said what it is.
-    pub silent: Option<Location>,
+    /// One that has not said what it is, or doesn't see the same members: it may be of another network, and have got the
+    /// same name there.
+    pub doubtful: Option<Location>,
 }
 
 impl Members {
@@ -182,9 +188,13 @@ impl Client {
         if detour.is_empty() {
             return;
         }
-        if !calls.is_empty() {
+        if detour
+            .iter()
+            .any(|place| places.binary_search(place).is_ok())
+        {
             self.forget_members();
         }
+        let server = self.server();
         detour.sort_unstable();
         let around = |place: &usize| {
             let operation = &operations[*place];
@@ -192,14 +202,14 @@ impl Client {
             let oneway = put && self.manners == Manners::Original;
             let request = request(operation.method(), operation.arguments());
             let request = self.suited(Request { oneway, ..request });
-            (self.server.clone(), request)
+            (server.clone(), request)
         };
         let calls: Vec<(Location, Request)> = detour.iter().map(around).collect();
         self.network.call_each(&calls, CALL_LIMIT, &mut |event| {
             if let Event::Answer(number, answer) = event {
                 let place = detour[number];
                 let answer = operations[place].read(answer);
-                take(place, answer.map_err(|cause| self.error(cause)));
+                take(place, answer.map_err(|cause| Error::new(&server, cause)));
             }
         });
     }
@@ -257,71 +267,90 @@ impl Client {
 
     /// The members, as they were a second ago or later.
     pub(super) fn members(&self) -> Result<Arc<Members>, Error> {
-        let known = {
-            let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-            ring.clone()
+        let known = self.known_members();
+        let now = self.clock.now();
+        let is_fresh = |members: &Arc<Members>| {
+            let heard = members.heard;
+            heard.is_some_and(|at| now.saturating_sub(at) < RING_AGE)
         };
-        if let Some(known) = known
-            .as_ref()
-            .filter(|known| self.clock.now().saturating_sub(known.heard) < RING_AGE)
-        {
+        if let Some(known) = known.as_ref().filter(|known| is_fresh(known)) {
             return Ok(known.clone());
         }
-        let heard = self.clock.now();
-        let locations: Vec<Location> = match self.manners {
-            Manners::Ours => self.ask(request("get_all", EMPTY.to_vec()))?,
+        let locations = match self.manners {
+            Manners::Ours => self.ask_for_members(known.as_deref())?,
             Manners::Original | Manners::Early => Vec::new(),
         };
-        let (mut kinds, mut silent) = (BTreeMap::new(), None);
-        for location in known.iter().flat_map(|known| known.ours()) {
-            kinds.insert(location.clone(), true);
-        }
-        let new = locations
-            .iter()
-            .filter(|location| !kinds.contains_key(*location));
-        let ask = |location: &Location| {
-            let request = single_request("service_types", EMPTY.to_vec(), false);
-            (location.clone(), request)
-        };
-        let calls: Vec<_> = new.map(ask).collect();
-        for ((location, _), answer) in calls.iter().zip(self.network.call_all(&calls, CALL_LIMIT)) {
-            let types =
-                answer.and_then(|result| read_answer::<Vec<String>>(&result, "service_types"));
-            match types {
-                Ok(types) => {
-                    let ours = types.iter().any(|name| name == EXTENSION);
-                    kinds.insert(location.clone(), ours);
+        let mut ours: BTreeSet<_> = known.iter().flat_map(|known| known.ours()).collect();
+        let server = self.server();
+        let new = locations.iter().filter(|location| !ours.contains(location));
+        let new: Vec<_> = new.cloned().collect();
+        let mut doubtful = None;
+        if !new.is_empty() {
+            let asked = [&[server], &new[..]].concat();
+            let mut answers = report::ask(&*self.network, &asked, MEMBERS_LIMIT).into_iter();
+            let digest = answers
+                .next()
+                .and_then(Result::ok)
+                .map(|status| status.digest);
+            for (location, answer) in new.iter().zip(answers) {
+                match answer {
+                    Ok(status)
+                        if status.me.location == *location && Some(status.digest) == digest =>
+                    {
+                        ours.insert(location);
+                    }
+                    // It doesn't know the question: an original.
+                    Err(CallError::Exception(_)) => {}
+                    _ => doubtful = Some(location.clone()),
                 }
-                // Of before June 2009: it doesn't know the question.
-                Err(CallError::Exception(_)) => drop(kinds.insert(location.clone(), false)),
-                Err(_) => silent = Some(location.clone()),
             }
         }
         let ring = Ring::new(locations.iter().map(|location| location.name().clone()));
-        let mut ours = vec![None; locations.len()];
-        for location in locations {
-            if let Ok(place) = ring.position(location.name())
-                && kinds.get(&location) == Some(&true)
-            {
-                ours[place] = Some(location);
+        let mut places = vec![None; ring.names().len()];
+        for location in locations.iter().filter(|location| ours.contains(location)) {
+            if let Ok(place) = ring.position(location.name()) {
+                places[place] = Some(location.clone());
             }
         }
-        ours.truncate(ring.names().len());
         let members = Arc::new(Members {
-            heard,
+            heard: Some(now),
             ring,
-            ours,
-            silent,
+            ours: places,
+            doubtful,
         });
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        *ring = Some(members.clone());
+        *self.ring.lock().unwrap_or_else(PoisonError::into_inner) = Some(members.clone());
         Ok(members)
+    }
+
+    fn known_members(&self) -> Option<Arc<Members>> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.clone()
+    }
+
+    /// Asks the node that was found first who the members are. If that one doesn't answer, another one takes its place:
+    /// a member that is known, or another peer that was named.
+    fn ask_for_members(&self, known: Option<&Members>) -> Result<Vec<Location>, Error> {
+        let server = self.server();
+        let others = known.into_iter().flat_map(Members::ours).chain(&self.peers);
+        let mut failed = None;
+        for at in [&server].into_iter().chain(others) {
+            match report::members(&*self.network, at, MEMBERS_LIMIT) {
+                Ok(members) => {
+                    *self.server.lock().unwrap_or_else(PoisonError::into_inner) = at.clone();
+                    return Ok(members);
+                }
+                Err(cause) => failed = failed.or(Some(Error::new(at, cause))),
+            }
+        }
+        Err(failed.expect("BUG: nobody was asked"))
     }
 
     /// They are asked for again before the next operations.
     pub(super) fn forget_members(&self) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        *ring = None;
+        if let Some(members) = &mut *ring {
+            Arc::make_mut(members).heard = None;
+        }
     }
 }
 

@@ -61,12 +61,14 @@ pub use keys::Key;
 pub use many::{Answer, Operation};
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::diststore::KeyValue;
 use crate::location::Location;
-use crate::locator::{EXTENSION, LIMITS, read_answer, request, service_types, write_key};
+use crate::locator::{
+    EMPTY, EXTENSION, LIMITS, Status, read_answer, request, service_types, write_key,
+};
 use crate::net::{self, CallError, Clock, Connection, Network, Request, SystemClock, TcpNetwork};
 use crate::thrift::Decode;
 
@@ -93,8 +95,10 @@ pub(crate) const STORE: &str = "diststore.Store";
 pub struct Client {
     network: Arc<dyn Network>,
     clock: Arc<dyn Clock>,
-    /// The node that was found first.
-    server: Location,
+    /// Other peers that were named.
+    peers: Vec<Location>,
+    /// Guards the node that is asked: the one that was found first, or one that has taken its place.
+    server: Mutex<Location>,
     manners: Manners,
     /// Guards what was heard last of the ring.
     ring: Mutex<Option<Arc<many::Members>>>,
@@ -128,7 +132,8 @@ impl Error {
         Error::new(place, CallError::Local(cause.to_string()))
     }
 
-    /// What became of the call. [`CallError::Refused`] and [`CallError::Local`]: it was not carried out.
+    /// What became of the last call that was made for it. After [`CallError::Refused`] and [`CallError::Local`] it was not
+    /// carried out, unless an earlier connection had broken.
     pub fn cause(&self) -> &CallError {
         &self.cause
     }
@@ -230,7 +235,12 @@ impl Client {
                     &types,
                 )
             }) {
-                Ok(client) => return Ok(client),
+                Ok(client) => {
+                    return Ok(Client {
+                        peers: peers.to_vec(),
+                        ..client
+                    });
+                }
                 Err(error) => error,
             };
             failed = Some(match failed {
@@ -263,15 +273,17 @@ impl Client {
         Ok(Client {
             network,
             clock,
-            server,
+            peers: Vec::new(),
+            server: Mutex::new(server),
             manners,
             ring: Mutex::default(),
         })
     }
 
-    /// The node that was found first.
-    pub fn server(&self) -> &Location {
-        &self.server
+    /// The node that is asked: the one that was found first, or another member if that one went away.
+    pub fn server(&self) -> Location {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        server.clone()
     }
 
     /// Puts a value; an empty one deletes the key. Waits for 10 s.
@@ -294,8 +306,7 @@ impl Client {
         self.ask(request("get", write_key(key)))
     }
 
-    /// Deletes a key. True: it had a value. If its primary changes meanwhile, the answer may be false though a value was
-    /// deleted. Waits for 10 s.
+    /// Deletes a key. True: it had a value. While nodes come and go the answer may be false though a value was deleted. Waits for 10 s.
     ///
     /// # Errors
     /// As of [`Client::put`]. [`CallError::Exception`]: a node of the original is a member, and nothing can be deleted;
@@ -325,7 +336,7 @@ impl Client {
 
     fn call(&self, request: Request) -> net::Answer {
         let request = self.suited(request);
-        self.network.call(&self.server, &request, CALL_LIMIT)
+        self.network.call(&self.server(), &request, CALL_LIMIT)
     }
 
     /// A request as the node that was found first takes it.
@@ -339,7 +350,16 @@ impl Client {
         }
     }
 
+    /// Members that were lost together: keys may be missing. Waits for 10 s.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn missing(&self) -> Result<Vec<Location>, Error> {
+        let status: Status = self.ask(request("status", EMPTY.to_vec()))?;
+        Ok(status.missing)
+    }
+
     fn error(&self, cause: CallError) -> Error {
-        Error::new(&self.server, cause)
+        Error::new(self.server(), cause)
     }
 }

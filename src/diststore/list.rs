@@ -1,9 +1,10 @@
 //! Which keys a node holds, page by page, for clients that list them all.
 //!
 //! It says what lies here, copies and deleted keys included. The client puts the answers of all nodes together
-//! (`client/listing.rs`).
+//! (`client/keys.rs`).
 
 use crate::locator::{read_arguments, write_answer};
+use crate::net::room::hold;
 use crate::thrift::Exception;
 
 use super::Store;
@@ -17,10 +18,9 @@ impl Store {
     pub(super) fn on_list(&self, arguments: &[u8], result: &mut Vec<u8>) -> Result<(), Exception> {
         let list: List<'_> = read_arguments(arguments)?;
         let range = list.range as usize;
-        let (mut keys, mut reached, mut removed) = (Vec::new(), None, 0);
+        let (mut keys, mut reached, mut removed, mut bytes) = (Vec::new(), None, 0, 0);
         if range < SHARDS {
             let most = KEYS_MAX.min(list.most as usize);
-            let mut bytes = 0;
             if most > 0 {
                 let begins = |record: &Record| record.key().starts_with(list.prefix);
                 reached = self.page(range, list.after, begins, most, |record| {
@@ -40,6 +40,7 @@ impl Store {
             let view = membership.view();
             (view.digest(), view.members().len())
         });
+        hold(bytes)?;
         let listed = keys.iter().map(|(key, version, bytes)| Listed {
             key,
             version: *version,

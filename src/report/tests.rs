@@ -8,7 +8,7 @@ fn location(port: u16) -> Location {
     Location::new("127.0.0.1", port).unwrap()
 }
 
-fn full(at: &Location, members: u32) -> Status {
+pub(crate) fn full(at: &Location, members: u32) -> Status {
     Status {
         me: Member {
             location: at.clone(),

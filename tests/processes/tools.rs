@@ -275,31 +275,51 @@ fn must_say_how_far_a_damaged_dump_was_put() {
     assert!(great.contains("33554432"), "{great}");
 }
 
-/// A dump is loaded while a node is killed: nothing of it is lost.
+/// A dump is loaded while a node is killed, another one or the one that was asked: nothing of it is lost.
 #[test]
 fn must_load_all_though_a_node_is_killed() {
     const KEYS: usize = 30_000;
-    let mut nodes = ring(3, &["--tick", "100"]);
-    let at = nodes[0].location.clone();
     let mut dump = String::from("diststore dump 1\n");
     for number in 0..KEYS {
         dump += &format!("key {number}\tvalue {number}\n");
     }
     dump += &format!("end {KEYS}\n");
-    let killed = nodes.pop().unwrap();
-    thread::scope(|scope| {
-        let load = scope.spawn(|| feed(STORELOAD, &at, &[], dump.as_bytes()));
-        let network = network();
-        wait_until(LONG, "it has begun", || {
-            !get(&network, &at, b"key 0").unwrap().is_empty()
+    for asked in [0, 2] {
+        let mut nodes = ring(3, &["--tick", "100"]);
+        let at = nodes[asked].location.clone();
+        let killed = nodes.pop().unwrap();
+        thread::scope(|scope| {
+            let load = scope.spawn(|| feed(STORELOAD, &at, &[], dump.as_bytes()));
+            let network = network();
+            wait_until(LONG, "it has begun", || {
+                !get(&network, &nodes[1].location, b"key 0")
+                    .unwrap()
+                    .is_empty()
+            });
+            killed.kill();
+            let load = load.join().unwrap();
+            assert!(load.status.success() && load.stderr.is_empty(), "{load:?}");
         });
-        killed.kill();
-        let load = load.join().unwrap();
-        assert!(load.status.success() && load.stderr.is_empty(), "{load:?}");
-    });
-    settle(&nodes.iter().collect::<Vec<_>>());
-    let listed = says(STOREKEYS, &at, &[], 0);
-    assert_eq!(listed.iter().filter(|byte| **byte == b'\n').count(), KEYS);
+        settle(&nodes.iter().collect::<Vec<_>>());
+        let listed = says(STOREKEYS, &nodes[0].location, &[], 0);
+        assert_eq!(listed.iter().filter(|byte| **byte == b'\n').count(), KEYS);
+    }
+}
+
+/// All that put have failed while more is read.
+#[test]
+fn must_end_where_there_is_no_room_for_a_dump() {
+    let nodes = ring(1, &["--replicas", "1", "--memory", "2m"]);
+    let mut dump = String::from("diststore dump 1\n");
+    for number in 0..30_000 {
+        dump += &format!("key {number}\t{}\n", "v".repeat(1000));
+    }
+    dump += "end 30000\n";
+    let said = complains(&feed(STORELOAD, &nodes[0].location, &[], dump.as_bytes()));
+    assert!(
+        said.contains(" has no room for ") && said.contains(" keys have been put"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -326,4 +346,6 @@ fn must_ask_the_first_peer_that_answers() {
     );
     let wrong = complains(&get("a:b", &["a"]));
     assert!(wrong.contains("THRIFTY_PEERS: not HOST:PORT"), "{wrong}");
+    let wrong = complains(&get("\u{20ac}", &["a"]));
+    assert!(wrong.contains("THRIFTY_PEERS: not a location"), "{wrong}");
 }
