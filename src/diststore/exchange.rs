@@ -287,16 +287,13 @@ impl Store {
                 let now = membership.shared_with_life(from);
                 let same = now.is_some_and(|now| now.digest == shared);
                 for item in some.iter().filter(|_| same) {
-                    if self.underway.has(item.key, item.version) {
-                        continue;
-                    }
                     let value = item.value.unwrap_or_default();
                     match self.items.merge(item.key, item.version, value, false) {
                         Ok(merged) => {
                             if merged.new {
                                 new.push(item.key);
                             }
-                            if merged.taken {
+                            if merged.taken && !self.underway.has(item.key, item.version) {
                                 membership.took_in(ring::hash(item.key), &from.location);
                             }
                         }

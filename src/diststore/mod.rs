@@ -152,9 +152,6 @@ impl Store {
                 let Some(value) = item.value else {
                     return self.has(item);
                 };
-                if !put && self.underway.has(item.key, item.version) {
-                    return Taken::Held(item.version);
-                }
                 let Ok(merged) = self.items.merge(item.key, item.version, value, false) else {
                     full = true;
                     return Taken::NoRoom;
@@ -162,7 +159,7 @@ impl Store {
                 if merged.new && !put {
                     new.push(item.key);
                 }
-                if merged.taken && !put {
+                if merged.taken && !put && !self.underway.has(item.key, item.version) {
                     membership.took_in(hash, &caller.me.location);
                 }
                 if put && !merged.later {

@@ -179,7 +179,9 @@ impl<'a> Request<'a> {
 
     /// It looks again at who has the key.
     pub fn begin_again(&mut self, again: bool) {
-        self.step = Step::Begin;
+        if let Step::Own(tried) = std::mem::replace(&mut self.step, Step::Begin) {
+            self.left = Some(tried);
+        }
         self.again |= again;
     }
 

@@ -65,7 +65,9 @@ impl Store {
             if request.deadline.is_zero() {
                 request.deadline = deadline;
             }
-            request.left = None;
+            if let Some(left) = request.left.take() {
+                self.give_up(request.key, left);
+            }
             let tried = request.forwarded || request.above > 0;
             if place != head && !tried && route.original().is_some() {
                 request.wait_for_others();
@@ -101,8 +103,9 @@ impl Store {
             for (place, route, known) in own {
                 let request = &mut requests[place];
                 match known {
-                    Own::Get((_, value))
-                        if membership.may_decide(now, route.hash, route.digest, None) =>
+                    Own::Get((version, value))
+                        if !self.underway.has(request.key, version)
+                            && membership.may_decide(now, route.hash, route.digest, None) =>
                     {
                         request.is_done(value);
                     }
@@ -454,6 +457,18 @@ impl Store {
             }
         });
         self.locator.wake_work();
+    }
+
+    /// A try of a put is over, and another one begins. If another replica has given its copy to this node, which shows it
+    /// from now on, the rest of the list may lack it.
+    fn give_up(&self, key: &[u8], tried: Try<'_>) {
+        self.locator.with(|membership, _| {
+            if self.items.version(key) == tried.version {
+                membership.may_lack(tried.route.others().map(|other| &other.location));
+            }
+            // Items are taken in under this lock: none comes in between.
+            drop(tried);
+        });
     }
 
     /// Whether so much time has passed since copies were sent that a tombstone above them may be forgotten soon. Tombstones
