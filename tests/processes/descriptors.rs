@@ -51,8 +51,8 @@ fn must_go_on_listening_when_calls_to_others_have_taken_the_descriptors() {
     let keys = (0..).map(|number| format!("key {number}"));
     let keys: Vec<_> = keys.filter(of_the_other).take(CALLS).collect();
     let before = descriptors(&node);
-    // Few of these calls find a connection that another one, or a question, has done with.
-    const KEPT: usize = 4;
+    // Some of these calls find a connection that another one, or a question, has done with: more on a busy machine.
+    const KEPT: usize = 8;
     other.process.signal("STOP");
     thread::scope(|scope| {
         let put = |key: &'_ String| put(&network(), at, key.as_bytes(), b"value").map(drop);
