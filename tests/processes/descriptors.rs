@@ -47,12 +47,14 @@ fn must_go_on_listening_when_calls_to_others_have_taken_the_descriptors() {
     let other = Node::store(&address, &["--replicas", "1"]);
     settle(&[&node, &other]);
     let at = &node.location;
-    let of_the_other = |key: &String| owner(&network(), at, key.as_bytes()) == other.location;
+    // One connection: the ends of many would be noticed one by one, and be counted until then.
+    let one = network();
+    let of_the_other = |key: &String| owner(&one, at, key.as_bytes()) == other.location;
     let keys = (0..).map(|number| format!("key {number}"));
     let keys: Vec<_> = keys.filter(of_the_other).take(CALLS).collect();
     let before = descriptors(&node);
-    // Some of these calls find a connection that another one, or a question, has done with: more on a busy machine.
-    const KEPT: usize = 8;
+    // Few of these calls find a connection that another one, or a question, has done with.
+    const KEPT: usize = 4;
     other.process.signal("STOP");
     thread::scope(|scope| {
         let put = |key: &'_ String| put(&network(), at, key.as_bytes(), b"value").map(drop);
@@ -72,8 +74,10 @@ fn must_go_on_listening_when_calls_to_others_have_taken_the_descriptors() {
         .map(|_| TcpStream::connect(at.name().as_ref()).unwrap())
         .collect();
     for key in &keys {
-        let value = get(&network(), at, key.as_bytes());
-        assert_eq!(value.as_deref(), Ok(&b"value"[..]));
+        // It may be turned away as long as too many wait.
+        wait_until(SECONDS, "the value is read", || {
+            get(&network(), at, key.as_bytes()).is_ok_and(|value| value == b"value")
+        });
     }
     drop(idle);
 }
