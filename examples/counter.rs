@@ -427,8 +427,13 @@ pub fn once(method: &'static str, key: &[u8]) -> Request {
     }
 }
 
+const NODE: Usage = NodeOptions::usage(
+    "runs a node that counts",
+    ["counter --new", "counter -a 10.0.0.2 -h 10.0.0.1"],
+);
+
 const ASK: Usage = Usage {
-    purpose: "Counts once, or says how often it was counted: prints the number.",
+    purpose: "counts once, or says how often it was counted: prints the number",
     arguments: ("KEY", 1..=1),
     flags: &[],
     notes: "",
@@ -456,8 +461,12 @@ pub fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(word) if word == "increment" => ask("increment"),
         Some(word) if word == "value" => ask("value"),
-        _ => cli::main("counter", NodeOptions::parse, |options| {
-            run_node(options, SERVICE_TYPES, Counter::new)
-        }),
+        _ => {
+            let parse =
+                |program: &str, arguments: &[String]| NodeOptions::parse(&NODE, program, arguments);
+            cli::main("counter", parse, |options| {
+                run_node(options, SERVICE_TYPES, Counter::new)
+            })
+        }
     }
 }

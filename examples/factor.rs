@@ -96,8 +96,13 @@ fn read_number(arguments: &[u8]) -> Result<i64, Exception> {
     question.number.ok_or_else(missing)
 }
 
+const NODE: Usage = NodeOptions::usage(
+    "runs a node that factors numbers",
+    ["factor --new", "factor -a 10.0.0.2 -h 10.0.0.1"],
+);
+
 const ASK: Usage = Usage {
-    purpose: "Has a number factored.",
+    purpose: "has a number factored",
     arguments: ("NUMBER", 1..=1),
     flags: &[],
     notes: "",
@@ -128,8 +133,12 @@ fn main() -> ExitCode {
             };
             cli::main("factor ask", parse, ask)
         }
-        _ => cli::main("factor", NodeOptions::parse, |options| {
-            run_node(options, SERVICE_TYPES, |locator| Factor { locator })
-        }),
+        _ => {
+            let parse =
+                |program: &str, arguments: &[String]| NodeOptions::parse(&NODE, program, arguments);
+            cli::main("factor", parse, |options| {
+                run_node(options, SERVICE_TYPES, |locator| Factor { locator })
+            })
+        }
     }
 }

@@ -2,11 +2,21 @@
 
 use std::process::ExitCode;
 
-use thrifty_p2p::cli::{self, NodeOptions, run_node};
+use thrifty_p2p::cli::{self, NodeOptions, Usage, run_node};
 use thrifty_p2p::locator::{LocatorService, SERVICE_TYPES};
 
+const USAGE: Usage = NodeOptions::usage(
+    "runs a node of nothing but the locator",
+    [
+        "location -a 10.0.0.2 -h 10.0.0.1",
+        "location --status -h 10.0.0.1",
+    ],
+);
+
 fn main() -> ExitCode {
-    cli::main("location", NodeOptions::parse, |options| {
+    let parse =
+        |program: &str, arguments: &[String]| NodeOptions::parse(&USAGE, program, arguments);
+    cli::main("location", parse, |options| {
         run_node(options, SERVICE_TYPES, LocatorService::new)
     })
 }

@@ -6,11 +6,11 @@ use thrifty_p2p::cli::{self, ClientOptions, Usage};
 use thrifty_p2p::client::{Answer, Operation};
 
 const USAGE: Usage = Usage {
-    purpose: "Deletes keys of the store.",
+    purpose: "deletes keys of the store",
     arguments: ("KEY...", 1..=usize::MAX),
     flags: &[],
-    notes: "To the store the empty value means that a key is deleted: it reads as absent, and\n\
-            storeput KEY \"\" does the same.",
+    notes: "To the store the empty value means that a key is deleted: it reads as absent,\n\
+            and storeput KEY \"\" does the same.",
     examples: ["storedel a", "storekeys -0 old: | xargs -0r storedel --"],
     codes: ["a key was there, and is deleted", "none was there"],
 };

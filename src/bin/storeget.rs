@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use thrifty_p2p::cli::{self, ClientOptions, Usage};
 
 const USAGE: Usage = Usage {
-    purpose: "Prints a value of the store.",
+    purpose: "prints a value of the store",
     arguments: ("KEY", 1..=1),
     flags: &[("n", "no-newline", "print the value alone, byte for byte")],
     notes: "",

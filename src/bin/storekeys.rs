@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use thrifty_p2p::cli::{self, ClientOptions, ORIGINALS, Stop, Trouble, Usage};
 
 const USAGE: Usage = Usage {
-    purpose: "Prints all keys of the store, or those that begin with PREFIX.",
+    purpose: "prints all keys of the store, or those that begin with PREFIX",
     arguments: ("[PREFIX]", 0..=1),
     flags: &[
         ("0", "null", "end each key with a NUL, not a newline"),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use thrifty_p2p::cli::{self, ClientOptions, Usage, load};
 
 const USAGE: Usage = Usage {
-    purpose: "Puts the keys and values that standard input has, as storedump writes them.",
+    purpose: "puts what storedump has written, from standard input",
     arguments: ("", 0..=0),
     flags: &[("q", "quiet", "show no progress on the terminal")],
     notes: "Keys that are there get the values of the input; others stay. Nobody else should\n\

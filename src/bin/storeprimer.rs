@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use thrifty_p2p::cli::{self, ClientOptions, Usage, nato};
 
 const USAGE: Usage = Usage {
-    purpose: "Puts the NATO alphabet into the store, A Alpha to Z Zulu.",
+    purpose: "puts the NATO alphabet into the store, A Alpha to Z Zulu",
     arguments: ("", 0..=0),
     flags: &[],
     notes: "",

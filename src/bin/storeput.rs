@@ -7,7 +7,7 @@ use thrifty_p2p::cli::{self, ClientOptions, Trouble, Usage};
 use thrifty_p2p::locator::LIMITS;
 
 const USAGE: Usage = Usage {
-    purpose: "Puts a value into the store.",
+    purpose: "puts a value into the store",
     arguments: ("KEY [VALUE]", 1..=2),
     flags: &[],
     notes: "Without VALUE it takes what standard input has, byte for byte. The empty VALUE\n\

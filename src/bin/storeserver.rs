@@ -2,11 +2,21 @@
 
 use std::process::ExitCode;
 
-use thrifty_p2p::cli::{self, NodeOptions, run_node};
+use thrifty_p2p::cli::{self, NodeOptions, Usage, run_node};
 use thrifty_p2p::diststore::{SERVICE_TYPES, Store};
 
+const USAGE: Usage = NodeOptions::usage(
+    "runs a node of the store",
+    [
+        "storeserver -a 10.0.0.1 --new",
+        "storeserver -a 10.0.0.2 -h 10.0.0.1",
+    ],
+);
+
 fn main() -> ExitCode {
-    cli::main("storeserver", NodeOptions::parse, |options| {
+    let parse =
+        |program: &str, arguments: &[String]| NodeOptions::parse(&USAGE, program, arguments);
+    cli::main("storeserver", parse, |options| {
         let memory = options.memory();
         run_node(options, SERVICE_TYPES, |locator| {
             Store::new(locator, memory)

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use thrifty_p2p::cli::{self, ClientOptions, Usage, nato};
 
 const USAGE: Usage = Usage {
-    purpose: "Reads back what storeprimer has put, and prints it.",
+    purpose: "reads back what storeprimer has put, and prints it",
     arguments: ("", 0..=0),
     flags: &[],
     notes: "For a missing value it prints the node that should have had it.",

@@ -9,10 +9,12 @@ mod node;
 mod options;
 mod progress;
 mod status;
+mod usage;
 
 pub use dump::{ORIGINALS, dump, load};
 pub use node::{NodeOptions, run_node};
-pub use options::{Arity, ClientOptions, Usage};
+pub use options::ClientOptions;
+pub use usage::{Arity, Usage};
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -20,11 +22,9 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-use getopts::Options;
-
 use crate::client;
 use crate::location::{DEFAULT_PORT, Location, host_and_port};
-use crate::locator::{LIMITS, one_line};
+use crate::locator::one_line;
 use crate::log;
 use crate::os::output_was_closed;
 
@@ -172,38 +172,6 @@ fn narrow(argument: &str) -> Vec<u8> {
         .chars()
         .map(|c| u8::try_from(c).expect("BUG: a character for each byte"))
         .collect()
-}
-
-fn help_options(options: &mut Options) {
-    options.optflag("", "help", "print this and end");
-    options.optflag("", "version", "print the version and end");
-}
-
-/// Parses, and answers `--help` and `--version`.
-fn parse(
-    options: &Options,
-    program: &str,
-    brief: &str,
-    arguments: &[String],
-) -> Result<Parsed<getopts::Matches>, Trouble> {
-    let matches = options.parse(arguments).map_err(Trouble::usage)?;
-    if matches.opt_present("help") {
-        let [item, message] =
-            [LIMITS.string_bytes_max, LIMITS.message_bytes_max].map(|bytes| bytes >> 20);
-        let usage = options.usage(&format!(
-            "Usage: {program} {brief}\n\n\
-             A key and a value have at most {item} MiB each, a message {message} MiB."
-        ));
-        let lines: Vec<_> = usage.lines().map(str::trim_end).collect();
-        return Ok(Parsed::Tell(lines.join("\n")));
-    }
-    if matches.opt_present("version") {
-        return Ok(Parsed::Tell(format!(
-            "{program} {}",
-            env!("CARGO_PKG_VERSION")
-        )));
-    }
-    Ok(Parsed::Run(matches))
 }
 
 /// Reads `HOST:PORT` or `HOST`. With `HOST` alone the port is `port`, or else [`DEFAULT_PORT`].

@@ -25,7 +25,7 @@ use crate::words::counted;
 use crate::{log, server};
 
 use super::status::Question;
-use super::{Parsed, Trouble, help_options, memory, parse, peer, port};
+use super::{Parsed, Trouble, Usage, memory, peer, port};
 use crate::client::discovery::{Offer, Until, search};
 
 /// The interval between two looks at the others, in milliseconds; and what it may be.
@@ -43,8 +43,7 @@ const REPLICAS_MAX: usize = 5;
 /// Signals closer together than this are one.
 const IMPATIENCE: Duration = Duration::from_secs(1);
 
-const BRIEF: &str = "[OPTIONS] [[PEER] PORT]
-
+const ABOUT: &str = "\
 Starts a node, and with it a network, or joins one. Without PEER it joins the
 first node of its kind found on its own address from port 9900 up, if any.
 PEER is HOST:PORT, or HOST for port 9900; an option beats a position.";
@@ -68,15 +67,33 @@ pub struct NodeOptions {
 }
 
 impl NodeOptions {
+    /// What a program takes that is a node.
+    pub const fn usage(purpose: &'static str, examples: [&'static str; 2]) -> Usage {
+        Usage {
+            purpose,
+            arguments: ("[[PEER] PORT]", 0..=2),
+            flags: &[],
+            notes: "",
+            examples,
+            codes: [
+                "the node has left in good order; --status: every key is safe",
+                "--status: not every key is safe now",
+            ],
+        }
+    }
+
     /// Parses the options of a node, and what `--help` and `--version` are to print.
     ///
     /// # Errors
     /// Options that aren't any, with a line that says which.
-    pub fn parse(program: &str, arguments: &[String]) -> Result<Parsed<Self>, Trouble> {
+    pub fn parse(
+        usage: &Usage,
+        program: &str,
+        arguments: &[String],
+    ) -> Result<Parsed<Self>, Trouble> {
         let mut options = Options::new();
         options.parsing_style(ParsingStyle::FloatingFrees);
-        let text =
-            "start nothing: print how the network is, and end; 0: every key is safe, 1: not now";
+        let text = "start nothing: print how the network is, and end";
         options.optflag("s", "status", text);
         let text = "the same, and no more alarm for what was lost";
         options.optflag("", "accept-loss", text);
@@ -115,16 +132,14 @@ impl NodeOptions {
         );
         options.optflag("", "no-http", "show nothing by HTTP");
         options.optflag("v", "verbose", "a line for each request");
-        help_options(&mut options);
-        let matches = match parse(&options, program, BRIEF, arguments)? {
+        let matches = match usage.parse(options, program, ABOUT, arguments)? {
             Parsed::Run(matches) => matches,
             Parsed::Tell(text) => return Ok(Parsed::Tell(text)),
         };
         let (free_peer, free_port) = match &matches.free[..] {
             [] => (None, None),
             [port] => (None, Some(port.clone())),
-            [peer, port] => (Some(peer.clone()), Some(port.clone())),
-            _ => return Err(Trouble::usage("more than PEER and PORT")),
+            [peer, port, ..] => (Some(peer.clone()), Some(port.clone())),
         };
         let host = matches.opt_str("host").or(free_peer);
         let own_port = matches.opt_str("port").or(free_port);

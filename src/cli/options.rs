@@ -4,31 +4,11 @@ use getopts::{Matches, Options, ParsingStyle};
 
 use crate::client::{Client, Error, STORE};
 use crate::location::Location;
-use crate::words::counted;
 
-use super::{Parsed, Trouble, help_options, narrow, parse, peers, port, widen};
+use super::{Parsed, Trouble, Usage, narrow, peers, port, widen};
 
 /// The nodes to ask where no option names one.
 const PEERS_VARIABLE: &str = "THRIFTY_PEERS";
-
-/// How many arguments a program takes.
-pub type Arity = std::ops::RangeInclusive<usize>;
-
-/// What a program that is a client takes, and what its `--help` says.
-pub struct Usage {
-    /// What it is for: a sentence.
-    pub purpose: &'static str,
-    /// Its arguments, as `--help` shows them, and how many there may be.
-    pub arguments: (&'static str, Arity),
-    /// Options without an argument: short and long name, either of which may be empty, and what it does.
-    pub flags: &'static [(&'static str, &'static str, &'static str)],
-    /// More that is to be known, lines of up to 80 characters; may be empty.
-    pub notes: &'static str,
-    /// Command lines.
-    pub examples: [&'static str; 2],
-    /// What exit codes 0 and 1 mean; the latter may be empty.
-    pub codes: [&'static str; 2],
-}
 
 /// Where to, and the program's own arguments as bytes.
 pub struct ClientOptions {
@@ -77,23 +57,20 @@ impl ClientOptions {
             "PEER[,PEER...]",
         );
         options.optopt("p", "port", "the port of the node to ask", "PORT");
-        for (short, long, text) in usage.flags {
-            options.optflag(short, long, text);
+        let mut about = format!(
+            "Asks the node that -h names, or {PEERS_VARIABLE} in the environment, or else the\n\
+             first node of the service found on this machine from port 9900 up. PEER is\n\
+             HOST:PORT, or HOST alone: then PORT counts, or else 9900."
+        );
+        if let Some(first) = usage.first() {
+            about += &format!(
+                "\nOptions come before {first}, and -- before a {first} that begins with a dash."
+            );
         }
-        help_options(&mut options);
-        let matches = match parse(&options, program, &usage.brief(), arguments)? {
+        let matches = match usage.parse(options, program, &about, arguments)? {
             Parsed::Run(matches) => matches,
             Parsed::Tell(text) => return Ok(Parsed::Tell(text)),
         };
-        let (words, arity) = &usage.arguments;
-        if !arity.contains(&matches.free.len()) {
-            let wanted = match *words {
-                "" => "no arguments",
-                words => words,
-            };
-            let found = counted(matches.free.len(), "argument", "arguments");
-            return Err(Trouble::usage(format!("{wanted} expected, {found} found")));
-        }
         let free = matches.free.iter();
         let arguments = free.map(|argument| narrow(argument)).collect();
         Ok(Parsed::Run(ClientOptions {
@@ -126,41 +103,6 @@ impl ClientOptions {
             [] => Client::find_of(service),
             servers => Client::connect_of(service, servers),
         }
-    }
-}
-
-impl Usage {
-    /// The name of the first argument, if there is one.
-    fn first(&self) -> Option<&str> {
-        let first = self.arguments.0.split_whitespace().next()?;
-        Some(first.trim_matches(['[', ']', '.']))
-    }
-
-    fn brief(&self) -> String {
-        let (words, _) = &self.arguments;
-        let mut brief = format!("[OPTIONS] {words}");
-        brief = format!("{}\n\n{}\n", brief.trim_end(), self.purpose);
-        if !self.notes.is_empty() {
-            brief += &format!("{}\n", self.notes);
-        }
-        brief += &format!(
-            "\nAsks the node that -h names, or {PEERS_VARIABLE} in the environment, or else the\n\
-             first node of the service found on this machine from port 9900 up. PEER is\n\
-             HOST:PORT, or HOST alone: then PORT counts, or else 9900."
-        );
-        if let Some(first) = self.first() {
-            brief += &format!(
-                "\nOptions come before {first}, and -- before a {first} that begins with a dash."
-            );
-        }
-        let [one, other] = self.examples;
-        brief += &format!("\n\nExamples:\n    {one}\n    {other}");
-        let [done, no] = self.codes;
-        brief += &format!("\n\nExit codes: 0 {done}, ");
-        if !no.is_empty() {
-            brief += &format!("1 {no}, ");
-        }
-        brief + "2 trouble."
     }
 }
 

@@ -8,14 +8,48 @@ use crate::running::{
 };
 
 #[test]
-fn must_have_no_blanks_at_the_ends_of_help() {
+fn must_have_short_lines_without_blanks_at_the_ends_in_help() {
     for program in PROGRAMS {
-        let help = run(program, &["--help"], SECONDS);
-        assert!(help.status.success());
-        let out = String::from_utf8(help.stdout).unwrap();
-        for line in out.lines() {
+        for line in help(program).lines() {
             assert_eq!(line, line.trim_end(), "{program}");
+            assert!(line.len() <= 80, "{program}: {line}");
         }
+    }
+}
+
+fn help(program: &str) -> String {
+    let help = run(program, &["--help"], SECONDS);
+    assert!(help.status.success());
+    String::from_utf8(help.stdout).unwrap()
+}
+
+/// The parts of a program's help: the first line, the next one, what is said then, options, examples, exit codes.
+fn parts(help: &str) -> [&str; 6] {
+    let (first, rest) = help.split_once("\n\n").unwrap();
+    let (usage, rest) = rest.split_once("\n\n").unwrap();
+    let (about, rest) = rest.split_once("\n\nOptions:\n").unwrap();
+    let (options, rest) = rest.split_once("\n\nExamples:\n").unwrap();
+    let (examples, codes) = rest.split_once("\n\nExit codes:\n").unwrap();
+    [first, usage, about, options, examples, codes]
+}
+
+#[test]
+fn must_say_what_a_program_is_for_and_show_its_use() {
+    for program in PROGRAMS {
+        let name = program.rsplit('/').next().unwrap();
+        let help = help(program);
+        let [first, usage, _, _, examples, codes] = parts(&help);
+        let purpose = first.strip_prefix(&format!("{name}: ")).expect(first);
+        let is_letter = |c: char| c.is_ascii_lowercase();
+        assert!(purpose.starts_with(is_letter) && !purpose.ends_with('.'));
+        assert!(usage.starts_with(&format!("Usage: {name} [OPTIONS]")));
+        let shows = |line: &&str| line.starts_with("    ") && line.contains(name);
+        assert_eq!(examples.lines().filter(shows).count(), 2, "{examples}");
+        assert_eq!(examples.lines().count(), 2, "{examples}");
+        let codes = codes.lines().map(|line| line.split_at(7).0);
+        let codes = codes.collect::<String>();
+        let some = ["    0      2  ", "    0      1      2  "];
+        assert!(some.contains(&&*codes), "{name}: {codes}");
     }
 }
 
@@ -34,10 +68,9 @@ fn must_have_the_programs_and_options_that_readme_lists() {
     let (_, section) = readme.split_once("\n## Programs\n").unwrap();
     let (programs, rest) = section.split_once("\n| option |").unwrap();
     let (listed, _) = rest.split_once("\n\n").unwrap();
-    let help = |program| String::from_utf8(run(program, &["--help"], SECONDS).stdout).unwrap();
     for program in [STORESERVER, LOCATION] {
         let help = help(program);
-        let (usage, described) = help.split_once("\nOptions:\n").unwrap();
+        let [.., described, _, _] = parts(&help);
         let first_columns = listed.lines().filter_map(|row| row.split('|').nth(1));
         let first_columns = first_columns.collect::<Vec<_>>().join("\n");
         // Their first word of a line; what is said of one may name another.
@@ -47,13 +80,17 @@ fn must_have_the_programs_and_options_that_readme_lists() {
         let heads = heads.map(|line| line.trim().split("  ").next().unwrap());
         let heads = heads.collect::<Vec<_>>().join("\n");
         assert_eq!(options(&heads), options(&first_columns), "{program}");
-        assert!(programs.contains(&usage.lines().next().unwrap()["Usage: ".len()..]));
     }
+    let programs = programs.replace('`', "");
     for program in PROGRAMS {
-        let name = program.rsplit('/').next().unwrap();
-        assert!(programs.contains(&format!("\n| `{name} ")), "{name}");
+        let help = help(program);
+        let [first, usage, ..] = parts(&help);
+        let (_, purpose) = first.split_once(": ").unwrap();
+        let row = format!("\n| {} | {purpose}", &usage["Usage: ".len()..]);
+        assert!(programs.contains(&row), "README.md has no row {row}");
     }
-    assert_eq!(programs.matches("\n| `").count(), PROGRAMS.len());
+    // One more has the heads of the columns.
+    assert_eq!(programs.matches("\n| ").count(), 1 + PROGRAMS.len());
 }
 
 #[test]
