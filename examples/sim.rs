@@ -187,7 +187,7 @@ fn join(world: &Arc<World>, number: usize) -> Location {
         .expect("BUG: nobody panics")
         .insert(location.clone(), node.clone());
     let started = match &peer {
-        Some(peer) => node.locator().join(peer),
+        Some(peer) => node.locator().join(std::slice::from_ref(peer)),
         None => node.locator().start(&[], true),
     };
     started.expect("BUG: the first node answers");

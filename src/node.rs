@@ -50,12 +50,13 @@ impl<P: Participant> Node<P> {
         })
     }
 
-    /// Joins the network of `peer`; see [`Locator::join`](crate::locator::Locator::join).
+    /// Joins the network of the first of these peers that answers; see
+    /// [`Locator::join`](crate::locator::Locator::join).
     ///
     /// # Errors
-    /// The peer won't do; the node is to be stopped.
-    pub fn join(&mut self, peer: &Location) -> Result<(), StartError> {
-        self.participant.locator().join(peer)?;
+    /// They won't do; the node is to be stopped.
+    pub fn join(&mut self, peers: &[Location]) -> Result<(), StartError> {
+        self.participant.locator().join(peers)?;
         self.look_after();
         Ok(())
     }

@@ -204,6 +204,22 @@ fn peers(text: &str, port: Option<u16>) -> Result<Vec<Location>, Trouble> {
     text.split(',').map(|text| peer(text, port)).collect()
 }
 
+/// The nodes to ask, or to join, where no option says anything of it.
+const PEERS_VARIABLE: &str = "THRIFTY_PEERS";
+
+/// What the environment names, in the form of [`peers`]; may be none.
+///
+/// # Errors
+/// As of [`peers`].
+fn peers_of_environment() -> Result<Vec<Location>, Trouble> {
+    let list = std::env::var_os(PEERS_VARIABLE).unwrap_or_default();
+    if list.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wrong = |trouble| Trouble(format!("{PEERS_VARIABLE}: {trouble}"));
+    peers(&widen(&list), None).map_err(wrong)
+}
+
 fn port(text: &str) -> Result<u16, Trouble> {
     match text.parse() {
         Ok(port) if port > 0 => Ok(port),

@@ -1,7 +1,7 @@
 //! The programs that are nodes: `location`, `storeserver`, and any other that is built on the library.
 
 use std::io;
-use std::net::{Ipv6Addr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -25,7 +25,7 @@ use crate::words::counted;
 use crate::{log, server};
 
 use super::status::Question;
-use super::{Parsed, Trouble, Usage, memory, peer, port};
+use super::{Parsed, Trouble, Usage, memory, peers, peers_of_environment, port};
 use crate::client::discovery::{Offer, Until, search};
 
 /// The interval between two looks at the others, in milliseconds; and what it may be.
@@ -44,16 +44,20 @@ const REPLICAS_MAX: usize = 5;
 const IMPATIENCE: Duration = Duration::from_secs(1);
 
 const ABOUT: &str = "\
-Starts a node, and with it a network, or joins one. Without PEER it joins the
-first node of its kind found on its own address from port 9900 up, if any.
-PEER is HOST:PORT, or HOST for port 9900; an option beats a position.";
+Joins the network of PEER, or of the first of several that answers and is in
+one; the node itself may be among them. If all of the others look for a network
+as well, one of them starts it. THRIFTY_PEERS in the environment may name them
+instead. Without any, the node joins the first one of its kind found on its own
+address from port 9900 up, or starts a network. PEER is HOST:PORT, or HOST for
+port 9900; an option beats a position.";
 
 /// The options of a node.
 pub struct NodeOptions {
     program: String,
     address: String,
     port: Option<u16>,
-    peer: Option<Location>,
+    /// Whose network to join; may be none.
+    peers: Vec<Location>,
     replicas: usize,
     tick: Duration,
     connections_max: Option<usize>,
@@ -100,7 +104,8 @@ impl NodeOptions {
         let text = "with --status: asks again until every key is safe, so long at most";
         options.optopt("", "wait", text, "SECONDS");
         options.optflag("", "json", "with --status: prints a document of JSON");
-        options.optopt("h", "host", "join the network of this node", "PEER");
+        let text = "join the network of this node, or of the first of several that answers";
+        options.optopt("h", "host", text, "PEER[,PEER...]");
         options.optflag("", "new", "start a network, whatever is found");
         let text = "serve at this port (first free one from 9900 up); with --status, the port of the one to ask";
         options.optopt("p", "port", text, "PORT");
@@ -161,10 +166,15 @@ impl NodeOptions {
         // To ask a node is to be a client: there is no port of one's own.
         let peer_port = own_port.filter(|_| status);
         let address = matches.opt_str("address");
+        let asks_here = status && (own_port.is_some() || address.is_some());
+        let peers = match host {
+            Some(hosts) => peers(&hosts, peer_port)?,
+            None if new || asks_here => Vec::new(),
+            None => peers_of_environment()?,
+        };
         let address = checked_address(address.as_deref().unwrap_or("127.0.0.1"))?;
-        let peer = host.map(|text| peer(&text, peer_port)).transpose()?;
         let question = status.then(|| Question {
-            peer: peer.clone(),
+            peers: peers.clone(),
             address: address.clone(),
             port: own_port,
             accept_loss,
@@ -175,7 +185,7 @@ impl NodeOptions {
             program: program.to_owned(),
             address,
             port: own_port,
-            peer,
+            peers,
             replicas: number(&matches, "replicas", 1..=REPLICAS_MAX)?.unwrap_or(REPLICAS),
             tick: Duration::from_millis(
                 number(&matches, "tick", TICK_MILLIS_RANGE)?.unwrap_or(TICK_MILLIS) as u64,
@@ -268,6 +278,11 @@ pub fn run_node<P: Participant>(
     log::say(&format!("Starting the server at {location}..."));
     let bound = listener.local_addr();
     let bound = bound.map_err(|error| Trouble::new(&location, error))?;
+    let peers = others(&options.peers, bound);
+    if peers.is_empty() && !options.peers.is_empty() {
+        let cause = "no other node is named to join: --new starts a network";
+        return Err(Trouble::new(location, cause));
+    }
     let network = Arc::new(TcpNetwork::new(LIMITS).from(bound.ip()));
     let participant = Arc::new(build(Locator::new(
         location.clone(),
@@ -322,10 +337,10 @@ pub fn run_node<P: Participant>(
     let program = options.program;
     watch_signals(program.clone(), signals, end).map_err(|error| Trouble::new(&location, error))?;
     let service = types.last().expect("BUG: a node without a service type");
-    let joined = match &options.peer {
-        Some(peer) => node.join(peer),
-        None if options.new => node.begin(&[]),
-        None => node.begin(&look_around(network.clone(), &location, service)),
+    let joined = match &peers[..] {
+        [] if options.new => node.begin(&[]),
+        [] => node.begin(&look_around(network.clone(), &location, service)),
+        peers => node.join(peers),
     };
     if let Err(error) = joined {
         node.stop();
@@ -354,6 +369,18 @@ pub fn run_node<P: Participant>(
             format!("{} not taken by others", counted(left, "key", "keys")),
         )),
     }
+}
+
+/// Those that are not the node at this address and port, whatever name a list has for it.
+fn others(peers: &[Location], me: SocketAddr) -> Vec<Location> {
+    let me = (me.ip().to_canonical(), me.port());
+    let is_other = |peer: &&Location| {
+        let found = (peer.address(), peer.port()).to_socket_addrs();
+        // A name that can't be looked up now may be another node's.
+        let mut found = found.into_iter().flatten();
+        peer.port() != me.1 || found.all(|one| one.ip().to_canonical() != me.0)
+    };
+    peers.iter().filter(is_other).cloned().collect()
 }
 
 /// The first node on this node's address that is of the same kind and in a network. If there is none: all nodes

@@ -5,10 +5,7 @@ use getopts::{Matches, Options, ParsingStyle};
 use crate::client::{Client, Error, STORE};
 use crate::location::Location;
 
-use super::{Parsed, Trouble, Usage, narrow, peers, port, widen};
-
-/// The nodes to ask where no option names one.
-const PEERS_VARIABLE: &str = "THRIFTY_PEERS";
+use super::{PEERS_VARIABLE, Parsed, Trouble, Usage, narrow, peers, peers_of_environment, port};
 
 /// Where to, and the program's own arguments as bytes.
 pub struct ClientOptions {
@@ -117,10 +114,6 @@ fn servers(matches: &Matches) -> Result<Vec<Location>, Trouble> {
             let location = Location::new("localhost", port).map_err(Trouble::usage)?;
             Ok(vec![location])
         }
-        (None, None) => match std::env::var_os(PEERS_VARIABLE) {
-            Some(hosts) if !hosts.is_empty() => peers(&widen(&hosts), None)
-                .map_err(|trouble| Trouble(format!("{PEERS_VARIABLE}: {trouble}"))),
-            _ => Ok(Vec::new()),
-        },
+        (None, None) => peers_of_environment(),
     }
 }

@@ -21,8 +21,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 /// What is asked, and how it is told.
 pub(super) struct Question {
-    /// The node to ask, if one is named.
-    pub peer: Option<Location>,
+    /// The nodes to ask, if any are named: the first that answers.
+    pub peers: Vec<Location>,
     /// Where a node is looked for otherwise.
     pub address: String,
     pub port: Option<u16>,
@@ -38,7 +38,7 @@ impl Question {
     /// else 1.
     ///
     /// # Errors
-    /// The node that is asked doesn't answer, not even while it is waited; or what is printed is lost.
+    /// No node that is asked answers, not even while it is waited; or what is printed is lost.
     pub fn put(&self) -> Result<ExitCode, Trouble> {
         let deadline = Instant::now() + self.wait;
         let network = Arc::new(TcpNetwork::new(LIMITS));
@@ -75,20 +75,30 @@ impl Question {
         report::ask_all(&**network, &asked, LIMIT).map_err(trouble)
     }
 
-    /// The peer, or the node at the port, or the first on the address.
+    /// The first peer that answers, or the node at the port, or the first on the address.
     fn asked(&self, network: &Arc<TcpNetwork>) -> Result<Location, Trouble> {
         let own = |port| Location::new(&self.address, port).map_err(Trouble::usage);
         let ours = |types: &[String]| types.iter().any(|name| name == EXTENSION);
-        match (&self.peer, self.port) {
-            (Some(peer), _) => Ok(peer.clone()),
-            (None, Some(port)) => own(port),
-            (None, None) => {
+        match (&self.peers[..], self.port) {
+            ([], Some(port)) => own(port),
+            ([], None) => {
                 let found = first_node(network.clone(), &self.address, Until::once(), ours);
                 let nobody = || match own(DEFAULT_PORT) {
                     Ok(first) => Trouble::new(format!("{first} and up"), "no node found"),
                     Err(trouble) => trouble,
                 };
                 found.map(|found| found.0).ok_or_else(nobody)
+            }
+            ([peer], _) => Ok(peer.clone()),
+            (peers, _) => {
+                let mut silent = Vec::new();
+                for peer in peers {
+                    match report::members(&**network, peer, LIMIT) {
+                        Ok(_) => return Ok(peer.clone()),
+                        Err(cause) => silent.push(Trouble::new(peer, cause).to_string()),
+                    }
+                }
+                Err(Trouble(silent.join("; ")))
             }
         }
     }

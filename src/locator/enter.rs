@@ -3,16 +3,17 @@
 use std::fmt;
 
 use crate::location::Location;
-use crate::membership::{Entry, Member, Reply, View};
+use crate::membership::{Entry, Member, Reply, State, View};
 use crate::net::{Answer, CallError, Request};
 use crate::thrift::Exception;
 use crate::words::counted;
 
 use super::calls::{
-    self, Candidate, Reach, Reached, read_answer, read_arguments, request_of, write_answer,
+    self, Candidate, EMPTY, Reach, Reached, read_answer, read_arguments, request, request_of,
+    write_answer,
 };
 use super::originals::BUSY;
-use super::{ANSWER_TICKS, EXTENSION, Locator, VERSION, kind};
+use super::{ANSWER_TICKS, EXTENSION, Locator, Status, VERSION, kind};
 
 /// How long `reach` may take: a member asks the candidate at its name before the member answers.
 const REACH_TICKS: u32 = 2 * ANSWER_TICKS;
@@ -26,6 +27,8 @@ pub enum StartError {
     OtherService(Location, String),
     /// This node's port can't be told to originals, which know ports up to 32767.
     PortTooHigh(Location),
+    /// None of several peers will do: why each doesn't.
+    NoneOf(Vec<StartError>),
 }
 
 impl fmt::Display for StartError {
@@ -39,6 +42,10 @@ impl fmt::Display for StartError {
                 f,
                 "peer {peer}: a network with nodes of the original takes no port above 32767"
             ),
+            StartError::NoneOf(reasons) => {
+                let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+                f.write_str(&reasons.join("; "))
+            }
         }
     }
 }
@@ -53,21 +60,48 @@ impl std::error::Error for StartError {
 }
 
 impl Locator {
-    /// Begins to look for the network of `peer`. This node asks `peer` again and again until it lets this node in
-    /// or says why it doesn't; see [`Locator::end_reason`].
+    /// Begins to look for the network of the first of `peers` that answers and is in one. This node asks it again and
+    /// again until it lets this node in or says why it doesn't; see [`Locator::end_reason`]. If none is in a network yet,
+    /// this node asks all of them: they may be about to start.
     ///
     /// # Errors
-    /// `peer` is unfit, as [`StartError`] says; nothing has changed.
-    pub fn join(&self, peer: &Location) -> Result<(), StartError> {
-        match self.service_types_of(peer) {
-            Ok(types) if kind(&types).is_some_and(|kind| kind != self.service_type()) => {
-                return Err(StartError::OtherService(peer.clone(), types.join(", ")));
+    /// All of `peers` are unfit, as [`StartError`] says; nothing has changed.
+    pub fn join(&self, peers: &[Location]) -> Result<(), StartError> {
+        let (mut possible, mut unfit) = (Vec::new(), Vec::new());
+        for peer in peers {
+            match self.service_types_of(peer) {
+                Ok(types) if kind(&types).is_some_and(|kind| kind != self.service_type()) => {
+                    unfit.push(StartError::OtherService(peer.clone(), types.join(", ")));
+                    continue;
+                }
+                Ok(types) => {
+                    let ours = types.iter().any(|name| name == EXTENSION);
+                    if peers.len() == 1 || !ours || self.is_in_network(peer) {
+                        return self.start(std::slice::from_ref(peer), false);
+                    }
+                }
+                // It may be about to start.
+                Err(CallError::Refused | CallError::Broken(_)) => {}
+                Err(cause) => unfit.push(StartError::Unreachable(peer.clone(), cause)),
             }
-            // It may be about to start.
-            Ok(_) | Err(CallError::Refused | CallError::Broken(_)) => {}
-            Err(cause) => return Err(StartError::Unreachable(peer.clone(), cause)),
+            // One that is silent may be in the network: none is to be started beside it.
+            possible.push(peer.clone());
         }
-        self.start(std::slice::from_ref(peer), false)
+        if unfit.len() == peers.len() {
+            return Err(match unfit.len() {
+                1 => unfit.remove(0),
+                _ => StartError::NoneOf(unfit),
+            });
+        }
+        self.start(&possible, false)
+    }
+
+    fn is_in_network(&self, peer: &Location) -> bool {
+        let status = request("status", EMPTY.to_vec());
+        let network = &self.environment.network;
+        let status = network.call(peer, &status, self.ticks(ANSWER_TICKS));
+        let status = status.and_then(|result| read_answer::<Status>(&result, "status"));
+        status.is_ok_and(|status| !matches!(status.me.state, State::Outside | State::Left))
     }
 
     /// Looks for a network at these nodes, which are of this one's kind, and starts one if there is none. If

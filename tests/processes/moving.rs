@@ -114,7 +114,7 @@ fn start_here(address: &str, peer: &Location) -> (OwnNode<Store>, Arc<Store>) {
         usize::MAX,
     ));
     let mut node = OwnNode::start(listener, store.clone(), Default::default()).unwrap();
-    node.join(peer).unwrap();
+    node.join(std::slice::from_ref(peer)).unwrap();
     (node, store)
 }
 

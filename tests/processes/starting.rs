@@ -10,8 +10,8 @@ use thrifty_p2p::net::Network;
 use thrifty_p2p::thrift::{Write, wire};
 
 use crate::running::{
-    CALL_LIMIT, LOCATION, Node, Process, STORESERVER, get, members, network, own_address, owner,
-    put, settle,
+    CALL_LIMIT, LOCATION, LONG, Node, Process, STORESERVER, get, members, network, own_address,
+    owner, put, run, settle,
 };
 
 fn locator(address: &str) -> Node {
@@ -217,4 +217,89 @@ fn must_be_one_network_if_two_are_told_to_join_each_other() {
         };
         settle(&nodes.each_ref());
     }
+}
+
+/// A node at this address that takes its peers from the environment.
+fn with_peers(address: &str, peers: &str, options: &[&str]) -> Process {
+    let mut command = Command::new(STORESERVER);
+    let command = command.env("THRIFTY_PEERS", peers);
+    Process::start(command.args(["-a", address]).args(options))
+}
+
+/// The others are nobody, somebody who is silent, another service, a node that is looking for a network, and a network.
+#[test]
+fn must_join_by_way_of_the_first_peer_that_is_in_a_network() {
+    let addresses = [(); 6].map(|()| own_address());
+    let [nobody, silent, other, looking, first, own] = &addresses;
+    let _silent = TcpListener::bind((&**silent, 9900)).unwrap();
+    let other = locator(other);
+    let nobody = format!("{nobody}:9900");
+    let looking = Node::store(looking, &["-h", &nobody]);
+    let first = Node::store(first, &[]);
+    settle(&[&first]);
+    let names = [&looking, &other, &first].map(|node| node.location.name().to_string());
+    let peers = [&*nobody, &names.join(","), silent, &format!("{own}:9900")].join(",");
+    let joins = Node::store(own, &["-h", &peers]);
+    settle(&[&first, &joins]);
+    // As a position, too, and by way of one that is behind a silent one.
+    let second = Node::store(own, &[&format!("{silent},{}", first.location), "9901"]);
+    settle(&[&first, &joins, &second]);
+}
+
+/// All nodes have the same list, with other names for the same nodes in it. The first is started with `--new`.
+#[test]
+fn must_join_the_peers_of_the_environment() {
+    let addresses = [(); 3].map(|()| own_address());
+    let peers = addresses
+        .each_ref()
+        .map(|own| own.replacen("127.", "0x7f.", 1));
+    let peers = peers.join(",");
+    let [one, two, three] = &addresses;
+    let first = Node::serving(with_peers(one, &peers, &["--new"]));
+    let second = Node::serving(with_peers(two, &peers, &[]));
+    settle(&[&first, &second]);
+    let third = Node::serving(with_peers(three, &peers, &["-p", "9900"]));
+    settle(&[&first, &second, &third]);
+    // Options and positions beat it.
+    let alone = Node::serving(with_peers(three, &peers, &["--new"]));
+    settle(&[&alone]);
+    let name = alone.location.name();
+    let joins = Node::serving(with_peers(three, &peers, &["-h", name]));
+    settle(&[&alone, &joins]);
+    let last = Node::serving(with_peers(three, &peers, &[name, "9950"]));
+    settle(&[&alone, &joins, &last]);
+}
+
+/// After a power failure, say.
+#[test]
+fn must_start_one_network_if_all_that_a_list_names_are_there() {
+    let addresses = [(); 3].map(|()| own_address());
+    let peers = addresses.join(",");
+    let started = addresses.each_ref().map(|own| with_peers(own, &peers, &[]));
+    let nodes = started.map(Node::serving);
+    settle(&nodes.each_ref());
+}
+
+/// Two of three are no network: the third may be in one.
+#[test]
+fn must_name_the_peers_if_none_is_in_a_network() {
+    let addresses = [(); 3].map(|()| own_address());
+    let peers = addresses.join(",");
+    let mut two = [0, 1].map(|me| with_peers(&addresses[me], &peers, &["--tick", "100"]));
+    for (me, process) in two.iter_mut().enumerate() {
+        assert_eq!(process.wait(LONG).code(), Some(2));
+        let errors = process.errors();
+        let named = |peer: usize| errors.contains(&format!("{}:9900", addresses[peer]));
+        assert!((0..3).all(named), "{me}: {errors}");
+        assert!(!process.out().contains("Initiating"), "{}", process.out());
+    }
+    let alone = with_peers(&addresses[0], &addresses[0], &[]).wait(LONG);
+    assert_eq!(alone.code(), Some(2));
+    let refused = run(
+        STORESERVER,
+        &["-a", &addresses[0], "-h", &addresses[0]],
+        LONG,
+    );
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert!(errors.contains("--new starts a network"), "{errors}");
 }

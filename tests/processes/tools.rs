@@ -9,8 +9,8 @@ use thrifty_p2p::client::{Answer, Client, Operation};
 use thrifty_p2p::location::Location;
 
 use crate::running::{
-    LONG, Node, STOREDEL, STOREDUMP, STOREGET, STOREKEYS, STORELOAD, STOREPUT, get, network,
-    own_address, run, settle, wait_until,
+    LOCATION, LONG, Node, STOREDEL, STOREDUMP, STOREGET, STOREKEYS, STORELOAD, STOREPUT, get,
+    network, own_address, run, settle, wait_until,
 };
 
 /// Nodes that have come together, at an address of their own.
@@ -348,4 +348,36 @@ fn must_ask_the_first_peer_that_answers() {
     assert!(wrong.contains("THRIFTY_PEERS: not HOST:PORT"), "{wrong}");
     let wrong = complains(&get("\u{20ac}", &["a"]));
     assert!(wrong.contains("THRIFTY_PEERS: not a location"), "{wrong}");
+}
+
+#[test]
+fn must_show_the_state_at_the_first_peer_that_answers() {
+    let nodes = ring(2, &[]);
+    let (at, address) = (&nodes[1].location, nodes[1].location.address());
+    let nobody = own_address();
+    let list = format!("{nobody}:9900,{at}");
+    let status = |variable: &str, arguments: &[&str]| {
+        let mut command = Command::new(LOCATION);
+        let command = command.env("THRIFTY_PEERS", variable);
+        command.arg("--status").args(arguments).output().unwrap()
+    };
+    let shown = [
+        status("", &["-h", &list]),
+        status(&list, &[]),
+        // Options beat the environment.
+        status(&nobody, &["-a", address]),
+        status(&nobody, &["-a", address, "-p", "9901"]),
+        status(&list, &["--accept-loss"]),
+    ];
+    for shown in shown {
+        assert!(shown.status.success(), "{shown:?}");
+        let out = String::from_utf8(shown.stdout).unwrap();
+        let named = |node: &Node| out.contains(&**node.location.name());
+        assert!(nodes.iter().all(named), "{out}");
+    }
+    let both = complains(&status(&format!("{nobody}:1,{nobody}:2"), &[]));
+    assert!(
+        both.contains(":1: connection refused; ") && both.contains(":2: "),
+        "{both}"
+    );
 }

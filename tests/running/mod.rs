@@ -95,7 +95,9 @@ pub fn own_address() -> String {
 /// # Panics
 /// If it didn't: then it is killed.
 pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S], limit: Duration) -> Output {
-    let mut process = Process::start(Command::new(program).args(arguments));
+    let mut command = Command::new(program);
+    let command = command.env_remove("THRIFTY_PEERS").args(arguments);
+    let mut process = Process::start(command);
     let status = process.wait(limit);
     Output {
         status,
@@ -270,6 +272,7 @@ impl Node {
     pub fn store(address: &str, options: &[&str]) -> Self {
         Node::start(
             Command::new(STORESERVER)
+                .env_remove("THRIFTY_PEERS")
                 .args(["-a", address])
                 .args(options),
         )

@@ -47,7 +47,7 @@ impl<P: Participant> SimNode for Node<P> {
     fn start(&self, way: &Way) -> bool {
         let locator = self.participant.locator();
         match way {
-            Way::Join(contact) => locator.join(contact).is_ok(),
+            Way::Join(contact) => locator.join(std::slice::from_ref(contact)).is_ok(),
             Way::Begin | Way::Look(_) => locator.start(&[], true).is_ok(),
         }
     }

@@ -60,7 +60,7 @@ impl SimNode for Node {
         let locator = self.0.locator();
         let started = match way {
             Way::Begin => locator.start(&[], true),
-            Way::Join(contact) => locator.join(contact),
+            Way::Join(contact) => locator.join(std::slice::from_ref(contact)),
             Way::Look(places) => locator.start(&self.look_around(places), true),
         };
         match started {
