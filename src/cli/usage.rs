@@ -10,7 +10,7 @@ use super::{Parsed, Trouble};
 /// How many arguments a program takes.
 pub type Arity = std::ops::RangeInclusive<usize>;
 
-/// What a program takes, and what its `--help` says.
+/// What a program takes, and what its `--help` says. `scripts/manpages` makes the man page and the completions of that.
 pub struct Usage {
     /// What it is for: the rest of a sentence that begins with its name.
     pub purpose: &'static str,
