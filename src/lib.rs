@@ -6,8 +6,8 @@
 //! | layer | what it is |
 //! |---|---|
 //! | `src/bin` | one small file a program: options in, exit code out |
-//! | [`cli`] | what the programs share: options, discovery, messages, exit codes |
-//! | [`client`] | a client of the store: one operation, or many at once, and all keys |
+//! | [`cli`] | what the programs share: options, dump and load, messages, exit codes |
+//! | [`client`] | a client of the store: finding nodes, one operation, or many at once, all keys |
 //! | [`node`] | a process: a service on a listener, and the threads that look after it |
 //! | [`http`] | a page, metrics, and the report, for browsers and Prometheus |
 //! | [`report`] | what all members say of themselves, put together |

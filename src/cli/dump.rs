@@ -11,8 +11,8 @@
 //! ```
 //!
 //! In keys and values a tab is `\t`, a newline `\n`, a backslash `\\`, and any other byte that is no visible ASCII
-//! character or blank is `\xNN`, two hexadecimal digits in either case. The last line says how many keys there are: so a
-//! file that was cut off is noticed. The order means nothing; of two lines with one key either may win.
+//! character or blank is `\xNN`, two hexadecimal digits in either case. The last line says how many keys there are: so
+//! a file that was cut off is noticed. The order means nothing; of two lines with one key either may win.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};

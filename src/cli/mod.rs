@@ -1,4 +1,4 @@
-//! What the programs share: options, finding a node, messages, exit codes.
+//! What the programs share: options, dump and load, messages, exit codes.
 //!
 //! Exit codes are grep's: 0 done, 1 no (no such key, not every key is safe), 2 trouble. Trouble is one line on stderr
 //! that names the program, the place and the cause.

@@ -49,7 +49,7 @@ one; the node itself may be among them. If all of the others look for a network
 as well, one of them starts it. THRIFTY_PEERS in the environment may name them
 instead. Without any, the node joins the first one of its kind found on its own
 address from port 9900 up, or starts a network. PEER is HOST:PORT, or HOST for
-port 9900; an option beats a position.";
+port 9900; -h and -p beat PEER and PORT.";
 
 /// The options of a node.
 pub struct NodeOptions {
@@ -101,12 +101,16 @@ impl NodeOptions {
         options.optflag("s", "status", text);
         let text = "the same, and no more alarm for what was lost";
         options.optflag("", "accept-loss", text);
-        let text = "with --status: asks again until every key is safe, so long at most";
+        let text = "with --status: ask again until every key is safe, so long at most";
         options.optopt("", "wait", text, "SECONDS");
-        options.optflag("", "json", "with --status: prints a document of JSON");
+        options.optflag("", "json", "with --status: print a document of JSON");
         let text = "join the network of this node, or of the first of several that answers";
         options.optopt("h", "host", text, "PEER[,PEER...]");
-        options.optflag("", "new", "start a network, whatever is found");
+        options.optflag(
+            "",
+            "new",
+            "start a network, whatever is found or THRIFTY_PEERS names",
+        );
         let text = "serve at this port (first free one from 9900 up); with --status, the port of the one to ask";
         options.optopt("p", "port", text, "PORT");
         options.optopt(

@@ -82,8 +82,8 @@ impl ClientOptions {
         self.matches.opt_present(flag)
     }
 
-    /// Finds the node to ask, and finds out what it is. Nodes that were named have 10 s to answer. Without a name, one is
-    /// looked for on this machine for up to 3 s.
+    /// Finds the node to ask, and finds out what it is. Nodes that were named have 10 s together, or 1 s each if there
+    /// are more than ten. Without a name, one is looked for on this machine for up to 3 s.
     ///
     /// # Errors
     /// There is none, or it doesn't answer, or it is no store.

@@ -10,7 +10,8 @@ use super::{Parsed, Trouble};
 /// How many arguments a program takes.
 pub type Arity = std::ops::RangeInclusive<usize>;
 
-/// What a program takes, and what its `--help` says. `scripts/manpages` makes the man page and the completions of that.
+/// What a program takes, and what its `--help` says. `scripts/manpages` makes the man page and the completions of
+/// that.
 pub struct Usage {
     /// What it is for: the rest of a sentence that begins with its name.
     pub purpose: &'static str,
@@ -33,8 +34,8 @@ impl Usage {
         Some(first.trim_matches(['[', ']', '.']))
     }
 
-    /// Parses arguments by `options`, the program's own flags and those that all have. `--help` says what is said `about`
-    /// all programs of its kind, too.
+    /// Parses arguments by `options`, the program's own flags and those that all have. `--help` says what is said
+    /// `about` all programs of its kind, too.
     pub(super) fn parse(
         &self,
         mut options: Options,

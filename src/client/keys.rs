@@ -1,10 +1,10 @@
 //! All keys of a network, with nothing twice and nothing missing, while nodes come and go.
 //!
-//! Every node lists what lies there, range by range; of two accounts of a key the one with the greater version is right.
-//! An item that moves is at its new place before it is given up at the old one. So if a range was listed at all nodes, and
-//! none of them gave anything of it up from before the first one was asked until it was asked itself, then nothing has
-//! moved past. Otherwise the range is listed again; also if the nodes don't all see the same members, or others than were
-//! asked.
+//! Every node lists what lies there, range by range; of two accounts of a key the one with the greater version is
+//! right. An item that moves is at its new place before it is given up at the old one. So if a range was listed at all
+//! nodes, and none of them gave anything of it up from before the first one was asked until it was asked itself, then
+//! nothing has moved past. Otherwise the range is listed again; also if the nodes don't all see the same members, or
+//! others than were asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -52,10 +52,10 @@ struct Found {
 }
 
 impl Client {
-    /// Hands all keys that begin with `prefix` to `take`, some at a time, and which share of the network has been looked
-    /// through then, up to 1. Each key that is there from beginning to end comes once, one that is put or deleted
-    /// meanwhile once or not at all. In no order. The answer is false if there are nodes of the original: they can't list
-    /// what only they have.
+    /// Hands all keys that begin with `prefix` to `take`, some at a time, and which share of the network has been
+    /// looked through then, up to 1. Each key that is there from beginning to end comes once, one that is put or
+    /// deleted meanwhile once or not at all. In no order. The answer is false if there are nodes of the original: they
+    /// can't list what only they have.
     ///
     /// # Errors
     /// A node has not answered for 30 s, or nodes came and went all that time; or the node that was found first is an
@@ -204,7 +204,8 @@ mod tests {
     use crate::net::{Answer, Network, Request, SystemClock};
     use crate::report::tests::full;
 
-    /// Two nodes, one of which gives its only key to the other just after that one has been listed. Nobody comes or goes.
+    /// Two nodes, one of which gives its only key to the other just after that one has been listed. Nobody comes or
+    /// goes.
     struct Moving {
         nodes: [Location; 2],
         /// The key is at the first of them.

@@ -1,7 +1,8 @@
 //! Many operations at once, each at the node that owns its key.
 //!
 //! A key's owner by the ring is its primary, unless nodes come or go; a node that isn't the primary forwards what it
-//! gets. So the client needs the members' names only, and a list that is not the latest costs a detour, no wrong answer.
+//! gets. So the client needs the members' names only, and a list that is not the latest costs a detour, no wrong
+//! answer.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -102,8 +103,8 @@ pub(super) struct Members {
     ring: Ring,
     /// Of ours, by their place in the ring.
     ours: Vec<Option<Location>>,
-    /// One that has not said what it is, or doesn't see the same members: it may be of another network, and have got the
-    /// same name there.
+    /// One that has not said what it is, or doesn't see the same members: it may be of another network, and have got
+    /// the same name there.
     pub doubtful: Option<Location>,
 }
 
@@ -125,9 +126,10 @@ impl Members {
 }
 
 impl Client {
-    /// Carries out these operations, up to 1,000 of them or 1 MiB at a time, side by side, and hands the answer to each
-    /// to `take`. What a node doesn't get goes by way of the node that was found first; of two operations on one key the
-    /// later one may then take effect first. Each waits for 10 s, and for longer as long as others are answered.
+    /// Carries out these operations, up to 1,000 of them or 1 MiB at a time, side by side, and hands the answer to
+    /// each to `take`. What a node doesn't get goes by way of the node that was found first; of two operations on one
+    /// key the later one may then take effect first. Each waits for 10 s, and for longer as long as others are
+    /// answered.
     ///
     /// The errors are those of [`Client::put`], [`Client::get`] and [`Client::delete`].
     pub fn many(
@@ -227,8 +229,8 @@ impl Client {
     /// A put may so be carried out twice: if others put the same key meanwhile, theirs may be lost.
     ///
     /// # Errors
-    /// A node refuses an operation, as it has no room or it is too large; or none has been done for 30 s. Others may be
-    /// done, or may be later.
+    /// A node refuses an operation, as it has no room or it is too large; or none has been done for 30 s. Others may
+    /// be done, or may be later.
     pub fn insist(
         &self,
         operations: &[Operation<'_>],
@@ -327,8 +329,8 @@ impl Client {
         ring.clone()
     }
 
-    /// Asks the node that was found first who the members are. If that one doesn't answer, another one takes its place:
-    /// a member that is known, or another peer that was named.
+    /// Asks the node that was found first who the members are. If that one doesn't answer, another one takes its
+    /// place: a member that is known, or another peer that was named.
     fn ask_for_members(&self, known: Option<&Members>) -> Result<Vec<Location>, Error> {
         let server = self.server();
         let others = known.into_iter().flat_map(Members::ours).chain(&self.peers);

@@ -90,8 +90,8 @@ pub(crate) const STORE: &str = "diststore.Store";
 /// A client of the store that a node belongs to, ours or the original's.
 ///
 /// Each call waits for 10 s, and for longer as long as bytes move. That is more than a node takes with its usual tick.
-/// A node tries for 12 ticks: where `--tick` is above 700 ms, a call may end with "no answer" long before the node gives
-/// up, and a put may take effect after that.
+/// A node tries for 12 ticks: where `--tick` is above 700 ms, a call may end with "no answer" long before the node
+/// gives up, and a put may take effect after that.
 pub struct Client {
     network: Arc<dyn Network>,
     clock: Arc<dyn Clock>,
@@ -132,8 +132,8 @@ impl Error {
         Error::new(place, CallError::Local(cause.to_string()))
     }
 
-    /// What became of the last call that was made for it. After [`CallError::Refused`] and [`CallError::Local`] it was not
-    /// carried out, unless an earlier connection had broken.
+    /// What became of the last call that was made for it. After [`CallError::Refused`] and [`CallError::Local`] it was
+    /// not carried out, unless an earlier connection had broken.
     pub fn cause(&self) -> &CallError {
         &self.cause
     }
@@ -306,11 +306,12 @@ impl Client {
         self.ask(request("get", write_key(key)))
     }
 
-    /// Deletes a key. True: it had a value. While nodes come and go the answer may be false though a value was deleted. Waits for 10 s.
+    /// Deletes a key. True: it had a value. While nodes come and go the answer may be false though a value was
+    /// deleted. Waits for 10 s.
     ///
     /// # Errors
-    /// As of [`Client::put`]. [`CallError::Exception`]: a node of the original is a member, and nothing can be deleted;
-    /// or the node itself is an original.
+    /// As of [`Client::put`]. [`CallError::Exception`]: a node of the original is a member, and nothing can be
+    /// deleted; or the node itself is an original.
     pub fn delete(&self, key: &[u8]) -> Result<bool, Error> {
         self.ask(request("delete_key", write_key(key)))
     }

@@ -1,8 +1,8 @@
 //! What a node shows by HTTP, on its own port: a page for people, metrics for Prometheus, and the document that
 //! `location --status --json` prints.
 //!
-//! It only shows. Nothing can be changed by it, and what is shown is what `status` tells everybody anyway. It is no web
-//! server: a connection has one request, and the answer ends it. RFC 9110 and RFC 9112.
+//! It only shows: nothing can be changed by it. No key and no value is shown. It is no web server: a connection has
+//! one request, and the answer ends it. RFC 9110 and RFC 9112.
 //!
 //! Invariants:
 //!

@@ -1,4 +1,5 @@
-//! The page: how the network is, its ring as a drawing, and its members. It needs nothing from elsewhere, and runs nothing.
+//! The page: how the network is, its ring as a drawing, and its members. It needs nothing from elsewhere, and runs
+//! nothing.
 
 use std::f64::consts::TAU;
 use std::fmt::Write;

@@ -1,7 +1,7 @@
 //! What the members of a network say of themselves, put together: is every key safe now, and if not, why not?
 //!
-//! It is what `location --status` prints and what a node shows by HTTP: as a table for people, and as a document of JSON
-//! for programs.
+//! It is what `location --status` prints and what a node shows by HTTP: as a table for people, and as a document of
+//! JSON for programs.
 //!
 //! Invariant: what others say of themselves is not trusted to be short, or free of control characters.
 
@@ -73,8 +73,8 @@ pub fn ask(
     answers.map(|answer| answer.and_then(read)).collect()
 }
 
-/// Asks all members of the network that `asked` is in. Blocks for `limit` at most while that one says who they are, and
-/// again while they answer.
+/// Asks all members of the network that `asked` is in. Blocks for `limit` at most while that one says who they are,
+/// and again while they answer.
 ///
 /// # Errors
 /// `asked` doesn't answer.
