@@ -280,9 +280,9 @@ service Replica extends Peer {
    *  `caller` isn't needed. It need not be a member: it may have left since it tried. */
   Forwarded forward(1: binary key, 2: binary value, 3: i64 above, 4: Caller caller)
 
-  /** A client's: puts the empty value, and says whether there was a value in its place. While nodes come and
-   *  go it may say that there was none though it has deleted one. An exception while a node of the original is a
-   *  member. */
+  /** A client's: puts the empty value, and says whether there was a value in its place. While nodes come and go, and
+   *  after a put that failed, it may say that there was none though it has deleted one. An exception while a node of the
+   *  original is a member. */
   bool delete_key(1: binary key)
 
   /** For clients: the keys of a range (there are 1024) that lie at the answerer, copies and deleted ones too: behind

@@ -306,8 +306,8 @@ impl Client {
         self.ask(request("get", write_key(key)))
     }
 
-    /// Deletes a key. True: it had a value. While nodes come and go the answer may be false though a value was
-    /// deleted. Waits for 10 s.
+    /// Deletes a key. True: it had a value. While nodes come and go, and after a put that failed, the answer may be false
+    /// though a value was deleted. Waits for 10 s.
     ///
     /// # Errors
     /// As of [`Client::put`]. [`CallError::Exception`]: a node of the original is a member, and nothing can be

@@ -326,7 +326,7 @@ impl<'a> Batch<'a, '_> {
                 taken => taken,
             };
             if let Step::Copies(tried) = &mut request.step {
-                tried.hear(taken, &full);
+                tried.hear(member, taken, &full);
             }
             request.missing -= 1;
             if request.missing == 0 {

@@ -293,8 +293,8 @@ impl Store {
                             if merged.new {
                                 new.push(item.key);
                             }
-                            if merged.taken && !self.underway.has(item.key, item.version) {
-                                membership.took_in(ring::hash(item.key), &from.location);
+                            if merged.taken && !self.underway.take(item.key, item.version) {
+                                membership.doubt_others(ring::hash(item.key), Some(&from.location));
                             }
                         }
                         Err(_) => full = true,

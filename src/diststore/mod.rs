@@ -159,8 +159,8 @@ impl Store {
                 if merged.new && !put {
                     new.push(item.key);
                 }
-                if merged.taken && !put && !self.underway.has(item.key, item.version) {
-                    membership.took_in(hash, &caller.me.location);
+                if merged.taken && !put && !self.underway.take(item.key, item.version) {
+                    membership.doubt_others(hash, Some(&caller.me.location));
                 }
                 if put && !merged.later {
                     membership.granted(now, &caller.me.location);

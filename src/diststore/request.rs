@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::location::Location;
 use crate::locator::{Route, read_key, write_answer};
 use crate::membership::Member;
 use crate::net::CallError;
@@ -87,6 +88,8 @@ pub(super) struct Try<'a> {
     /// It is the first try of its put.
     pub first: bool,
     pub accepted: Accepted,
+    /// Which of the other replicas have it, or something later: a bit for each, in their order.
+    holds: u64,
     /// How many replicas have no room for it, and what one says of that.
     pub full: usize,
     pub why: String,
@@ -209,6 +212,7 @@ impl<'a> Try<'a> {
             asked,
             first: false,
             accepted: Accepted::All,
+            holds: 0,
             full: 0,
             why: String::new(),
         }
@@ -222,8 +226,24 @@ impl<'a> Try<'a> {
         }
     }
 
+    /// The full and leaving ones of the other replicas that may lack it; or all of them, if this node is the one.
+    pub fn doubtful(&self, all: bool) -> impl Iterator<Item = &Location> {
+        let others = self.route.others().enumerate();
+        let others = others.filter(move |(place, other)| {
+            let holds = self.holds.checked_shr(*place as u32).unwrap_or(0) & 1 == 1;
+            other.state.holds_all() && (all || !holds)
+        });
+        others.map(|(_, other)| &other.location)
+    }
+
     /// A replica has said this to its copy, or nothing.
-    pub fn hear(&mut self, taken: Option<&Taken>, why: &Option<String>) {
+    pub fn hear(&mut self, from: &Member, taken: Option<&Taken>, why: &Option<String>) {
+        if let Some(Taken::Held(_)) = taken {
+            let mut others = self.route.others();
+            let place = others.position(|other| other.location == from.location);
+            let bit = place.and_then(|place| 1_u64.checked_shl(place as u32));
+            self.holds |= bit.unwrap_or(0);
+        }
         self.accepted = match (self.accepted, taken) {
             (accepted, Some(Taken::NoRoom)) => {
                 self.full += 1;

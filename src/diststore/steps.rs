@@ -25,6 +25,7 @@ use super::Store;
 use super::calls::{Account, Fetch, Forwarded, KeyValue, VERSION_MAX};
 use super::originals::{Relayed, back_mark, put_mark};
 use super::request::{Accepted, Request, Step, Try, not_acknowledged};
+use super::underway::Mark;
 
 /// An own copy is written so long after the other copies were sent, or not at all: half of what a tombstone is kept.
 const LATE: Duration = Duration::from_secs(30);
@@ -66,7 +67,7 @@ impl Store {
                 request.deadline = deadline;
             }
             if let Some(left) = request.left.take() {
-                self.give_up(request.key, left);
+                self.give_up(left);
             }
             let tried = request.forwarded || request.above > 0;
             if place != head && !tried && route.original().is_some() {
@@ -104,7 +105,8 @@ impl Store {
                 let request = &mut requests[place];
                 match known {
                     Own::Get((version, value))
-                        if !self.underway.has(request.key, version)
+                        if !(route.others().next().is_some()
+                            && self.underway.has(request.key, version))
                             && membership.may_decide(now, route.hash, route.digest, None) =>
                     {
                         request.is_done(value);
@@ -325,19 +327,19 @@ impl Store {
         request: &mut Request<'_>,
         tried: &Try<'_>,
         latest: Account,
-        (mut open, large): (bool, bool),
+        (open, large): (bool, bool),
     ) {
         let route = &tried.route;
         let same = self.locator.with(|membership, now| {
+            let mut not_here = false;
             let same = membership.is_replica(route.hash, route.digest);
             let same = same && (large || !self.is_late(tried, now));
             if same && latest.0 > 0 {
                 let merged = self.items.merge(request.key, latest.0, &latest.1, false);
-                open |= merged.is_err();
+                not_here = merged.is_err();
             }
-            if same && open {
-                let others = route.others();
-                membership.may_lack(others.map(|other| &other.location));
+            if same && (open || not_here) {
+                membership.may_lack(tried.doubtful(not_here));
             }
             same
         });
@@ -360,10 +362,12 @@ impl Store {
                 drop(alone);
             }
             Accepted::All if full => {
-                if !(tried.first && tried.full == tried.route.others().count()) {
-                    self.leave_open(request, &tried, large);
+                let exception = Exception::new(Exception::NO_ROOM, std::mem::take(&mut tried.why));
+                if tried.first && tried.full == tried.route.others().count() {
+                    self.give_up(tried);
+                } else {
+                    self.leave_open(request, tried, large);
                 }
-                let exception = Exception::new(Exception::NO_ROOM, tried.why);
                 request.outcome = Some(Err(exception));
             }
             Accepted::All => request.step = Step::Own(tried),
@@ -435,40 +439,44 @@ impl Store {
             Step::Own(tried) => Some(tried),
             _ => request.left.take(),
         };
-        left.iter()
-            .for_each(|tried| self.leave_open(request, tried, large));
+        if let Some(tried) = left {
+            self.leave_open(request, tried, large);
+        }
         request.outcome = Some(Err(not_acknowledged()));
     }
 
     /// Gives a put up that others may have. This node takes it as well: what is still on its way to them is the same
     /// then, wherever it arrives. Until they have been compared, nobody is answered from this copy alone.
-    fn leave_open(&self, request: &Request<'_>, tried: &Try<'_>, large: bool) {
-        let (route, value) = (&tried.route, request.value.unwrap_or_default());
-        let have_it = route.others().next().is_some();
+    fn leave_open(&self, request: &Request<'_>, tried: Try<'_>, large: bool) {
+        let value = request.value.unwrap_or_default();
         self.locator.with(|membership, now| {
-            // Under another list all are compared.
+            let route = &tried.route;
+            let have_it = route.others().next().is_some();
             if have_it && membership.is_replica(route.hash, route.digest) {
-                if large || !self.is_late(tried, now) {
-                    // If there is no memory, the others have it alone.
-                    let _ = self.items.merge(request.key, tried.version, value, true);
-                }
-                let others = route.others();
-                membership.may_lack(others.map(|other| &other.location));
+                let is_late = !large && self.is_late(&tried, now);
+                // If there is no memory, the others have it alone.
+                let merge = || self.items.merge(request.key, tried.version, value, true);
+                let not_here = is_late || merge().is_err();
+                membership.may_lack(tried.doubtful(not_here));
             }
+            Self::doubt_if_taken(membership, tried);
         });
         self.locator.wake_work();
     }
 
-    /// A try of a put is over, and another one begins. If another replica has given its copy to this node, which shows it
-    /// from now on, the rest of the list may lack it.
-    fn give_up(&self, key: &[u8], tried: Try<'_>) {
-        self.locator.with(|membership, _| {
-            if self.items.version(key) == tried.version {
-                membership.may_lack(tried.route.others().map(|other| &other.location));
-            }
-            // Items are taken in under this lock: none comes in between.
-            drop(tried);
-        });
+    /// A try of a put is over, and not all replicas are known to have it.
+    fn give_up(&self, tried: Try<'_>) {
+        self.locator
+            .with(|membership, _| Self::doubt_if_taken(membership, tried));
+    }
+
+    /// If another node has given a copy of that put to this one, which shows it from now on, others may lack it. In one
+    /// step: none is given to it in between.
+    fn doubt_if_taken(membership: &mut Membership, tried: Try<'_>) {
+        if tried.underway.as_ref().is_some_and(Mark::was_taken) {
+            membership.doubt_others(tried.route.hash, None);
+        }
+        drop(tried);
     }
 
     /// Whether so much time has passed since copies were sent that a tombstone above them may be forgotten soon. Tombstones

@@ -1,8 +1,10 @@
 //! Puts that this node coordinates, while copies of them are on their way.
 //!
 //! Another node may have such a copy and give it to this one, in an exchange, before all replicas have it. While the put
-//! is under way, this node doesn't answer a get with it from its own copy alone. That is all: it doesn't doubt that it is
-//! equal with others, or nodes that get puts all the time would never be. If it gives the put up, it does.
+//! is under way, this node doesn't answer a get with it from its own copy alone. That is all: it doesn't doubt that it
+//! is equal with others, or nodes that get puts all the time would never be. If it gives the put up, it does.
+//!
+//! Invariant: what is written down here changes under the locator's lock, as what is held does when others give it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,8 +14,15 @@ use crate::digest::digest;
 /// A power of two: enough that threads seldom meet.
 const SHARDS: usize = 64;
 
-/// Digest of the key, and version.
-type Put = (u64, i64);
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+struct Put {
+    /// Digest of the key.
+    key: u64,
+    version: i64,
+    /// Another node has given it to this one.
+    taken: bool,
+}
 
 /// All of them.
 pub struct Underway {
@@ -22,10 +31,11 @@ pub struct Underway {
     count: AtomicUsize,
 }
 
-/// One of them, as long as it lives.
+/// A put that is under way, as long as it lives.
 pub struct Mark<'a> {
     all: &'a Underway,
-    put: Put,
+    key: u64,
+    version: i64,
 }
 
 impl Underway {
@@ -44,25 +54,83 @@ impl Underway {
 
     /// Copies of that version of a key are about to be sent.
     pub fn mark(&self, key: &[u8], version: i64) -> Mark<'_> {
-        let put = (digest(key), version);
+        let (key, taken) = (digest(key), false);
         self.count.fetch_add(1, Ordering::SeqCst);
-        self.shard(put.0).push(put);
-        Mark { all: self, put }
+        self.shard(key).push(Put {
+            key,
+            version,
+            taken,
+        });
+        Mark {
+            all: self,
+            key,
+            version,
+        }
+    }
+
+    fn is_any(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
     }
 
     /// Whether that version of a key is one of them.
     pub fn has(&self, key: &[u8], version: i64) -> bool {
-        let put = (digest(key), version);
-        self.count.load(Ordering::SeqCst) > 0 && self.shard(put.0).contains(&put)
+        self.is_any() && self.find(digest(key), version).is_some()
+    }
+
+    /// Another node has given that version of a key to this one. True: it is one of them.
+    pub fn take(&self, key: &[u8], version: i64) -> bool {
+        let key = digest(key);
+        let mut shard = self.shard(key);
+        let mut same = shard
+            .iter_mut()
+            .filter(|put| (put.key, put.version) == (key, version));
+        let found = same.next();
+        found.map(|put| put.taken = true).is_some()
+    }
+
+    fn find(&self, key: u64, version: i64) -> Option<Put> {
+        let shard = self.shard(key);
+        let mut same = shard
+            .iter()
+            .filter(|put| (put.key, put.version) == (key, version));
+        same.next().copied()
+    }
+}
+
+impl Mark<'_> {
+    /// Whether another node has given it to this one.
+    pub fn was_taken(&self) -> bool {
+        let put = self.all.find(self.key, self.version);
+        put.is_some_and(|put| put.taken)
     }
 }
 
 impl Drop for Mark<'_> {
     fn drop(&mut self) {
-        let mut shard = self.all.shard(self.put.0);
-        if let Some(place) = shard.iter().position(|put| *put == self.put) {
+        let mut shard = self.all.shard(self.key);
+        let same = |put: &Put| (put.key, put.version) == (self.key, self.version);
+        if let Some(place) = shard.iter().position(same) {
             shard.swap_remove(place);
         }
         self.all.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn must_know_what_is_under_way_and_what_was_given() {
+        let underway = Underway::new();
+        assert!(!underway.has(b"k", 5) && !underway.take(b"k", 5));
+        let (first, second) = (underway.mark(b"k", 5), underway.mark(b"k", 6));
+        assert!(underway.has(b"k", 5) && !underway.has(b"k", 7) && !underway.has(b"l", 5));
+        assert!(underway.take(b"k", 6) && !underway.take(b"k", 7));
+        assert!(second.was_taken() && !first.was_taken());
+        drop(second);
+        assert!(!underway.has(b"k", 6) && underway.has(b"k", 5));
+        drop(first);
+        assert!(!underway.has(b"k", 5) && !underway.is_any());
     }
 }

@@ -46,7 +46,7 @@ pub struct Held {
 /// `location --status` says that all is safe if all members are full and settled, nothing lies elsewhere, and no
 /// range has lost all its replicas. So if a service is wrong in one of these things, it says so too early. One thing the
 /// locator can't see: a change that one replica has and another one may not have, while no list changes. Then
-/// [`Membership::synced`](crate::membership::Membership::synced) with false has the two compare again.
+/// [`Membership::may_lack`](crate::membership::Membership::may_lack) has the two compare again.
 ///
 /// # Lists
 ///

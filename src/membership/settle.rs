@@ -215,9 +215,10 @@ impl Membership {
         }
     }
 
-    /// This node has taken in an item with that hash, as `from` had it. The rest of the list may lack it: it may be a
-    /// copy of a put that nobody finishes. That matters where this node answers with it, as the primary.
-    pub fn took_in(&mut self, hash: u32, from: &Location) {
+    /// This node has an item with that hash that `from` has given it, or that may be nowhere else. The rest of the list
+    /// may lack it: it may be a copy of a put that nobody finishes. That matters where this node answers with it, as the
+    /// primary.
+    pub fn doubt_others(&mut self, hash: u32, from: Option<&Location>) {
         let members = self.view.members();
         let list: Vec<_> = self.view.list(hash, self.rules.copies).collect();
         let holds = |place: &&usize| members[**place].state.holds_all();
@@ -225,10 +226,10 @@ impl Membership {
         if primary.is_none_or(|place| members[*place].location != self.location) {
             return;
         }
-        // One that is coming in compares with all before it is full.
+        // Not one that is coming in: that it becomes full changes the list.
         let others = list.iter().filter(holds);
         let others = others.map(|place| members[*place].location.clone());
-        let others: Vec<_> = others.filter(|other| other != from).collect();
+        let others: Vec<_> = others.filter(|other| Some(other) != from).collect();
         self.may_lack(others.iter());
     }
 

@@ -305,10 +305,10 @@ fn must_compare_again_after_it_took_in_what_it_answers_with() {
     one.synced(&with, true);
     let before = one.shared_with_life(&other.me()).unwrap();
     one.compared(&with, before);
-    one.took_in(own, &with);
-    one.took_in(theirs, &location(2));
+    one.doubt_others(own, Some(&with));
+    one.doubt_others(theirs, Some(&location(2)));
     assert!(one.is_synced(&with) && one.has_compared(&with, before));
-    one.took_in(own, &location(2));
+    one.doubt_others(own, Some(&location(2)));
     let now = one.shared_with_life(&other.me()).unwrap();
     assert!(!one.is_synced(&with) && !one.has_compared(&with, now));
     one.done(&other.me(), before, None);
