@@ -13,7 +13,7 @@ pub use table::COLUMNS;
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::locator::{EMPTY, Status, one_line, read_answer, request, single_request};
+use crate::locator::{EMPTY, Status, one_line, read_answer, single_request};
 use crate::membership::State;
 use crate::net::{CallError, Network};
 use crate::ring::Ring;
@@ -66,7 +66,9 @@ pub fn ask(
     members: &[Location],
     limit: Duration,
 ) -> Vec<Result<Status, CallError>> {
-    let ask = |member: &Location| (member.clone(), request("status", EMPTY.to_vec()));
+    // On a connection of its own: an original serves nobody else while one is kept.
+    let status = single_request("status", EMPTY.to_vec(), false);
+    let ask = |member: &Location| (member.clone(), status.clone());
     let calls: Vec<_> = members.iter().map(ask).collect();
     let answers = network.call_all(&calls, limit).into_iter();
     let read = |result: Vec<u8>| read_answer::<Status>(&result, "status");
