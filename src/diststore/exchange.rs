@@ -25,7 +25,7 @@ use super::table::Record;
 
 /// A batch of items is closed when it has this many bytes; so it has less than twice as many, or one large
 /// item more.
-const BATCH_BYTES: usize = 256 << 10;
+pub(super) const BATCH_BYTES: usize = 256 << 10;
 
 /// Keys that are compared, or listed, at a time.
 pub(super) const KEYS_MAX: usize = 2000;
@@ -245,34 +245,6 @@ impl Store {
         });
         give_way(offer.keys.len());
         offer
-    }
-
-    /// Hands those items of a shard behind a key that are wanted to `take`, in the order of their keys, up to `most` of
-    /// them, or until it says that they have so many bytes as a batch. The last key, if there are more.
-    pub(super) fn page(
-        &self,
-        shard: usize,
-        after: Option<&[u8]>,
-        wanted: impl Fn(&Record) -> bool,
-        most: usize,
-        mut take: impl FnMut(&Record) -> usize,
-    ) -> Option<Vec<u8>> {
-        let (mut count, mut bytes) = (0, 0);
-        let (mut last, mut reached) = (Vec::new(), None);
-        let wanted =
-            |record: &Record| after.is_none_or(|after| record.key() > after) && wanted(record);
-        self.items.each_in_order(shard, wanted, |record| {
-            if count == most || bytes >= BATCH_BYTES {
-                reached = Some(std::mem::take(&mut last));
-                return false;
-            }
-            bytes = take(record);
-            count += 1;
-            last.clear();
-            last.extend_from_slice(record.key());
-            true
-        });
-        reached
     }
 
     /// Takes items in that a replica gave, as long as both have the same lists.

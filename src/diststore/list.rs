@@ -1,4 +1,4 @@
-//! Which keys a node holds, page by page, for clients that list them all.
+//! Which keys a node holds, page by page: for an exchange, and for clients that list them all.
 //!
 //! It says what lies here, copies and deleted keys included. The client puts the answers of all nodes together
 //! (`client/keys.rs`).
@@ -9,7 +9,7 @@ use crate::thrift::Exception;
 
 use super::Store;
 use super::calls::{List, Listed, Listing};
-use super::exchange::KEYS_MAX;
+use super::exchange::{BATCH_BYTES, KEYS_MAX};
 use super::items::SHARDS;
 use super::table::Record;
 
@@ -55,5 +55,33 @@ impl Store {
         };
         write_answer(&listing, result);
         Ok(())
+    }
+
+    /// Hands those items of a shard behind a key that are wanted to `take`, in the order of their keys, up to `most` of
+    /// them, or until it says that they have so many bytes as a batch. The last key, if there are more.
+    pub(super) fn page(
+        &self,
+        shard: usize,
+        after: Option<&[u8]>,
+        wanted: impl Fn(&Record) -> bool,
+        most: usize,
+        mut take: impl FnMut(&Record) -> usize,
+    ) -> Option<Vec<u8>> {
+        let (mut count, mut bytes) = (0, 0);
+        let (mut last, mut reached) = (Vec::new(), None);
+        let wanted =
+            |record: &Record| after.is_none_or(|after| record.key() > after) && wanted(record);
+        self.items.each_in_order(shard, wanted, |record| {
+            if count == most || bytes >= BATCH_BYTES {
+                reached = Some(std::mem::take(&mut last));
+                return false;
+            }
+            bytes = take(record);
+            count += 1;
+            last.clear();
+            last.extend_from_slice(record.key());
+            true
+        });
+        reached
     }
 }
