@@ -28,7 +28,7 @@
 //! acknowledged put, where the version is the one seen on the nodes at the acknowledgement; and,
 //! unless stability counts, as one that is not stale.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Operation {
     /// When the answer set out, that came at the end.
     pub given: u64,
     pub outcome: Outcome,
+    /// When the first read that brought a put's value had ended, and when its answer set out.
+    shown: Option<(u64, u64)>,
     number: usize,
     /// The one before it on its connection, of the same key.
     after: Option<usize>,
@@ -92,6 +94,8 @@ pub enum Promise {
 pub struct History {
     pub shown_counts: bool,
     operations: Vec<Operation>,
+    /// The numbers of each key's puts: to look through all operations for each read took most of a schedule's time.
+    puts: BTreeMap<Vec<u8>, Vec<usize>>,
     event: u64,
     /// (event, from then on).
     stability: Vec<(u64, bool)>,
@@ -107,6 +111,8 @@ impl History {
     fn begin(&mut self, key: &[u8], put: Option<Vec<u8>>) -> usize {
         let begin = self.next_event();
         let number = self.operations.len();
+        let puts = self.puts.entry(key.to_vec()).or_default();
+        puts.extend(put.is_some().then_some(number));
         self.operations.push(Operation {
             key: key.to_vec(),
             put,
@@ -114,6 +120,7 @@ impl History {
             end: None,
             given: 0,
             outcome: Outcome::Unknown,
+            shown: None,
             number,
             after: None,
         });
@@ -146,6 +153,14 @@ impl History {
 
     pub fn end(&mut self, operation: usize, given: u64, outcome: Outcome) {
         let event = self.next_event();
+        if let Outcome::Read(value) = &outcome {
+            for number in &self.puts[&self.operations[operation].key] {
+                let put = &mut self.operations[*number];
+                if put.put.as_ref() == Some(value) {
+                    put.shown.get_or_insert((event, given));
+                }
+            }
+        }
         let operation = &mut self.operations[operation];
         operation.end = Some(event);
         operation.given = given;
@@ -179,13 +194,14 @@ impl History {
         &self.operations
     }
 
-    pub fn keys(&self) -> BTreeSet<Vec<u8>> {
-        self.operations.iter().map(|o| o.key.clone()).collect()
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        self.puts.keys().cloned().collect()
     }
 
-    fn puts<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = (&'a Operation, &'a Vec<u8>)> {
-        let of_key = self.operations.iter().filter(move |o| o.key == key);
-        of_key.filter_map(|o| o.put.as_ref().map(|value| (o, value)))
+    fn puts(&self, key: &[u8]) -> impl Iterator<Item = (&Operation, &Vec<u8>)> {
+        let numbers = self.puts.get(key).into_iter().flatten();
+        let puts = numbers.map(|number| &self.operations[*number]);
+        puts.filter_map(|o| o.put.as_ref().map(|value| (o, value)))
     }
 
     /// From when on a put certainly was in effect, and when that was given: its acknowledgement, or the
@@ -194,15 +210,8 @@ impl History {
         let acknowledged = matches!(put.outcome, Outcome::Acknowledged(_));
         let acknowledged = put.end.filter(|_| acknowledged);
         let acknowledged = acknowledged.map(|end| (end, put.given));
-        let value = put.put.as_ref().filter(|value| !value.is_empty());
-        let Some(value) = value.filter(|_| self.shown_counts) else {
-            return acknowledged;
-        };
-        let shows = |read: &&Operation| {
-            read.key == put.key && matches!(&read.outcome, Outcome::Read(read) if read == value)
-        };
-        let reads = self.operations.iter().filter(shows);
-        let shown = reads.filter_map(|read| read.end.map(|end| (end, read.given)));
+        let shows = put.put.as_ref().is_some_and(|value| !value.is_empty());
+        let shown = put.shown.filter(|_| self.shown_counts && shows);
         acknowledged.into_iter().chain(shown).min()
     }
 
@@ -234,10 +243,9 @@ impl History {
         read: Option<&Operation>,
         promise: Promise,
     ) -> Option<&'a Operation> {
-        let of_key = self.operations.iter().filter(|o| o.key == key);
+        let of_key = self.puts(key).map(|(put, _)| put);
         let later = |q: &&Operation| {
-            q.put.is_some()
-                && p.is_none_or(|p| p.end.is_some_and(|end| q.begin > end) || self.follows(q, p))
+            p.is_none_or(|p| p.end.is_some_and(|end| q.begin > end) || self.follows(q, p))
         };
         let (begin, end) = match read {
             Some(read) => (read.begin, read.end.unwrap_or(self.event + 1)),
