@@ -173,7 +173,7 @@ fn join(world: &Arc<World>, number: usize) -> Location {
         clock: Arc::new(Place(world.clone())),
         random: Random::new(number as u64),
         secret: number as u64,
-        log: Box::new(|_| ()),
+        log: Box::new(|_, _| ()),
     };
     let peer = world
         .all()

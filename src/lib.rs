@@ -14,11 +14,11 @@
 //! | [`diststore`] | the Store service: items, requests, exchange |
 //! | [`locator`] | the Locator service: carries out what membership decides; originals |
 //! | [`membership`] | who is in the network, as one node knows it: pure, no lock, no call, no clock |
+//! | [`log`] | lines that nobody waits for |
 //! | [`server`], [`net`] | calls that come in and calls that go out, over TCP |
 //! | [`service`], [`net::Network`] | the seam: a service answers named calls, a network carries them |
 //! | [`ring`], [`location`] | who owns a key; `host:port` |
 //! | [`thrift`], [`digest`] | bytes to values to messages; a hash |
-//! | [`log`] | lines that nobody waits for |
 //! | [`os`] | signals, sockets, memory: C functions |
 //!
 //! Read first: [`service`] and [`net`], the seam that everything rests on; then

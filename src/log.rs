@@ -1,7 +1,7 @@
 //! Lines on stdout and stderr that nobody waits for.
 //!
 //! A pipe that nobody reads, a full disk or a terminal stopped with Ctrl-S holds up a thread of this
-//! module and nothing else. It is no logging framework: no levels, no times, no files of its own.
+//! module and nothing else. It is no logging framework: no files of its own, no targets, one filter.
 //!
 //! * A line is put into a bounded queue, which never blocks; a thread for each of the two writes.
 //! * Lines of one of the two keep their order. What doesn't fit, or can't be written, is counted, and
@@ -19,7 +19,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::words::counted;
+use crate::location::Location;
+use crate::net::{Clock, Level, SystemClock};
+use crate::words::{counted, utc_millis};
 
 /// Bytes of lines that wait. Up: a slower reader misses nothing; down: less memory when nobody reads.
 const QUEUE_BYTES_MAX: usize = 256 << 10;
@@ -51,6 +53,22 @@ pub fn complain(line: &str) {
     match ERRORS.get_or_init(|| Log::start(Box::new(io::stderr()), let_stdout_go_first)) {
         Some(log) => log.push(line),
         None => write_directly(io::stderr(), line),
+    }
+}
+
+/// What takes the lines that a node writes: those of its log go to stderr, as `TIME LEVEL NODE: TEXT`, down to `least`;
+/// what is only [said](Level::Said) goes to stdout as it is.
+pub fn of_node(least: Level, node: Location) -> impl Fn(Level, &str) + Send + Sync + Clone {
+    move |level, line| {
+        let name = Level::NAMES.iter().find(|(_, named)| *named == level);
+        match name {
+            None => say(line),
+            Some((name, _)) if level <= least => {
+                let time = utc_millis(SystemClock::new().wall());
+                complain(&format!("{time} {name} {node}: {line}"));
+            }
+            Some(_) => {}
+        }
     }
 }
 

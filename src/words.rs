@@ -26,7 +26,16 @@ pub fn with_commas(number: usize) -> String {
 
 /// A time in microseconds since 1970 as a date and time of day, UTC: `2001-09-09T01:46:40Z`.
 pub fn utc(micros: i64) -> String {
-    let seconds = micros.div_euclid(1_000_000);
+    date(micros.div_euclid(1_000_000)) + "Z"
+}
+
+/// The same with milliseconds: `2001-09-09T01:46:40.125Z`.
+pub fn utc_millis(micros: i64) -> String {
+    let millis = micros.rem_euclid(1_000_000) / 1000;
+    format!("{}.{millis:03}Z", date(micros.div_euclid(1_000_000)))
+}
+
+fn date(seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     // Years that begin in March have their leap day at the end; 400 of them have always the same number of days.
@@ -38,7 +47,7 @@ pub fn utc(micros: i64) -> String {
     let day = day - (153 * month + 2) / 5 + 1;
     let year = era * 400 + year + i64::from(month >= 10);
     let month = if month < 10 { month + 3 } else { month - 9 };
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 #[cfg(test)]
@@ -66,6 +75,8 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
             assert_eq!(utc(seconds * 1_000_000), date);
+            let millis = date.replace('Z', ".007Z");
+            assert_eq!(utc_millis(seconds * 1_000_000 + 7_999), millis);
         }
         // Somebody's clock.
         assert!(

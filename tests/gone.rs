@@ -25,7 +25,7 @@ fn store() -> Store {
         clock: Arc::new(SystemClock::new()),
         random: Random::new(1),
         secret: secret(),
-        log: Box::new(|_| ()),
+        log: Box::new(|_, _| ()),
     };
     Store::new(Locator::new(location, options, environment), usize::MAX)
 }

@@ -28,11 +28,11 @@ impl Subject for Watched {
     ) -> Arc<dyn SimNode> {
         let (removals, me) = (self.removals.clone(), location.clone());
         let log = environment.log;
-        environment.log = Box::new(move |line| {
+        environment.log = Box::new(move |level, line| {
             if line.starts_with("removed") {
                 removals.lock().unwrap().push(format!("{me} {line}"));
             }
-            log(line);
+            log(level, line);
         });
         PlainRing.node(location, environment, usize::MAX)
     }

@@ -17,7 +17,7 @@ use crate::locator::{
     service_types,
 };
 use crate::membership::State;
-use crate::net::{CallError, Environment, Network, Random, SystemClock, TcpNetwork, secret};
+use crate::net::{CallError, Environment, Level, Network, Random, SystemClock, TcpNetwork, secret};
 use crate::node::Node;
 use crate::os::{Signals, give_back_large_pieces};
 use crate::server::{Http, Traffic};
@@ -64,7 +64,8 @@ pub struct NodeOptions {
     memory: usize,
     die_from_anywhere: bool,
     http: bool,
-    verbose: bool,
+    /// The least that is logged.
+    level: Level,
     /// What is to be asked, instead of starting a node.
     question: Option<Question>,
     new: bool,
@@ -140,7 +141,9 @@ impl NodeOptions {
             "obey die() from other machines as well",
         );
         options.optflag("", "no-http", "show nothing by HTTP");
-        options.optflag("v", "verbose", "a line for each request");
+        let text = "log to stderr down to error, warn, info (as by default), debug or trace";
+        options.optopt("", "log-level", text, "LEVEL");
+        options.optflag("v", "verbose", "--log-level trace: a line for each request");
         let matches = match usage.parse(options, program, ABOUT, arguments)? {
             Parsed::Run(matches) => matches,
             Parsed::Tell(text) => return Ok(Parsed::Tell(text)),
@@ -198,7 +201,7 @@ impl NodeOptions {
             memory: memory::limit(matches.opt_str("memory").as_deref())?,
             die_from_anywhere: matches.opt_present("die-from-anywhere"),
             http: !matches.opt_present("no-http"),
-            verbose: matches.opt_present("verbose"),
+            level: level(&matches)?,
             question,
             new,
         }))
@@ -232,6 +235,21 @@ fn number(
             )))
         }
     }
+}
+
+fn level(matches: &getopts::Matches) -> Result<Level, Trouble> {
+    let named = |text: String| {
+        let level = Level::NAMES.iter().find(|(name, _)| *name == text);
+        let names = Level::NAMES.map(|(name, _)| name).join(", ");
+        level
+            .map(|(_, level)| *level)
+            .ok_or_else(|| Trouble::usage(format!("--log-level: none of {names}: {text}")))
+    };
+    let level = matches.opt_str("log-level").map(named).transpose()?;
+    Ok(match level {
+        _ if matches.opt_present("verbose") => Level::Trace,
+        level => level.unwrap_or(Level::Info),
+    })
 }
 
 fn connections(matches: &getopts::Matches) -> Result<Option<usize>, Trouble> {
@@ -279,7 +297,11 @@ pub fn run_node<P: Participant>(
     let signals = Signals::block();
     let (end, ended) = mpsc::channel();
     let (listener, location) = bind(&options.address, options.port)?;
-    log::say(&format!("Starting the server at {location}..."));
+    let log = log::of_node(options.level, location.clone());
+    log(
+        Level::Said,
+        &format!("Starting the server at {location}..."),
+    );
     let bound = listener.local_addr();
     let bound = bound.map_err(|error| Trouble::new(&location, error))?;
     let peers = others(&options.peers, bound);
@@ -303,7 +325,13 @@ pub fn run_node<P: Participant>(
                 })
             },
         },
-        environment(network.clone()),
+        Environment {
+            network: network.clone(),
+            clock: Arc::new(SystemClock::new()),
+            random: Random::new(secret()),
+            secret: secret(),
+            log: Box::new(log.clone()),
+        },
     )));
     let traffic = Arc::new(Traffic::new(&participant.methods()));
     let pages = Pages::new(participant.clone(), traffic.clone(), bound.ip());
@@ -311,7 +339,7 @@ pub fn run_node<P: Participant>(
     let mut server_options = server::Options {
         limits: LIMITS,
         messages_bytes_max: options.memory_for_messages(),
-        verbose: options.verbose,
+        verbose: options.level == Level::Trace,
         nodes: {
             let (network, participant) = (network.clone(), participant.clone());
             Arc::new(move || {
@@ -330,7 +358,7 @@ pub fn run_node<P: Participant>(
         },
         http: options.http.then_some(http),
         traffic,
-        log: Arc::new(log::say),
+        log: Arc::new(log),
         ..server::Options::default()
     };
     if let Some(connections_max) = options.connections_max {
@@ -356,7 +384,7 @@ pub fn run_node<P: Participant>(
         node.stop();
         return Err(Trouble::new(location, reason));
     }
-    log::say("Leaving the network...");
+    participant.locator().say("Leaving the network...");
     match node.leave() {
         Ok(0) => Ok(ExitCode::SUCCESS),
         // As ordered: nothing else was possible.
@@ -420,16 +448,6 @@ fn look_around(network: Arc<dyn Network>, me: &Location, service: &'static str) 
     };
     let (found, looking) = search(me.address(), Until::once(), ask);
     found.map_or(looking, |found| vec![found])
-}
-
-fn environment(network: Arc<dyn Network>) -> Environment {
-    Environment {
-        network,
-        clock: Arc::new(SystemClock::new()),
-        random: Random::new(secret()),
-        secret: secret(),
-        log: Box::new(log::say),
-    }
 }
 
 /// Binds the port that was asked for, or the first free one from [`DEFAULT_PORT`] up.

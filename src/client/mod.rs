@@ -31,7 +31,7 @@
 //! #     clock: Arc::new(SystemClock::new()),
 //! #     random: Random::new(secret()),
 //! #     secret: secret(),
-//! #     log: Box::new(|_| {}),
+//! #     log: Box::new(|_, _| {}),
 //! # };
 //! # let store = Store::new(Locator::new(at.clone(), options, environment), usize::MAX);
 //! # let mut node = Node::start(listener, Arc::new(store), Default::default())?;

@@ -38,6 +38,7 @@ use crate::locator::{
     self, Application, Held, Locator, Participant, read_arguments, read_key, write_answer,
 };
 use crate::membership::{Member, State, View};
+use crate::net::Level;
 use crate::net::room::hold;
 use crate::os::give_back_free_pages;
 use crate::ring;
@@ -240,7 +241,7 @@ impl Store {
             due
         };
         if due {
-            self.locator.say(&cause);
+            self.locator.log(Level::Warn, &cause);
         }
         let said = format!("{} has {cause}", self.locator.location());
         Exception::new(Exception::NO_ROOM, said)

@@ -157,7 +157,7 @@ mod tests {
             clock: Arc::new(SystemClock::new()),
             random: Random::new(1),
             secret: 1,
-            log: Box::new(|_| {}),
+            log: Box::new(|_, _| {}),
         };
         let location = Location::new("127.0.0.1", 9900).unwrap();
         Store::new(Locator::new(location, options, environment), usize::MAX)

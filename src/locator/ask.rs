@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 use crate::membership::{Action, Asked, Member};
-use crate::net::{Answer, CallError, Event, Request};
+use crate::net::{Answer, CallError, Event, Level, Request};
 
 use super::calls::{read_answer, request_of};
 use super::{ANSWER_TICKS, ENTER_TICKS, Inner, Locator, SILENT_MAX};
@@ -82,7 +82,7 @@ impl Locator {
             Err(CallError::Refused) => self.with(|membership, _| membership.unasked(asked)),
             Err(error) => {
                 if let CallError::Local(cause) = &error {
-                    self.say(cause);
+                    self.log(Level::Error, cause);
                 }
                 self.with(|membership, now| membership.unanswered(now, asked));
             }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::location::Location;
 use crate::membership::{Entry, Member, Reply, State, View};
-use crate::net::{Answer, CallError, Request};
+use crate::net::{Answer, CallError, Level, Request};
 use crate::thrift::Exception;
 use crate::words::counted;
 
@@ -220,7 +220,7 @@ impl Locator {
         let entry = match self.misfit(&candidate) {
             Some(reason) => {
                 if candidate.version != VERSION {
-                    self.say(&format!("a node is refused: {reason}"));
+                    self.log(Level::Warn, &format!("a node is refused: {reason}"));
                 }
                 Entry::Refused(reason)
             }
@@ -323,7 +323,7 @@ impl Locator {
     /// What a node of version 1 hears.
     pub(super) fn refuse_version_1(&self) -> Exception {
         let message = format!("this network speaks version {VERSION} of {EXTENSION}, not 1");
-        self.say(&format!("a node is refused: {message}"));
+        self.log(Level::Warn, &format!("a node is refused: {message}"));
         Exception::internal(message)
     }
 }

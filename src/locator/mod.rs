@@ -41,8 +41,9 @@ use std::time::Duration;
 
 use crate::location::Location;
 use crate::membership::{Action, Caller, Member, Membership, Rules, State, View};
-use crate::net::{Clock, Environment};
+use crate::net::{Clock, Environment, Level};
 use crate::server::Traffic;
+use crate::words::counted;
 
 use originals::Originals;
 
@@ -280,9 +281,14 @@ impl Locator {
         self.wake(Errand::Work);
     }
 
-    /// A line on the node's own log, whatever a key or a peer's words have in them.
+    /// A line as the original has it, on stdout, whatever a key has in it.
     pub fn say(&self, line: &str) {
-        (self.environment.log)(&one_line(line));
+        self.log(Level::Said, line);
+    }
+
+    /// A line of the node's log, whatever a peer's words have in them.
+    pub fn log(&self, level: Level, line: &str) {
+        (self.environment.log)(level, &one_line(line));
     }
 
     /// A poisoned lock is taken all the same: each change is one call into [`Membership`], which
@@ -345,9 +351,18 @@ impl Locator {
                     let now = self.now();
                     inner.originals.name(now, location, None);
                 }
-                Action::Added(location) => self.say(&format!("added {location}")),
+                Action::Added(location) => {
+                    self.say(&format!("added {location}"));
+                    self.log(Level::Debug, &format!("{location} is a member now"));
+                }
                 Action::Removed(location, goodbye) => {
                     self.say(&format!("removed {location}"));
+                    if goodbye {
+                        self.log(Level::Debug, &format!("{location} has left"));
+                    } else {
+                        let line = format!("{location} is lost: gone, or silent for too long");
+                        self.log(Level::Warn, &line);
+                    }
                     // One that said goodbye still answers what it has been asked.
                     if !goodbye {
                         self.environment.network.forget(&location);
@@ -361,6 +376,14 @@ impl Locator {
                     let by_itself = u64::from(inner.membership.is_by_itself());
                     let epoch = 2 * inner.membership.changes() + by_itself;
                     self.epoch.store(epoch, Ordering::Release);
+                }
+                Action::Missing => {
+                    let lost = inner.membership.alarm();
+                    let names: Vec<_> = lost.iter().map(ToString::to_string).collect();
+                    let members = counted(lost.len(), "member", "members");
+                    let names = names.join(", ");
+                    let line = format!("{members} lost together: keys may be missing: {names}");
+                    self.log(Level::Error, &line);
                 }
                 Action::Began => self.say("Initiating the network..."),
                 Action::CameIn => self.say("Joining the network..."),

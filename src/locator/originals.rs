@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::location::Location;
-use crate::net::{Answer, CallError, Network, Request};
+use crate::net::{Answer, CallError, Level, Network, Request};
 use crate::service::Call;
 use crate::thrift::{Exception, Write};
 
@@ -177,7 +177,8 @@ impl Locator {
             }
             Ok(types) if kind(&types).is_some_and(|kind| kind != self.service_type()) => {
                 forget();
-                self.say(&format!("{location} is refused: it runs another service"));
+                let line = format!("{location} is refused: it runs another service");
+                self.log(Level::Warn, &line);
             }
             Ok(_) => {
                 forget();
@@ -413,9 +414,10 @@ impl Locator {
             originals.name(now, location.clone(), Some(told)) || originals.complain(now)
         };
         if !well {
-            self.say(&format!(
+            let line = format!(
                 "{NAMED_MAX} nodes that were named are being asked what they are: {location} is passed over"
-            ));
+            );
+            self.log(Level::Warn, &line);
         }
         self.wake_work();
     }

@@ -2,6 +2,7 @@
 
 use crate::location::Location;
 use crate::membership::{Member, State, View};
+use crate::net::Level;
 use crate::service::{Call, Order, Service};
 use crate::thrift::Exception;
 
@@ -105,7 +106,8 @@ pub trait Participant: Service + Application + Sized + 'static {
             .with(|membership, _| membership.has_to_drop())
         {
             let cause = "the network that lets it in has all that counts";
-            self.locator().say(&format!("Dropping all keys: {cause}"));
+            let line = format!("dropping all keys: {cause}");
+            self.locator().log(Level::Warn, &line);
             self.drop_all();
             self.locator().with(|membership, _| membership.dropped());
         }

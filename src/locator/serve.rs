@@ -1,6 +1,7 @@
 //! The calls of the Locator, and those of the extension that are its own.
 
 use crate::location::Location;
+use crate::net::Level;
 use crate::service::{Call, Order};
 use crate::thrift::{Exception, Write, put_field};
 
@@ -148,9 +149,10 @@ impl Locator {
     fn debug(&self, application: &dyn Application) {
         let status = self.status(application);
         let view = self.view();
-        self.say(&format!("{status:?}"));
+        self.log(Level::Info, &format!("{status:?}"));
         for member in view.members() {
-            self.say(&format!("{} {:?}", member.location, member.state));
+            let line = format!("{} {:?}", member.location, member.state);
+            self.log(Level::Info, &line);
         }
     }
 }

@@ -115,6 +115,8 @@ pub enum Action {
     Added(Location),
     /// That node is no member any more; true: it said goodbye.
     Removed(Location, bool),
+    /// Members were lost together: there is an [alarm](Membership::alarm) now.
+    Missing,
     /// The view has changed.
     Changed,
     /// Somebody can be compared with now.

@@ -162,12 +162,16 @@ impl Membership {
     }
 
     pub(super) fn raise_alarm(&mut self, lives: BTreeMap<Location, i64>) {
+        let is_first = self.alarm.is_empty();
         for (location, incarnation) in lives {
             let given_up = self.given_up.get(&location) == Some(&incarnation);
             if !given_up && self.alarm.len() < ALARM_MAX {
                 self.wait_again(&location, incarnation);
                 self.alarm.insert(location, incarnation);
             }
+        }
+        if is_first && !self.alarm.is_empty() {
+            self.actions.push(Action::Missing);
         }
     }
 

@@ -173,6 +173,37 @@ pub fn secret() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
+/// What kind of line a node writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// None of the log: a line of the original's, in its form, for scripts that read stdout.
+    Said,
+    /// The node lacks what it needs, or keys may be missing.
+    Error,
+    /// Something went wrong elsewhere, or was refused.
+    Warn,
+    /// What was asked for.
+    Info,
+    /// Members that come and go.
+    Debug,
+    /// Each request.
+    Trace,
+}
+
+impl Level {
+    /// Those of the log, by their names.
+    pub const NAMES: [(&str, Level); 5] = [
+        ("error", Level::Error),
+        ("warn", Level::Warn),
+        ("info", Level::Info),
+        ("debug", Level::Debug),
+        ("trace", Level::Trace),
+    ];
+}
+
+/// Takes the lines that a node writes. Must not block.
+pub type Log = dyn Fn(Level, &str) + Send + Sync;
+
 /// All that a node knows of the world.
 pub struct Environment {
     /// How other nodes are called.
@@ -183,6 +214,6 @@ pub struct Environment {
     pub random: Random,
     /// A number that nobody outside can know; see [`secret`].
     pub secret: u64,
-    /// Takes the lines that a node says of itself. Must not block.
-    pub log: Box<dyn Fn(&str) + Send + Sync>,
+    /// What this node writes.
+    pub log: Box<Log>,
 }

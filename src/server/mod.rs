@@ -55,8 +55,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::net::lacks_descriptors;
 use crate::net::room::Room;
+use crate::net::{Level, lacks_descriptors};
 use crate::os::lengthen_backlog;
 use crate::service::Service;
 use crate::thrift::Limits;
@@ -211,7 +211,7 @@ impl Shared {
 
     fn say_if_verbose(&self, line: impl FnOnce() -> String) {
         if self.options.verbose {
-            (self.options.log)(&line());
+            (self.options.log)(Level::Trace, &line());
         }
     }
 
@@ -219,13 +219,15 @@ impl Shared {
     /// verbose.
     fn say_closed(&self, peer: SocketAddr, cause: impl FnOnce() -> String) {
         if self.is_due(&self.closed_due, CLOSED_INTERVAL) || self.options.verbose {
-            (self.options.log)(&format!("closed the connection of {peer}: {}", cause()));
+            let line = format!("closed the connection of {peer}: {}", cause());
+            (self.options.log)(Level::Warn, &line);
         }
     }
 
     fn say_trouble(&self, error: &io::Error) {
         if self.is_due(&self.trouble_due, REPORT_INTERVAL) {
-            (self.options.log)(&format!("can't accept a connection: {error}"));
+            let line = format!("can't accept a connection: {error}");
+            (self.options.log)(Level::Error, &line);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::traffic::Traffic;
+use crate::net::Log;
 use crate::thrift::Limits;
 
 /// What answers requests of HTTP.
@@ -49,8 +50,8 @@ pub struct Options {
     pub http: Option<Arc<Http>>,
     /// Counts what comes and goes. One server's own.
     pub traffic: Arc<Traffic>,
-    /// Takes the lines that the server says of itself. Must not block.
-    pub log: Arc<dyn Fn(&str) + Send + Sync>,
+    /// What the server writes.
+    pub log: Arc<Log>,
 }
 
 impl Default for Options {
@@ -70,7 +71,7 @@ impl Default for Options {
             relieve: Arc::new(|| false),
             http: None,
             traffic: Arc::new(Traffic::new(&[])),
-            log: Arc::new(crate::log::complain),
+            log: Arc::new(|_, line| crate::log::complain(line)),
         }
     }
 }

@@ -156,7 +156,7 @@ impl World {
                 Action::Added(who) => self.say(format!("n{} adds {who}", run.place)),
                 Action::Removed(who, _) => self.say(format!("n{} removes {who}", run.place)),
                 Action::Changed | Action::Settle => changed = true,
-                Action::Began | Action::CameIn => {}
+                Action::Missing | Action::Began | Action::CameIn => {}
                 Action::Meet(_) => panic!("there are no originals here"),
                 Action::End(why) => {
                     self.kill(run.place, &format!("ends: {why}"));

@@ -113,8 +113,8 @@ fn must_end_at_once_when_interrupted_twice() {
     let status = node.process.wait(SECONDS);
     assert_eq!(status.code(), Some(2));
     assert_eq!(
-        node.process.errors(),
-        "storeserver: interrupted again: ended without handing over\n"
+        node.process.complaints(),
+        ["storeserver: interrupted again: ended without handing over"]
     );
 }
 
@@ -135,10 +135,10 @@ fn must_end_well_when_it_is_the_last_and_say_what_is_dropped() {
     assert!(began.elapsed() < AT_ONCE);
     assert_eq!(status.code(), Some(0));
     let line = format!(
-        "storeserver: {}: 3 keys dropped: nobody was left to take them\n",
+        "storeserver: {}: 3 keys dropped: nobody was left to take them",
         node.location
     );
-    assert_eq!(node.process.errors(), line);
+    assert_eq!(node.process.complaints(), [line]);
     let empty = Node::store(&own_address(), &[]);
     settle(&[&empty]);
     empty.leave("TERM");

@@ -52,10 +52,10 @@ fn must_name_limit_and_size_of_a_message_and_say_that_the_connection_was_closed(
     // Its own limit is the narrower one.
     assert_eq!(answer, Err(refused("a string", size, LARGEST)));
     wait_until(LONG, "it says so", || {
-        let out = node.process.out();
-        let line = out
+        let log = node.process.errors();
+        let line = log
             .lines()
-            .find(|line| line.starts_with("closed the connection of "));
+            .find(|line| line.contains(": closed the connection of "));
         line.is_some_and(|line| line.ends_with("above the limit of 33554432"))
     });
     put(&network, &node.location, b"key", b"value").unwrap();

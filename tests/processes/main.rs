@@ -15,6 +15,7 @@ mod large;
 mod leaving;
 mod limits;
 mod lines;
+mod logging;
 mod memory;
 mod moving;
 mod output;

@@ -136,11 +136,11 @@ fn must_live_and_answer_when_it_is_full() {
         put(&network, at, b"there is room", b"again").unwrap();
         assert_eq!(status(&network, at).lacking, 0);
     }
-    let out = node.process.out();
+    let log = node.process.errors();
     assert_eq!(
-        out.matches("\nno room for ").count(),
+        log.matches(": no room for ").count(),
         1,
-        "once a minute: {out}"
+        "once a minute: {log}"
     );
 }
 
@@ -192,10 +192,10 @@ fn must_do_without_a_newcomer_that_has_too_little() {
         !newcomer.is_running()
     });
     assert_eq!(newcomer.wait(LONG).code(), Some(2));
-    let errors = newcomer.errors();
+    let complaints = newcomer.complaints();
     assert!(
-        errors.contains(": no room for ") && errors.lines().count() == 1,
-        "{errors}"
+        complaints.len() == 1 && complaints[0].contains(": no room for "),
+        "{complaints:?}"
     );
     assert!(count > 1000, "{count}");
     wait_until(LONG, "it is no member", || {

@@ -107,7 +107,7 @@ fn start_here(address: &str, peer: &Location) -> (OwnNode<Store>, Arc<Store>) {
         clock: Arc::new(SystemClock::new()),
         random: Random::new(secret()),
         secret: secret(),
-        log: Box::new(|_| {}),
+        log: Box::new(|_, _| {}),
     };
     let store = Arc::new(Store::new(
         Locator::new(location, options, environment),

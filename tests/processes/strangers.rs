@@ -104,9 +104,9 @@ fn must_ask_few_at_a_time_however_many_are_named() {
     assert!(most < before + 100, "{before} threads, then {most}");
     must_be_alone(&network, &nodes);
     let said = "64 nodes that were named are being asked what they are";
-    let out = || nodes[0].process.out();
-    wait_until(LONG, "it says so", || out().contains(said));
-    assert_eq!(out().matches(said).count(), 1, "once a minute");
+    let log = || nodes[0].process.errors();
+    wait_until(LONG, "it says so", || log().contains(said));
+    assert_eq!(log().matches(said).count(), 1, "once a minute");
 }
 
 /// `store`, as far as it is needed here.

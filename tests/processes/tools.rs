@@ -130,6 +130,15 @@ fn numbered(number: usize) -> Vec<u8> {
     format!("key {number}").into_bytes()
 }
 
+/// Tells a thread to end; if the test fails, too.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Nodes join, leave and are killed while the keys are listed again and again.
 #[test]
 fn must_list_each_key_once_while_nodes_come_and_go() {
@@ -165,6 +174,7 @@ fn must_list_each_key_once_while_nodes_come_and_go() {
                 listed.fetch_add(1, Ordering::Relaxed);
             }
         });
+        let over = Ends(&over);
         for _ in 0..3 {
             nodes.push(Node::store(
                 first.address(),
@@ -185,7 +195,7 @@ fn must_list_each_key_once_while_nodes_come_and_go() {
         wait_until(LONG, "one list more", || {
             lists.is_finished() || listed.load(Ordering::Relaxed) > lists_before
         });
-        over.store(true, Ordering::Relaxed);
+        drop(over);
     });
 }
 

@@ -176,6 +176,14 @@ impl Process {
         self.errors.text()
     }
 
+    /// The lines on stderr that are none of its log, which begin with a time.
+    pub fn complaints(&self) -> Vec<String> {
+        let errors = self.errors();
+        let is_logged = |line: &&str| line.starts_with(|first: char| first.is_ascii_digit());
+        let complaints = errors.lines().filter(|line| !is_logged(line));
+        complaints.map(str::to_owned).collect()
+    }
+
     pub fn has_said(&self, line: &str) -> bool {
         self.out().lines().any(|said| said == line)
     }
@@ -324,8 +332,11 @@ impl Node {
     /// As above.
     pub fn left(&mut self) {
         let status = self.process.wait(LONG);
-        let errors = self.process.errors();
-        assert!(status.success() && errors.is_empty(), "{status}: {errors}");
+        let complaints = self.process.complaints();
+        assert!(
+            status.success() && complaints.is_empty(),
+            "{status}: {complaints:?}"
+        );
     }
 }
 

@@ -261,7 +261,7 @@ fn must_say_once_a_second_that_it_has_closed_connections_and_always_if_verbose()
         let taken = Arc::clone(&lines);
         let house = house(|options| {
             options.verbose = verbose;
-            options.log = Arc::new(move |line| taken.lock().unwrap().push(line.to_owned()));
+            options.log = Arc::new(move |_, line| taken.lock().unwrap().push(line.to_owned()));
         });
         let began = Instant::now();
         for _ in 0..50 {

@@ -218,7 +218,7 @@ impl World {
             clock: clock.clone(),
             random: Random::new(self.random.below(usize::MAX) as u64),
             secret: mix(digest(location.name().as_bytes()) ^ u64::from(group.0)),
-            log: Box::new(move |line| scheduler.trace(format_args!("{me} says: {line}"))),
+            log: Box::new(move |_, line| scheduler.trace(format_args!("{me} says: {line}"))),
         };
         let node = make(environment);
         let process = Process {
