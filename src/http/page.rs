@@ -42,8 +42,9 @@ pub fn page(report: &Report, me: &Location) -> String {
 }
 
 const STYLE: &str = "body{font:16px sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222;background:#fff}\
-    .safe{color:#060}.unsafe{color:#a00}svg.ring{width:20em;max-width:100%;display:block}\
-    table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}\
+    .safe{color:#060}.unsafe{color:#a00}svg.ring{width:20em;max-width:100%;display:block;margin-bottom:1em}\
+    table{border-collapse:collapse;font-size:.8em;white-space:nowrap}\
+    td,th{padding:.3em .4em;text-align:right;border-bottom:1px solid #ddd}\
     td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}div{overflow-x:auto}";
 
 /// Another colour for each of so many members.
