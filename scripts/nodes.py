@@ -1,5 +1,5 @@
-"""What scripts/abuse and scripts/fuzz.py share: three nodes on a loopback address of their own, clients, and the load
-that these make."""
+"""What scripts/abuse, scripts/fuzz.py and scripts/page share: three nodes on a loopback address of their own, clients,
+and the load that these make."""
 import contextlib
 import os
 import random
@@ -28,7 +28,7 @@ os.environ.pop("THRIFTY_PEERS", None)
 
 
 def fail(cause):
-    print("abuse: " + cause, file=sys.stderr)
+    print("%s: %s" % (os.path.basename(sys.argv[0]), cause), file=sys.stderr)
     sys.exit(2)
 
 
