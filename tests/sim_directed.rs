@@ -202,7 +202,7 @@ fn put_while_a_cut_heals(world: &Arc<World>) -> Result<Figures, String> {
         let operation = world.history().begin_put(&key, b"cut off");
         world.subject.put(&net, &alone, &key, b"cut off")?;
         let outcome = Outcome::Acknowledged(None);
-        world.history().end(operation, net.given(), outcome);
+        world.history().end(operation, net.began(), outcome);
     }
     {
         let weather = &mut world.wires().weather;
@@ -221,11 +221,11 @@ fn put_while_a_cut_heals(world: &Arc<World>) -> Result<Figures, String> {
                 let operation = world.history().begin_put(&key, &value);
                 let put = subject.put(&net, &at, &key, &value);
                 let outcome = put.map_or(Outcome::Unknown, |()| Outcome::Acknowledged(None));
-                world.history().end(operation, net.given(), outcome);
+                world.history().end(operation, net.began(), outcome);
                 let operation = world.history().begin_get(&key);
                 let read = subject.get(&net, &at, &key);
                 let outcome = read.map_or(Outcome::Unknown, Outcome::Read);
-                world.history().end(operation, net.given(), outcome);
+                world.history().end(operation, net.began(), outcome);
             }
             working.fetch_sub(1, Ordering::Relaxed);
         });

@@ -118,7 +118,7 @@ pub fn use_together(
                 (Ok(read), None) => Outcome::Read(read.clone()),
                 (Ok(_), Some(value)) => Outcome::Acknowledged(world.version_of(key, value)),
             };
-            world.history().end(operation, net.given(), outcome);
+            world.history().end(operation, net.began(), outcome);
             take(place, answer);
         });
 }
@@ -280,7 +280,7 @@ impl Stage {
             Ok(()) => Outcome::Acknowledged(None),
             Err(_) => Outcome::Unknown,
         };
-        world.history().end(operation, net.given(), outcome);
+        world.history().end(operation, net.began(), outcome);
         put.map_err(|why| format!("not acknowledged: {shown}: {why}"))
     }
 
@@ -301,7 +301,7 @@ impl Stage {
             Ok(value) => Outcome::Read(value.clone()),
             Err(_) => Outcome::Unknown,
         };
-        world.history().end(operation, net.given(), outcome);
+        world.history().end(operation, net.began(), outcome);
         read.map_err(|why| format!("no answer: {shown}: {why}"))
     }
 

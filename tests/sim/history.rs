@@ -14,8 +14,9 @@
 //! * **A read r is wrong** if no put that had begun when r ended gave its value, or if all that did
 //!   (several, for the empty value) are stale for r.
 //!
-//! Where silence may outlast the limits, q counts only if the world was stable from q's
-//! acknowledgement, as the node gave it, to r's end.
+//! Where silence may outlast the limits, q counts only if the world was stable to r's end, from when the node that was
+//! asked began to serve q. (It may pass q on, and what it hears may wait behind the answer to another request of the
+//! batch. So a put that one side of a cut acknowledged can be answered long after the cut.)
 //!
 //! Where what was *shown* counts too (`shown_counts`), q may be a put that no one has acknowledged: it is
 //! enough that a read which gave its value had ended before r began. Nobody takes back what somebody
@@ -48,10 +49,10 @@ pub struct Operation {
     pub put: Option<Vec<u8>>,
     pub begin: u64,
     pub end: Option<u64>,
-    /// When the answer set out, that came at the end.
-    pub given: u64,
+    /// When the node that was asked began to serve it.
+    pub served: u64,
     pub outcome: Outcome,
-    /// When the first read that brought a put's value had ended, and when its answer set out.
+    /// When the first read that brought a put's value had ended, and when that was served.
     shown: Option<(u64, u64)>,
     number: usize,
     /// The one before it on its connection, of the same key.
@@ -118,7 +119,7 @@ impl History {
             put,
             begin,
             end: None,
-            given: 0,
+            served: 0,
             outcome: Outcome::Unknown,
             shown: None,
             number,
@@ -151,19 +152,19 @@ impl History {
         self.begin(key, None)
     }
 
-    pub fn end(&mut self, operation: usize, given: u64, outcome: Outcome) {
+    pub fn end(&mut self, operation: usize, served: u64, outcome: Outcome) {
         let event = self.next_event();
         if let Outcome::Read(value) = &outcome {
             for number in &self.puts[&self.operations[operation].key] {
                 let put = &mut self.operations[*number];
                 if put.put.as_ref() == Some(value) {
-                    put.shown.get_or_insert((event, given));
+                    put.shown.get_or_insert((event, served));
                 }
             }
         }
         let operation = &mut self.operations[operation];
         operation.end = Some(event);
-        operation.given = given;
+        operation.served = served;
         operation.outcome = outcome;
     }
 
@@ -186,7 +187,7 @@ impl History {
 
     /// Whether a put that was acknowledged counts, should nodes be killed later.
     pub fn is_promised(&self, put: &Operation, promise: Promise) -> bool {
-        let stable = |end| self.is_stable(put.given, end);
+        let stable = |end| self.is_stable(put.served, end);
         promise == Promise::Always || put.end.is_some_and(stable)
     }
 
@@ -204,12 +205,12 @@ impl History {
         puts.filter_map(|o| o.put.as_ref().map(|value| (o, value)))
     }
 
-    /// From when on a put certainly was in effect, and when that was given: its acknowledgement, or the
+    /// From when on a put certainly was in effect, and when that was served: its acknowledgement, or the
     /// first read that showed it.
     fn known(&self, put: &Operation) -> Option<(u64, u64)> {
         let acknowledged = matches!(put.outcome, Outcome::Acknowledged(_));
         let acknowledged = put.end.filter(|_| acknowledged);
-        let acknowledged = acknowledged.map(|end| (end, put.given));
+        let acknowledged = acknowledged.map(|end| (end, put.served));
         let shows = put.put.as_ref().is_some_and(|value| !value.is_empty());
         let shown = put.shown.filter(|_| self.shown_counts && shows);
         acknowledged.into_iter().chain(shown).min()
@@ -255,7 +256,9 @@ impl History {
             let known = self.known(q).filter(|(known, _)| {
                 *known < begin || read.is_some_and(|read| self.follows_known(read, q))
             });
-            known.is_some_and(|(_, given)| promise == Promise::Always || self.is_stable(given, end))
+            known.is_some_and(|(_, served)| {
+                promise == Promise::Always || self.is_stable(served, end)
+            })
         })
     }
 

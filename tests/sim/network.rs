@@ -53,10 +53,10 @@ pub struct Origin {
 /// The requests of one `call_all` to one node.
 type Batch = Vec<(usize, Request)>;
 
-/// The answers to a batch, and the events at which they were given.
+/// The answers to a batch.
 struct Outcomes<'a> {
     world: &'a World,
-    given: Vec<(u64, Answer)>,
+    answers: Vec<Answer>,
 }
 
 impl Answers for Outcomes<'_> {
@@ -68,8 +68,7 @@ impl Answers for Outcomes<'_> {
             _ => CallError::Exception(exception),
         });
         self.world.observe();
-        let event = self.world.history().next_event();
-        self.given.push((event, outcome));
+        self.answers.push(outcome);
     }
 }
 
@@ -308,16 +307,17 @@ impl World {
         let calls: Vec<_> = calls.collect();
         let mut outcomes = Outcomes {
             world: self,
-            given: Vec::new(),
+            answers: Vec::new(),
         };
+        self.observe();
+        let began = self.history().next_event();
         service.serve(&calls, &mut outcomes);
-        let given = outcomes.given;
         if let Some(open) = self.wires().call(number) {
-            for ((leg, _), (event, _)) in requests.iter().zip(&given) {
-                open.legs[*leg].given = *event;
+            for (leg, _) in requests {
+                open.legs[*leg].began = began;
             }
         }
-        given.into_iter().map(|(_, outcome)| outcome).collect()
+        outcomes.answers
     }
 
     fn send_back(
@@ -373,7 +373,7 @@ fn name(location: &Option<Location>) -> &str {
 pub struct SimNetwork {
     pub world: Arc<World>,
     pub origin: Origin,
-    given: AtomicU64,
+    began: AtomicU64,
 }
 
 impl SimNetwork {
@@ -381,13 +381,13 @@ impl SimNetwork {
         SimNetwork {
             world,
             origin,
-            given: AtomicU64::new(0),
+            began: AtomicU64::new(0),
         }
     }
 
-    /// The event at which the last answer was given that has come.
-    pub fn given(&self) -> u64 {
-        self.given.load(Ordering::Relaxed)
+    /// The event at which a node began to serve the request whose answer has come last.
+    pub fn began(&self) -> u64 {
+        self.began.load(Ordering::Relaxed)
     }
 }
 
@@ -440,7 +440,7 @@ impl SimNetwork {
                     .call(call)
                     .expect("BUG: a call is open while it waits");
                 open.ticket = ticket;
-                self.given.store(open.legs[leg].given, Ordering::Relaxed);
+                self.began.store(open.legs[leg].began, Ordering::Relaxed);
                 (open.legs[leg].answer.clone(), open.moved(now) - before)
             };
             let left = began + limit + world.time_for(moved);

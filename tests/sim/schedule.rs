@@ -175,7 +175,7 @@ impl Stage {
                 Ok(()) => Outcome::Acknowledged(world.version_of(&key, &value)),
                 Err(_) => Outcome::Unknown,
             };
-            world.history().end(operation, net.given(), outcome);
+            world.history().end(operation, net.began(), outcome);
             if answer.is_ok() {
                 self.provoke();
                 let others = world.locations();
@@ -268,7 +268,7 @@ impl Stage {
             Ok(value) => Outcome::Read(value.clone()),
             Err(_) => Outcome::Unknown,
         };
-        world.history().end(operation, net.given(), outcome);
+        world.history().end(operation, net.began(), outcome);
         answer
     }
 

@@ -96,8 +96,8 @@ pub struct Leg {
     /// The process that has taken it.
     pub taken_by: Option<Group>,
     pub answer: Option<Answer>,
-    /// The event at which it was given, on its way here or not.
-    pub given: u64,
+    /// The event at which the other node began to serve it.
+    pub began: u64,
 }
 
 /// Bytes on a narrow link: they move evenly, as connections share it.
@@ -152,7 +152,7 @@ impl Wires {
                 to: to.clone(),
                 taken_by: None,
                 answer: None,
-                given: 0,
+                began: 0,
             })
             .collect();
         let open = Open {
