@@ -13,11 +13,11 @@
 //! | [`report`] | what all members say of themselves, put together |
 //! | [`diststore`] | the Store service: items, requests, exchange |
 //! | [`locator`] | the Locator service: carries out what membership decides; originals |
-//! | [`membership`] | who is in the network, as one node knows it: pure, no lock, no call, no clock |
+//! | [`membership`] | which nodes are in the network, as one node knows it: pure, no lock, no call, no clock |
 //! | [`log`] | lines that nobody waits for |
 //! | [`server`], [`net`] | calls that come in and calls that go out, over TCP |
 //! | [`service`], [`net::Network`] | the seam: a service answers named calls, a network carries them |
-//! | [`ring`], [`location`] | who owns a key; `host:port` |
+//! | [`ring`], [`location`] | which nodes should hold a key; `host:port` |
 //! | [`thrift`], [`digest`] | bytes to values to messages; a hash |
 //! | [`os`] | signals, sockets, memory: C functions |
 //!
@@ -29,8 +29,9 @@
 //! # Locks
 //!
 //! No lock is held while another node is called. So two nodes that call each other at the same moment both finish.
-//! A thread that takes the lock of [`locator::Locator`] and a shard's takes them in this order: an item is stored or
-//! forgotten while the view can't change.
+//! A thread that takes the lock of [`locator::Locator`] and a shard's takes them in this order: an item from another node
+//! is stored, and one that was handed over is forgotten, while the view can't change. `src/diststore/underway.rs` has
+//! locks too: a thread that takes one of these and the Locator's takes them after the Locator's.
 
 // Allowed again in `os`, and nowhere else.
 #![deny(unsafe_code)]
