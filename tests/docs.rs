@@ -1,5 +1,5 @@
-//! What the documentation names is there: files, tests, programs. And so is what simulated tests say of how to replay
-//! them, and what the patches in `tests/mutants` say of who catches them.
+//! What the documentation names is there: files, tests, programs, code. And so is what simulated tests say of how to
+//! replay them, and what the patches in `tests/mutants` say of the tests that catch them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -92,17 +92,96 @@ fn must_name_tests_that_are_there() {
     assert!(count > 10, "{count} names of tests found");
 }
 
+/// README.md and the pages of the guide.
+fn pages() -> Vec<(String, String)> {
+    let pages = files("src/guide", ".md").into_iter();
+    let pages = pages.chain([root().join("README.md")]);
+    let pages = pages.map(|path| {
+        let name = path.strip_prefix(root()).unwrap().display().to_string();
+        (name, fs::read_to_string(path).unwrap())
+    });
+    pages.collect()
+}
+
+/// What `--test`, `--example` and `--bin` name in a command, beside options of ours that are called alike.
 #[test]
-fn must_name_test_programs_that_are_there() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let named: Vec<_> = readme.split("--test ").skip(1).collect();
-    assert!(named.len() > 5);
-    for rest in named {
-        let name = rest.split([' ', '`']).next().unwrap();
-        let mut files = [format!("{name}.rs"), format!("{name}/main.rs")].into_iter();
-        let exists = files.any(|file| root().join("tests").join(file).exists());
-        assert!(exists, "README.md names --test {name}");
+fn must_name_programs_that_are_there() {
+    let kinds = [("--test ", "tests"), ("--example ", "examples")];
+    let mut count = 0;
+    for (page, text) in pages() {
+        for (option, folder) in kinds.into_iter().chain([("--bin ", "src/bin")]) {
+            for rest in text.split(option).skip(1) {
+                let part_of_name = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+                let name = rest.split(|c| !part_of_name(c)).next().unwrap();
+                let mut files = [format!("{name}.rs"), format!("{name}/main.rs")].into_iter();
+                let exists = files.any(|file| root().join(folder).join(file).exists());
+                assert!(exists, "{page} names {option}{name}");
+                count += 1;
+            }
+        }
     }
+    assert!(count > 15, "{count} of them found");
+}
+
+/// What stands between back-ticks in a page, without its blocks of code.
+fn quoted(page: &str) -> Vec<&str> {
+    let prose = page.split("```").step_by(2);
+    prose
+        .flat_map(|prose| prose.split('`').skip(1).step_by(2))
+        .collect()
+}
+
+/// The names in a text that looks like code: `View::list`, `is_replica`, `lose()`. Others have none.
+fn names_of_code(quoted: &str) -> Vec<&str> {
+    let part_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let named = quoted.strip_suffix("()").unwrap_or(quoted);
+    let whole = !named.is_empty() && named.chars().all(|c| part_of_word(c) || c == ':');
+    let looks = named.len() < quoted.len() || named.contains("::") || named.contains('_');
+    let names = named
+        .split("::")
+        .filter(|name| whole && looks && !name.is_empty());
+    names.collect()
+}
+
+#[test]
+fn must_name_code_that_is_there() {
+    let sources = ["src", "tests", "scripts", "idl", "benches", "examples"];
+    let sources = sources.iter().flat_map(|folder| files(folder, ""));
+    let ends = ["rs", "py", "thrift", "js", "sh", ""];
+    let is_code = |path: &PathBuf| {
+        let end = path.extension().map_or("", |end| end.to_str().unwrap());
+        ends.contains(&end)
+    };
+    let part_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut known = BTreeSet::new();
+    for path in sources.filter(is_code) {
+        known.extend(path.file_stem().map(|name| name.display().to_string()));
+        let Ok(source) = fs::read_to_string(path) else {
+            continue; // A program that was built.
+        };
+        let lines = source
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let names = lines.flat_map(|line| line.split(|c| !part_of_word(c)));
+        known.extend(names.map(str::to_owned));
+    }
+    let mut count = 0;
+    let pages = pages().into_iter();
+    for (page, text) in pages.filter(|(page, _)| page.starts_with("src/guide")) {
+        for quoted in quoted(&text) {
+            for name in names_of_code(quoted) {
+                // What ends so is the beginning of several names.
+                let mut from = known.range(name.to_owned()..);
+                let there = match name.ends_with('_') {
+                    true => from.next().is_some_and(|known| known.starts_with(name)),
+                    false => known.contains(name),
+                };
+                assert!(there, "{page} names `{quoted}`, and no source has {name:?}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 50, "{count} of them found");
 }
 
 /// Requests are counted by the methods that the IDL has, and no others.
