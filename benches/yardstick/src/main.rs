@@ -7,14 +7,15 @@
 //! - [`echo`]: the echo server, the limit of a thread-per-connection design;
 //! - [`sketch`]: the least store of that design;
 //! - [`relay`]: a ring of that design that stores nothing;
-//! - [`nodes`]: asks nodes who holds what and whom they know;
+//! - [`nodes`]: asks nodes which keys they hold, and which nodes they know;
 //! - [`loopback`]: how fast the loopback carries bytes, and how many it carried;
 //! - [`process`]: how long a program takes from start to exit;
-//! - [`report`] and [`plot`]: figures to table and picture.
+//! - [`figures`]: what a file of measurements has; [`report`] and [`plot`]: table and picture of it.
 //!
 //! Every tool prints lines of `metric TAB value`, except the report.
 
 mod echo;
+mod figures;
 mod latency;
 mod load;
 mod loopback;

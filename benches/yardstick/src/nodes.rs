@@ -1,4 +1,5 @@
-//! Questions to nodes, over one blocking connection each: who holds a key (`get_node`), who is there (`get_all`).
+//! Questions to nodes, over one blocking connection each: which one holds a key (`get_node`), which are there
+//! (`get_all`).
 
 use crate::Outcome;
 use crate::message::Template;

@@ -1,6 +1,6 @@
 //! Pictures of the figures, as SVG: bars that compare the series, curves over the number of nodes.
 
-use crate::report::{Figure, number, series};
+use crate::figures::{Figure, number, series};
 use std::fmt::Write;
 
 /// Row, metric, title of each picture with bars.
