@@ -92,7 +92,7 @@ struct Counters {
     /// This process counts in shares with this number. It is another one once such a share was forgotten: a share that
     /// began anew would look smaller than what others have of it.
     me: u64,
-    /// By key, and by who has counted.
+    /// By key, and by the node that has counted.
     all: BTreeMap<Vec<u8>, BTreeMap<u64, i64>>,
 }
 

@@ -1,8 +1,8 @@
 //! A service of one's own on the locator: nodes that share out work.
 //!
 //! `factor(1: i64 number) -> list<i64>` may be asked of any node. The ring says whose number it is;
-//! that node factors it. Who asks doesn't bother with look-up, and who comes or goes is the
-//! locator's business. Nothing is kept, so nothing has to move: `counter.rs` shows that.
+//! that node factors it. A client needs no look-up, and the locator deals with nodes that come
+//! and go. Nothing is kept, so nothing has to move: `counter.rs` shows that.
 //!
 //! `factor [OPTIONS] [[PEER] PORT]` is a node, as `storeserver` is; `factor ask NUMBER` asks one.
 

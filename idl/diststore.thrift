@@ -7,8 +7,8 @@
  *
  * Keys and values are bytes, and `string` and `binary` are the same on the wire. The fields say `string`, as in 2009,
  * because Python's users type text: `put('a', 'apple')`, and `get('a')` returns 'apple'. For bytes that are no UTF-8
- * thriftpy2 takes and returns `bytes`; Apache Thrift's Python code raises UnicodeDecodeError. Who stores such
- * bytes with it writes `binary` for `string` in a copy of this file, and need change nothing else.
+ * thriftpy2 takes and returns `bytes`; Apache Thrift's Python code raises UnicodeDecodeError. To store such
+ * bytes with it, write `binary` for `string` in a copy of this file, and change nothing else.
  */
 include "locator.thrift"
 

@@ -41,7 +41,7 @@ service Base {
   oneway void die()
 }
 
-/** The ring: who is in it, and who a key belongs to. */
+/** The ring: which nodes are in it, and which of them a key belongs to. */
 service Locator extends Base {
   /** A newcomer's word to the one node it knows: "I am here, tell the others". An original newcomer does not
    *  listen yet when it says this. */

@@ -191,7 +191,7 @@ impl Shared {
         (std::mem::take(&mut queue.bytes), left_out)
     }
 
-    /// Each change is whole: poison is passed over.
+    /// No change under the lock can be half done: a poisoned lock is taken all the same.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -121,8 +121,8 @@ impl<P: Participant> Node<P> {
     /// # Errors
     /// The number of items that were not taken, though there was somebody.
     pub fn leave(self) -> Result<usize, usize> {
-        // The ticker goes on: a leaver has to notice who else goes. The mover may still be at work
-        // for a moment, which does no harm.
+        // The ticker goes on: a leaving node has to notice which others go. The mover may still be at work for a
+        // moment, which does no harm.
         let left = self.participant.leave();
         self.stop();
         left

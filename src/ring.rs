@@ -1,4 +1,4 @@
-//! Who owns a key: the consistent-hash ring of the 2009 original, bit for bit.
+//! Which node owns a key: the consistent-hash ring of the 2009 original, bit for bit.
 //!
 //! Pure data: no socket, thread, clock or lock, and no notion of what a node is but its name. Each
 //! name has 30 digests, `md5("name-0")` to `md5("name-29")`. The first four bytes of a digest, as a

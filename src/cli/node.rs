@@ -56,7 +56,7 @@ pub struct NodeOptions {
     program: String,
     address: String,
     port: Option<u16>,
-    /// Whose network to join; may be none.
+    /// Nodes in the network that it is to join; there may be none.
     peers: Vec<Location>,
     replicas: usize,
     tick: Duration,

@@ -50,7 +50,7 @@ impl Progress {
     }
 
     fn write(&self, text: &str) {
-        // It is for people who look: where it gets lost nobody does.
+        // Only people at a terminal read it: if it can't be written, nothing is lost.
         let _ = io::stderr().write_all(text.as_bytes());
     }
 }

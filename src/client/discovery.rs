@@ -29,19 +29,19 @@ const LOWER_LIMIT: Duration = Duration::from_millis(200);
 /// When no port has answered for so long, the next ones are asked meanwhile.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// How often ports that had nothing to offer are asked again.
+/// How often ports at which no node was found are asked again.
 const AGAIN_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Stack of the threads that ask.
 const STACK_BYTES: usize = 256 << 10;
 
-/// What a port has to offer.
+/// What was found at a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Offer<T> {
     Nothing,
     /// It has said nothing so far.
     Silence,
-    /// Of use if nobody has what is wanted.
+    /// Of use if no port has what is wanted.
     Perhaps(T),
     /// What is wanted: no higher port counts any more.
     Wanted(T),
@@ -52,7 +52,7 @@ pub(crate) enum Offer<T> {
 pub(crate) struct Until {
     /// Silent ports are waited for until then.
     pub deadline: Instant,
-    /// Ports that had nothing to offer are asked again until then.
+    /// Ports at which no node was found are asked again until then.
     pub again: Instant,
 }
 
@@ -82,8 +82,8 @@ pub(crate) fn first_node(
     search(address, until, ask).0
 }
 
-/// The offer of the lowest port on `address` that has what is wanted; if there is none, all that
-/// may be of use, from the lowest port up. `ask` takes no longer than it is told.
+/// What was found at the lowest port on `address` that has what is wanted. If there is none: all that may be of use,
+/// from the lowest port up. `ask` takes no longer than it is told.
 pub(crate) fn search<T: Send + 'static>(
     address: &str,
     until: Until,
@@ -163,7 +163,7 @@ pub(crate) fn search<T: Send + 'static>(
 /// The places of the ports that are to be asked, from the lowest up.
 type Queue = Mutex<VecDeque<usize>>;
 
-/// Nothing that is done under the lock can leave it half done: poison is passed over.
+/// No change under the lock can be half done: a poisoned lock is taken all the same.
 fn places(queue: &Queue) -> MutexGuard<'_, VecDeque<usize>> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -230,8 +230,8 @@ mod tests {
         assert!((0..20).any(|_| once().0 == Some(9900)));
     }
 
-    /// A name, say, that takes longer to look up than a port that is close takes to refuse: what
-    /// can't be looked up in time has nothing to offer.
+    /// A name, say, that takes longer to look up than a port that is close takes to refuse: a name that can't be looked
+    /// up in time counts as one where no node was found.
     #[test]
     fn regression_must_give_each_port_all_the_time_that_there_is() {
         let ask = |location: &Location, limit| match limit > LONG / 2 {

@@ -1,10 +1,9 @@
 //! All keys of a network, with nothing twice and nothing missing, while nodes come and go.
 //!
-//! Every node lists what lies there, range by range; of two accounts of a key the one with the greater version is
-//! right. An item that moves is at its new place before it is given up at the old one. So if a range was listed at all
-//! nodes, and none of them gave anything of it up from before the first one was asked until it was asked itself, then
-//! nothing has moved past. Otherwise the range is listed again; also if the nodes don't all see the same members, or
-//! others than were asked.
+//! Each node lists what it holds, range by range. If two list a key, the one with the greater version is right. An item
+//! that moves is at its new node before the old one forgets it. So no item of a range was missed if no node has
+//! forgotten any of them from before the first node was asked until the node itself was asked. Otherwise the range is
+//! listed again; also if the nodes don't all see the same members, or others than were asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -45,7 +44,7 @@ struct Part {
 struct Found {
     /// Version and bytes of the value, 0 if it is deleted.
     keys: BTreeMap<Vec<u8>, (i64, usize)>,
-    /// How many keys each node has given up of each range.
+    /// How many keys of each range each node has forgotten, as others have them.
     removed: BTreeMap<(Location, u32), u64>,
     /// The views of the nodes, and how many members they have.
     views: BTreeSet<(u64, u32)>,
@@ -119,7 +118,7 @@ impl Client {
             let nodes = members.ours();
             nodes.flat_map(|at| ranges.clone().map(move |range| part(at, range)))
         };
-        // No keys: only what has been given up so far.
+        // No keys: only how many have been forgotten so far.
         let mut before = Found::default();
         self.list_parts(parts().collect(), prefix, 0, &mut before)?;
         let mut found = Found::default();

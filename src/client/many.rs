@@ -21,7 +21,7 @@ use super::{CALL_LIMIT, Client, Error, Manners};
 /// After so long the members are asked for again.
 const RING_AGE: Duration = Duration::from_secs(1);
 
-/// How long a node may take to say who the members are, or how it is.
+/// How long a node may take to name the members, or to say how it is.
 const MEMBERS_LIMIT: Duration = Duration::from_secs(2);
 
 /// So many operations, or so many bytes, are on their way at a time.
@@ -329,8 +329,8 @@ impl Client {
         ring.clone()
     }
 
-    /// Asks the node that was found first who the members are. If that one doesn't answer, another one takes its
-    /// place: a member that is known, or another peer that was named.
+    /// Asks the node that was found first for the members. If that one doesn't answer, another one takes its place: a
+    /// member that is known, or another peer that was named.
     fn ask_for_members(&self, known: Option<&Members>) -> Result<Vec<Location>, Error> {
         let server = self.server();
         let others = known.into_iter().flat_map(Members::ours).chain(&self.peers);

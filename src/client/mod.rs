@@ -2,7 +2,7 @@
 //!
 //! A [`Client`] is found by the name of a node, or of several, or on this machine. It may be shared by threads; the
 //! connections are kept, and each is used by one call at a time. Any node carries out any request. [`Client::many`]
-//! saves the way: it asks who the members are, and sends each operation to the node that owns its key, side by side.
+//! saves the detour: it asks for the members, and sends each operation to the node that owns its key, side by side.
 //!
 //! Nodes of the original are stores too: one call a connection, and no answer to a put.
 //!

@@ -1,4 +1,4 @@
-//! Gets and puts while a node is the only member and has lost none: nobody else has to be asked.
+//! Gets and puts while a node is the only member and has lost none: no other has to be asked.
 
 use crate::net::room::{SMALL_BYTES, hold};
 use crate::thrift::{Exception, Write};
@@ -8,7 +8,8 @@ use super::steps::next_version;
 use super::table::Record;
 
 impl Store {
-    /// Serves a client's get while there is nobody but this node, and appends the result. `None`: there is somebody.
+    /// Serves a client's get while this node is the only member and has lost none, and appends the result. `None`: it
+    /// isn't so.
     pub(super) fn get_by_itself(
         &self,
         key: &[u8],

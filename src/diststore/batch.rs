@@ -1,8 +1,8 @@
 //! Carrying out requests that have arrived together, side by side.
 //!
-//! It goes in rounds. In each, every request that may go on takes its next step (`steps.rs`), all that it has to
-//! ask others travels with what the other requests ask, and the answers are read in the order of the requests. Of two
-//! requests for one key the later one waits until the earlier one is done; gets one behind the other share an answer.
+//! It goes in rounds. In each, every request that may go on takes its next step (`steps.rs`). What it has to ask others
+//! is sent together with what the other requests ask. Of two requests for one key the later one waits until the earlier
+//! one is done; gets one behind the other share an answer.
 //!
 //! A request alone is a batch of one.
 
@@ -216,7 +216,7 @@ impl<'a> Batch<'a, '_> {
         }
     }
 
-    /// Asks others whatever the requests of this turn have to ask, and has them go on with the answers.
+    /// Makes the calls that the requests of this turn need, and lets them go on with the answers.
     fn send(&mut self, turn: &[usize]) {
         let mut messages: Vec<(Member, Message)> = Vec::new();
         for place in turn.iter().copied() {
@@ -336,7 +336,7 @@ impl<'a> Batch<'a, '_> {
         self.write_own(places);
     }
 
-    /// Writes the own copies of those of these whose other copies have been taken.
+    /// Writes the primary's own copies for those of these requests whose other copies have been accepted.
     fn write_own(&mut self, places: &[usize]) {
         let waits = |place: &usize| matches!(self.requests[*place].step, Step::Own(_));
         let waiting: Vec<_> = places.iter().copied().filter(waits).collect();

@@ -344,7 +344,7 @@ thrift_struct!(List<'a> { 1 range, 2 after, 3 prefix, 4 most });
 pub struct Listed<'a> {
     /// Any bytes.
     pub key: &'a [u8],
-    /// Of the greater one of two the rest is true.
+    /// If two nodes list a key, the one with the greater version is right.
     pub version: i64,
     /// Of its value. 0: it has been deleted.
     pub bytes: usize,
@@ -357,7 +357,7 @@ pub struct Listing<'a> {
     pub keys: Vec<Listed<'a>>,
     /// There may be more behind this key; `None`: there are not.
     pub reached: Option<&'a [u8]>,
-    /// How many keys of the range the answerer has given up in favour of others, since it runs.
+    /// How many keys of the range the answerer has forgotten since it runs, as others have them.
     pub removed: u64,
     /// The digest of its view.
     pub view: u64,

@@ -72,7 +72,7 @@ struct Stray {
     replicas: Vec<usize>,
     /// How many of them have it.
     held: usize,
-    /// It stays here as well: this node keeps the copy of what an original owns.
+    /// It stays here as well: this node keeps a copy of an item that an original owns.
     keep: bool,
 }
 
@@ -247,10 +247,10 @@ impl Store {
         offer
     }
 
-    /// Takes items in that a replica gave, as long as both have the same lists.
+    /// Stores items that a replica has sent, as long as both have the same lists.
     ///
     /// # Errors
-    /// There is no room for one; the others have been taken in.
+    /// There is no room for one; the others have been stored.
     fn take_in(&self, from: &Member, shared: u64, items: &[Item<'_>]) -> Result<bool, NoRoom> {
         let mut full = false;
         for some in items.chunks(TAKEN_MAX) {
@@ -394,7 +394,7 @@ impl Store {
                     let same = item.digest == Some(record.value_digest());
                     (place, item.version.cmp(&record.version()), same)
                 });
-                // Of the same version the values decide, which one of the two has to see.
+                // If the versions are the same, the values decide: one of the two has to see both.
                 let give =
                     order.is_none_or(|(_, order, same)| order.is_le() && !(order.is_eq() && same));
                 if let Some((place, order, same)) = order
@@ -415,15 +415,15 @@ impl Store {
             }
         }
         hold(list.bytes())?;
-        // Looked at again: what has been forgotten meanwhile was forgotten under another list.
+        // The lists are compared again: what has been forgotten meanwhile was forgotten under another list.
         let differs = Some(look()).filter(|(same, _)| !same);
         let differs = differs.as_ref().map(|(_, view)| view.members());
         write_exchanged(&list, &wanted, reached.as_deref(), differs, result);
         Ok(())
     }
 
-    /// Offers what lies here and should not to those that should have it, and forgets what all of them
-    /// have. True: nothing of that is left.
+    /// Hands over: offers each item of which this node is no replica to the replicas, and forgets it when all of them
+    /// have it. True: no such item is left.
     pub(super) fn give_strays(&self) -> bool {
         let (me, view, epoch) = {
             let epoch = self.locator.epoch();

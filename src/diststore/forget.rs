@@ -1,10 +1,10 @@
-//! How tombstones are forgotten: each replica does so for itself, without a word.
+//! How tombstones are forgotten: each replica does so by itself, and tells no other.
 //!
-//! All members have to be clean ([`Membership::all_clean`]) at two moments under one view, at least 60 seconds and 120 ticks
-//! apart. At the first, this node learns the least of their floors: from then on every put, wherever it is coordinated, gets a
-//! version above that. So a tombstone up to it that lies here at the second moment was put before the first one. That put
-//! has ended by then, its messages have arrived, and each replica has the tombstone or has forgotten it: nothing older
-//! is anywhere.
+//! All members have to be clean ([`Membership::all_clean`]) at two moments under one view, at least 60 seconds and 120
+//! ticks apart. At the first, this node learns the least of their floors: from then on every put, whichever node is its
+//! primary, gets a version above that. So a tombstone up to it that lies here at the second moment was put before the
+//! first one. That put has ended by then, its messages have arrived, and each replica has the tombstone or has
+//! forgotten it: nothing older is anywhere.
 //!
 //! A replica that has forgotten a tombstone may be given it again by one that has not. It forgets it again.
 
@@ -26,8 +26,7 @@ const BETWEEN_TICKS: u64 = 120;
 #[derive(Debug, Default)]
 pub(super) struct Agreed {
     changes: u64,
-    /// When that was, by the monotonic clock: a time that this node slept through is none in which anything arrived. And the
-    /// tick.
+    /// When that was, by the monotonic clock: while this node stood still, nothing arrived. And the tick.
     at: Duration,
     tick: u64,
     /// The least floor of all members then.

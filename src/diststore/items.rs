@@ -1,16 +1,15 @@
 //! What a node holds: key to value and version, in memory.
 //!
-//! Merging is all there is. Two accounts of a key are two pairs of version and value: the one with the
-//! greater version stands; of equal versions, the one with the greater value. So the order in which they
-//! come doesn't matter.
-//! The empty value is the tombstone: it reads as absent, and is kept until nothing older can turn up (`forget.rs`).
+//! Of two items of a key the later one stays: the one with the greater version; of equal versions, the one with the
+//! greater value. So the order in which they come doesn't matter. The empty value is the tombstone: it reads as absent,
+//! and is kept until nothing older can turn up (`forget.rs`).
 //!
 //! What makes the items larger is refused above a limit, but for two things. A tombstone of a key that is not held may
 //! take up to a sixteenth more: where a replica has had no room for a value, its deletion still has to get there. And
-//! what has been foreseen is taken in, as others may have it already: the primary's own copy.
+//! the primary's own copy of a put is stored in any case, as other replicas may have theirs already.
 //!
-//! Invariants: a walk takes one shard's lock at a time, and calls nobody while it has it; nobody waits for
-//! a shard's lock while having another's.
+//! Invariants: a walk takes one shard's lock at a time, and makes no call while it has it; no thread waits for a
+//! shard's lock while it has another's.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::hint::black_box;
@@ -26,7 +25,7 @@ use super::table::{Record, Table};
 /// its keys wait, is short. The same on every node: shards are the ranges that two nodes compare.
 pub const SHARDS: usize = 1024;
 
-/// Keys that are brought near together.
+/// Keys whose items are prefetched together.
 const TOUCHED_AT_ONCE: usize = 24;
 
 /// A key's shard, and its hash within that.
@@ -44,7 +43,7 @@ pub struct Merged {
     pub later: bool,
     /// The key was not held before.
     pub new: bool,
-    /// It is what was given, and was not held before.
+    /// The given item is stored now, and was not before.
     pub taken: bool,
     /// A value was held before: no tombstone.
     pub had: bool,
@@ -65,7 +64,7 @@ pub struct Items {
     /// How many tombstones there are, and the greatest version that one had.
     tombstones: AtomicUsize,
     deleted: AtomicI64,
-    /// Has taken in a secret of this process: nobody can choose keys that collide within a shard.
+    /// Keyed with a secret of this process: nobody outside can choose keys that collide within a shard.
     hasher: DefaultHasher,
 }
 
@@ -144,9 +143,9 @@ impl Items {
         }
     }
 
-    /// Has the processor bring the items of these keys into its cache, side by side. If they were looked
-    /// up one by one, with the serving of a request or the taking of a lock between two, it would wait for
-    /// each in turn. So all locks are taken first, except those that other threads hold.
+    /// Prefetches the items of these keys, side by side. If they were looked up one by one, with a request or a lock
+    /// between two, the processor would wait for each in turn. So all locks are taken first, except those that other
+    /// threads hold.
     pub fn touch<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) {
         let mut locked = Vec::with_capacity(TOUCHED_AT_ONCE);
         loop {
@@ -185,8 +184,8 @@ impl Items {
         taken.map(|()| self.give_back(needed)).is_ok()
     }
 
-    /// Takes in a new value of a key. `next` is handed the version that is held (0: none), and gives the new
-    /// value's version, which is greater.
+    /// Stores a new value of a key. `next` gets the version that is held (0: none), and returns the new value's
+    /// version, which is greater.
     ///
     /// # Errors
     /// There is no room for it.
@@ -203,7 +202,7 @@ impl Items {
         self.write(&mut shard, found, hash, (key, version, value), false)
     }
 
-    /// Takes in an account of a key, if it is the later one. `foreseen`: whether there is room or not.
+    /// Stores an item, if it is later than the one that is held. `foreseen`: whether there is room or not.
     ///
     /// # Errors
     /// There is no room for it.
@@ -315,8 +314,8 @@ impl Items {
         (0..SHARDS).map(|number| self.shard(number).len()).sum()
     }
 
-    /// Hands the items of a shard to `take`, in no order that anybody may rely on, under the shard's lock. The
-    /// answer is their number.
+    /// Hands the items of a shard to `take`, in no particular order, under the shard's lock. The answer is their
+    /// number.
     pub fn each(&self, shard: usize, take: impl FnMut(&Record)) -> usize {
         let shard = self.shard(shard);
         shard.iter().for_each(take);

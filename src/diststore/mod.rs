@@ -1,9 +1,9 @@
 //! The Store service: a key-value store spread over the nodes of a locator's network.
 //!
-//! It keeps everything in memory, and nothing on disk. Each key has as many full *replicas* as
-//! `--replicas` says (see [`View::list`]); the first of them, the *primary*, coordinates its requests
-//! (`steps.rs`). There is one way for items to move: a node offers another node what that one should hold, and
-//! the other takes it under the same list (`exchange.rs`).
+//! It keeps everything in memory, and nothing on disk. Each key has as many full *replicas* as `--replicas` says (see
+//! [`View::list`]); the first of them, the *primary*, carries out its requests (`steps.rs`). There is one way for items
+//! to move: a node offers another node what that one should hold, and the other stores it if both have the same list
+//! (`exchange.rs`).
 //!
 //! Invariants:
 //!
@@ -88,8 +88,8 @@ pub struct Store {
     strays: Mutex<Strays>,
     /// Items that other nodes have confirmed.
     confirmed: AtomicUsize,
-    /// Keys with which originals are being called, and by how many threads: what comes back is answered
-    /// here. And keys whose latest value is being sent back to other replicas.
+    /// Keys for which originals are being called, and by how many threads: an original may send such a request back,
+    /// and it is answered here. And keys whose latest value a get is sending to other replicas.
     relayed: Mutex<BTreeMap<Vec<u8>, Marked>>,
     underway: Underway,
     /// How far this node is with forgetting tombstones.
@@ -139,7 +139,7 @@ impl Store {
         self.strays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `store`: takes items in, each under the list that its sender has.
+    /// `store`: stores items, each if this node has the list that the sender has.
     fn on_store<'a>(&self, arguments: &'a [u8], result: &mut Vec<u8>) -> Result<(), Exception> {
         let Stored { caller, put, items } = read_arguments(arguments)?;
         let (mut new, mut full) = (Vec::new(), false);
@@ -184,7 +184,7 @@ impl Store {
         Ok(())
     }
 
-    /// What to say to an item that came without its value.
+    /// The answer to an item that came without its value.
     fn has(&self, item: &Item<'_>) -> Taken {
         let held = self.items.read(item.key, |record| {
             let same = |digest| digest == record.value_digest();
@@ -247,8 +247,8 @@ impl Store {
         Exception::new(Exception::NO_ROOM, said)
     }
 
-    /// The same where a replica was to take what others have. A node that is joining can't become full, and would refuse
-    /// its share of the puts: it ends.
+    /// The same for an item that other replicas have. A joining node can't become full then, and would make its share
+    /// of the puts fail: it ends.
     fn cannot_take(&self) -> Exception {
         if self.locator.me().state == State::Joining {
             self.locator.end(self.items.no_room());

@@ -16,14 +16,13 @@ use super::calls::KeyValue;
 const ORIGINAL_LIMIT: Duration = Duration::from_secs(2);
 
 impl Store {
-    /// An original that makes room for this node, which is coming into a network with originals alone, hands
-    /// over by putting.
+    /// Whether a put may be an original's handing over: this node is joining a network that has only originals so far.
     pub(super) fn is_handed_by_original(&self, route: &Route) -> bool {
         route.has_originals && route.me.state == State::Joining && route.primary().is_none()
     }
 
-    /// An original's own `get`. What it sends back to us meanwhile, as its ring differs, is
-    /// answered from what is here.
+    /// Calls `get` of an original. A get that it sends back meanwhile, as its ring differs, is answered from what lies
+    /// here.
     pub(super) fn get_from_original(
         &self,
         original: &Location,

@@ -42,7 +42,7 @@ pub(super) struct Request<'a> {
     pub missing: usize,
     /// What has been fetched.
     pub accounts: Vec<Account>,
-    /// The last try of a put, which some may hold and others have not taken.
+    /// The last try of a put, which some replicas may hold and others may lack.
     pub left: Option<Try<'a>>,
     /// `Ok`: done, or this node isn't its primary.
     pub outcome: Option<Result<Forwarded, Exception>>,
@@ -63,9 +63,9 @@ pub(super) enum Wants {
 
 /// What a request does next.
 pub(super) enum Step<'a> {
-    /// It looks up who has the key.
+    /// It looks up the key's replicas.
     Begin,
-    /// It is forwarded to that one.
+    /// It is forwarded to that primary.
     Forward(Route, Member),
     /// A get asks the other replicas.
     Fetch(Route),
@@ -180,7 +180,7 @@ impl<'a> Request<'a> {
         self.accounts.clear();
     }
 
-    /// It looks again at who has the key.
+    /// It looks up the key's replicas again.
     pub fn begin_again(&mut self, again: bool) {
         if let Step::Own(tried) = std::mem::replace(&mut self.step, Step::Begin) {
             self.left = Some(tried);

@@ -1,6 +1,6 @@
 //! The rules by which a node carries out gets and puts, its clients' and those that other nodes forward to it.
 //!
-//! A node that gets a request from a client forwards it to the key's primary. That one coordinates:
+//! A node that gets a request from a client forwards it to the key's primary, which carries it out:
 //!
 //! * A **put** gets a version above the one that is held, and is stored at all other replicas of the list. Then,
 //!   in one step with a look at that list and at the lease, it is stored at the primary. If a replica holds
@@ -27,7 +27,8 @@ use super::originals::{Relayed, back_mark, put_mark};
 use super::request::{Accepted, Request, Step, Try, not_acknowledged};
 use super::underway::Mark;
 
-/// An own copy is written so long after the other copies were sent, or not at all: half of what a tombstone is kept.
+/// The primary writes its own copy within this time after it sent the others, or not at all: half the time for which a
+/// tombstone is kept at least.
 const LATE: Duration = Duration::from_secs(30);
 const LATE_TICKS: u32 = 60;
 
@@ -40,8 +41,8 @@ enum Own {
 }
 
 impl Store {
-    /// Looks up who has the keys of those that begin, and what this node can say of its own. `room`: how many bytes of
-    /// values may wait for the answer to the request at `head`.
+    /// Looks up the replicas for those requests that begin, and what this node holds of the keys of which it is the
+    /// primary. `room`: how many bytes of values may wait for the answer to the request at `head`.
     pub(super) fn begin<'a>(
         &'a self,
         requests: &mut [Request<'a>],
@@ -90,7 +91,7 @@ impl Store {
             } else if let Some(primary) = route.primary().cloned() {
                 request.step = Step::Forward(route, primary);
             } else if request.value.is_some() && route.original().is_some() {
-                // It is an original's, and nobody keeps a copy.
+                // An original owns it, and none of ours keeps a copy.
                 self.finish_put(request, &route);
             }
         }
@@ -116,7 +117,7 @@ impl Store {
                         request.step = Step::Fetch(route);
                     }
                     Own::Get(_) => membership.want_lease(now, route.hash),
-                    // Not below what a try before may have left somewhere: it would come back over a later put.
+                    // Not below what an earlier try may have left somewhere: that would come back over a later put.
                     Own::Put(before) => match before.max(floor) {
                         VERSION_MAX.. => request.outcome = Some(Err(no_version())),
                         before => {
@@ -164,7 +165,7 @@ impl Store {
         Some(Own::Put(self.items.version(key).max(request.above)))
     }
 
-    /// Deals with what originals bring about. True: there is nothing else to do now.
+    /// Does what originals in the network make necessary. True: there is nothing else to do now.
     fn begin_with_originals(&self, request: &mut Request<'_>, route: &Route) -> bool {
         let key = request.key;
         let Some(value) = request.value else {
@@ -188,7 +189,7 @@ impl Store {
             return true;
         };
         if value.is_empty() && route.has_originals {
-            // Originals push the "" that they stored when somebody asked for a missing key.
+            // Originals send the "" that they stored when they were asked for a missing key.
             match request.delete {
                 true => request.outcome = Some(Err(no_deletion())),
                 false => request.is_done(Vec::new()),
@@ -197,8 +198,8 @@ impl Store {
         }
         let is_back = self.relayed_since(|| put_mark(key, value)).is_some();
         if is_back || self.is_handed_by_original(route) {
-            // An original sends back what it is being sent, as its ring differs, or hands over what
-            // is this node's now: it is kept here.
+            // An original sends back what was put at it, as its ring differs, or hands over what is this node's now: it
+            // is stored here.
             let (wall, floor) = (self.wall(), self.floor());
             let next = |held| next_version(wall, floor.max(held));
             match self.items.put(key, value, next) {
@@ -310,7 +311,7 @@ impl Store {
             }
             return;
         }
-        // Each would send the same value to the same nodes: over a narrow link none would arrive in time.
+        // If each get sent the same value to the same nodes, none would arrive in time over a narrow link.
         if let Some(alone) = Relayed::alone(self, back_mark(request.key)) {
             let now = self.locator.with(|_, now| now);
             let mut tried = Try::new(route, latest.0, now);
@@ -445,8 +446,9 @@ impl Store {
         request.outcome = Some(Err(not_acknowledged()));
     }
 
-    /// Gives a put up that others may have. This node takes it as well: what is still on its way to them is the same
-    /// then, wherever it arrives. Until they have been compared, nobody is answered from this copy alone.
+    /// The primary stops trying a put that others may have. It stores the put as well: what is still on its way to them
+    /// is then the same at all of them. It doubts them: until it has compared with them, it doesn't answer from this
+    /// copy alone.
     fn leave_open(&self, request: &Request<'_>, tried: Try<'_>, large: bool) {
         let value = request.value.unwrap_or_default();
         self.locator.with(|membership, now| {
@@ -470,8 +472,8 @@ impl Store {
             .with(|membership, _| Self::doubt_if_taken(membership, tried));
     }
 
-    /// If another node has given a copy of that put to this one, which shows it from now on, others may lack it. In one
-    /// step: none is given to it in between.
+    /// If another node has sent a copy of that put to this one, this node shows it from now on, and others may lack it.
+    /// In one step: no copy comes in between.
     fn doubt_if_taken(membership: &mut Membership, tried: Try<'_>) {
         if tried.underway.as_ref().is_some_and(Mark::was_taken) {
             membership.doubt_others(tried.route.hash, None);
@@ -486,8 +488,8 @@ impl Store {
         now.saturating_sub(tried.asked) > most
     }
 
-    /// Whether a caller is a node that it says, a member or one that has left. Anybody else could keep all later puts
-    /// below.
+    /// Whether a caller is the node that it says it is, and a member or one that has left. Any other program could name
+    /// a version that no later put can exceed.
     pub(super) fn is_known(&self, caller: Option<&Caller>) -> bool {
         caller.is_some_and(|caller| {
             self.locator
@@ -504,8 +506,8 @@ impl Store {
     }
 }
 
-/// The version of a put after that one. The clock doesn't lead above the greatest version, but a stranger's word may:
-/// a put of a node by itself then takes the place of that one.
+/// The version of a put after that one. The clock doesn't lead above the greatest version, but a version that a
+/// stranger named may. A put at a node that is alone then takes the place of that item.
 pub(super) fn next_version(wall: i64, before: i64) -> i64 {
     wall.max(before + 1).min(VERSION_MAX)
 }

@@ -1,9 +1,8 @@
 //! A shard's items: keys, with version and value, in a table with open addressing.
 //!
-//! Linear probing (Knuth, The Art of Computer Programming, volume 3, section 6.4: algorithms L and
-//! R). An item is one allocation and 32 bytes of table. These hold its hash, by which the table
-//! grows without a look at the items; and its place on the ring and its value's digest, once somebody has
-//! asked for them: walks over all items ask for nothing else.
+//! Linear probing (Knuth, The Art of Computer Programming, volume 3, section 6.4: algorithms L and R). An item is one
+//! allocation and 32 bytes of table. These hold its hash, by which the table grows without a look at the items; and its
+//! place on the ring and its value's digest, once these have been asked for: walks over all items need nothing else.
 //!
 //! Invariant: no slot is free between the slot that a record's hash points to and the record's own slot.
 
@@ -75,7 +74,7 @@ impl Record {
         self.bytes.len() == self.key_end()
     }
 
-    /// Has the processor bring both ends of the item into its cache. The answer means nothing.
+    /// Prefetches both ends of the item. The answer means nothing.
     pub fn touch(&self) -> u8 {
         self.bytes[0] ^ self.bytes[self.bytes.len() - 1]
     }
@@ -139,7 +138,7 @@ fn size(key: usize, value: usize) -> usize {
     (HEAD_BYTES + key + value).next_multiple_of(16) + 16
 }
 
-/// Records by their keys' hashes, which whoever asks brings along.
+/// Records by their keys' hashes, which the caller works out.
 #[derive(Default)]
 pub struct Table {
     slots: Vec<Option<Record>>,
@@ -148,7 +147,7 @@ pub struct Table {
     tombstones: usize,
     /// What the records take.
     records: usize,
-    /// How many have been given up.
+    /// How many have been forgotten, as others have them.
     removed: u64,
 }
 
@@ -166,7 +165,7 @@ impl Table {
         self.slots.len() * size_of::<Option<Record>>() + self.records
     }
 
-    /// How many records have been given up or cleared.
+    /// How many records have been forgotten, as others have them, or cleared.
     pub fn removed(&self) -> u64 {
         self.removed
     }
@@ -261,7 +260,7 @@ impl Table {
             let Some(record) = &self.slots[place] else {
                 return;
             };
-            // Whose way to its slot leads over the free one moves there.
+            // Backward-shift deletion: a record whose probe path crosses the free slot moves into it.
             let way = (place + length - self.home(record.hash)) % length;
             if way >= (place + length - free) % length {
                 self.slots.swap(free, place);

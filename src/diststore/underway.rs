@@ -1,10 +1,11 @@
-//! Puts that this node coordinates, while copies of them are on their way.
+//! Puts that this node carries out as their primary, while copies of them are on their way.
 //!
-//! Another node may have such a copy and give it to this one, in an exchange, before all replicas have it. While the put
-//! is under way, this node doesn't answer a get with it from its own copy alone. That is all: it doesn't doubt that it
-//! is equal with others, or nodes that get puts all the time would never be. If it gives the put up, it does.
+//! Another node may send such a copy to this one, in an exchange, before all replicas have it. While the put is being
+//! carried out, this node doesn't answer a get from that copy alone. But it doubts no other node: otherwise nodes that
+//! get puts all the time would never be equal. If the try fails, it doubts the others.
 //!
-//! Invariant: what is written down here changes under the locator's lock, as what is held does when others give it.
+//! Invariant: a put is noted here, and met by a copy of it, under the locator's lock, under which items of other nodes
+//! are stored.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,7 @@ struct Put {
     /// Digest of the key.
     key: u64,
     version: i64,
-    /// Another node has given it to this one.
+    /// Another node has sent it to this one.
     taken: bool,
 }
 
@@ -31,7 +32,7 @@ pub struct Underway {
     count: AtomicUsize,
 }
 
-/// A put that is under way, as long as it lives.
+/// A put that is being carried out, as long as this lives.
 pub struct Mark<'a> {
     all: &'a Underway,
     key: u64,
@@ -77,7 +78,7 @@ impl Underway {
         self.is_any() && self.find(digest(key), version).is_some()
     }
 
-    /// Another node has given that version of a key to this one. True: it is one of them.
+    /// Another node has sent that version of a key to this one. True: it is one of them.
     pub fn take(&self, key: &[u8], version: i64) -> bool {
         let key = digest(key);
         let mut shard = self.shard(key);
@@ -98,7 +99,7 @@ impl Underway {
 }
 
 impl Mark<'_> {
-    /// Whether another node has given it to this one.
+    /// Whether another node has sent it to this one.
     pub fn was_taken(&self) -> bool {
         let put = self.all.find(self.key, self.version);
         put.is_some_and(|put| put.taken)

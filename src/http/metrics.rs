@@ -39,7 +39,7 @@ impl Text {
     }
 }
 
-/// All of it. `state` is what the node knows of itself, and `view` whom it knows.
+/// The whole text. `state` is what the node knows of itself, and `view` is the members that it knows.
 pub fn metrics(state: &Status, view: &View, traffic: &Traffic) -> String {
     let mut text = Text(String::new());
     let name = "thrifty_build_info";

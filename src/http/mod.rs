@@ -8,8 +8,8 @@
 //!
 //! * Nothing that a request says comes back in an answer.
 //! * The other members are asked by one thread at a time, and once a second at most, however many ask for a page.
-//! * A request names this node as its host, or an IP address. So a page of somebody else's, whose name leads to this
-//!   node's address, can't read what is here (DNS rebinding).
+//! * A request names this node as its host, or an IP address. So a page of another site whose name leads to this node's
+//!   address can't read what is here (DNS rebinding).
 
 mod metrics;
 mod page;
@@ -202,7 +202,7 @@ impl<P: Participant> Pages<P> {
         Report::new(answers)
     }
 
-    /// Each change is whole: poison is passed over.
+    /// No change under the lock can be half done: a poisoned lock is taken all the same.
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

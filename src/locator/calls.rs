@@ -109,7 +109,7 @@ pub fn read_answer<'a, T: Decode<'a>>(result: &'a [u8], method: &str) -> Result<
     answer.ok_or_else(|| CallError::Exception(Exception::missing_result(method)))
 }
 
-/// The arguments of `join`, `add` and `remove`: a node, and who has been told of it already.
+/// The arguments of `join`, `add` and `remove`: a node, and the nodes that have been told of it already.
 pub struct News {
     /// The node that the news is about.
     pub location: Location,

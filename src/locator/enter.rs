@@ -267,7 +267,7 @@ impl Locator {
             .iter()
             .filter_map(|other| Some((view.get(other)?.clone(), reach.clone())))
             .collect();
-        // A name where nobody is costs the others nothing.
+        // If there is no node at that name, the others need not look.
         let own = self.reach(candidate);
         if let Some(entry) = unreached(candidate, self.location(), Some(own)) {
             return entry;

@@ -1,4 +1,4 @@
-//! The Locator service: who is in the network, and who a key belongs to.
+//! The Locator service: which nodes are in the network, and which of them a key belongs to.
 //!
 //! It carries out what [`Membership`] decides: puts the questions, lets candidates in, compares with
 //! others what both should hold. It is not a store: what a service on it keeps is behind the trait
@@ -230,12 +230,12 @@ impl Locator {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// The same, if there is nobody but this node, and never was.
+    /// The same, if this node is the only member and has lost none.
     pub fn epoch_by_itself(&self) -> Option<u64> {
         Some(self.epoch()).filter(|epoch| epoch % 2 == 1)
     }
 
-    /// Why this node is to end, if nobody told it to.
+    /// Why this node is to end, unless it was told to.
     pub fn end_reason(&self) -> Option<String> {
         self.lock().end.clone()
     }
@@ -318,7 +318,7 @@ impl Locator {
         result
     }
 
-    /// Does `act` under the lock under which the view changes, if there is nobody but this node. It gets the
+    /// Does `act` under the lock under which the view changes, if this node is the only member. It gets the
     /// [floor](Membership::floor).
     pub fn if_by_itself<T>(&self, act: impl FnOnce(i64) -> T) -> Option<T> {
         let inner = self.lock();
@@ -396,7 +396,8 @@ impl Locator {
         wake
     }
 
-    /// Looks after the others; to be called once a tick. Calls nobody.
+    /// Does what is due at a tick: chooses the nodes to put questions to, and drops silent ones. To be called once a
+    /// tick. It makes no call itself.
     pub fn tick(&self) {
         self.with(|membership, now| membership.tick(now));
         self.wake(Errand::Work);

@@ -1,9 +1,9 @@
 //! Living beside nodes of the 2009 original: how they are called, and what their calls mean here.
 //!
-//! An original serves one connection at a time, has no time limits, answers no one-way call, and
-//! passes news along a chain: it sends `add` or `remove` to the first member, in name order, that
-//! is in its ring and not among the authorities. So ours tell it everything with everybody as
-//! authority, on a connection for each call, closed at once.
+//! An original serves one connection at a time, has no time limits, and answers no one-way call. It passes news along a
+//! chain: it sends `add` or `remove` to the first member by name that is in its ring and not among the authorities, the
+//! nodes that know already. So each of ours tells an original itself, and names all members as authorities. Each of
+//! these calls has a connection of its own, closed at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::thrift::{Exception, Write};
 use super::calls::{EMPTY, News, read_answer, read_arguments, single_request};
 use super::{ANSWER_TICKS, EXTENSION, Locator, kind};
 
-/// A node that somebody named, and that has refused connections for so long, doesn't come: an original joins
+/// A node that was named in `join` or `add` is forgotten if it has refused connections for so long. An original joins
 /// before it listens, and waits for a newcomer itself for as long.
 const STARTING: Duration = Duration::from_secs(10);
 
-/// An original that has been silent for longer is gone, and a node that somebody named doesn't come.
+/// An original that has been silent for longer is no member any more, and a node that was named is forgotten.
 const DEAF: Duration = Duration::from_secs(30);
 
 /// How many looks lie between two questions to an original.
 const VISIT_TICKS: usize = 20;
 
-/// How long an original may be busy with somebody else before it is silent.
+/// How long an original may serve another connection before it counts as silent.
 pub(super) const BUSY: Duration = Duration::from_secs(15);
 
 /// How long a node that leaves waits for an original to hear it.
@@ -38,14 +38,14 @@ const NAMED_MAX: usize = 64;
 /// How often it is said that there are too many.
 const COMPLAINT: Duration = Duration::from_secs(60);
 
-/// A node that somebody named, to be asked what it is. It is no member before it has answered.
+/// A node that was named, to be asked what it is. It is no member before it has answered.
 #[derive(Debug, Clone)]
 struct Named {
     since: Duration,
     /// How often it has been asked, and when it is asked next: after twice as long each time.
     asked: u32,
     due: Duration,
-    /// Members that know of it; `None`: this node need tell nobody.
+    /// Members that know of it; `None`: this node need not tell any.
     told: Option<BTreeSet<Location>>,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Originals {
 }
 
 impl Originals {
-    /// Somebody speaks of a node. False: too many are being asked already.
+    /// A node was named. False: too many are being asked already.
     pub fn name(
         &mut self,
         now: Duration,
@@ -134,7 +134,7 @@ impl Locator {
         }
     }
 
-    /// Asks those that somebody named what they are, all at once.
+    /// Asks the nodes that were named what they are, all at once.
     fn ask_named(&self) {
         let now = self.now();
         let due: Vec<_> = {
@@ -221,7 +221,7 @@ impl Locator {
         self.hear_of_all(known);
     }
 
-    /// Tells all members of a new one, but those that know.
+    /// Tells all members of a new one, except those that know.
     fn tell_of_original(&self, location: &Location, told: &BTreeSet<Location>) {
         let add = self.news("add", location);
         let view = self.view();
@@ -389,7 +389,7 @@ impl Locator {
         let passed_on = call.method == b"remove" && self.view().has_originals();
         match call.method {
             b"remove" => self.on_remove(&news.location, &news.authorities),
-            // Who joins at this node has told nobody else.
+            // A node that joins at this one has told no other.
             b"join" => self.on_add(&news.location, BTreeSet::new()),
             _ => self.on_add(&news.location, news.authorities.iter().cloned().collect()),
         }
@@ -454,8 +454,8 @@ impl Locator {
         }
     }
 
-    /// `add` or `remove`, with everybody as authority: one that gets it has nobody to pass it on to, so
-    /// no stuck one can end the news.
+    /// `add` or `remove`, with all members as authorities: an original that gets it has no member to send it on to, so
+    /// one that hangs can't stop the news.
     fn news(&self, method: &'static str, about: &Location) -> Request {
         let view = self.view();
         let everybody = view.members().iter().map(|member| &member.location);
@@ -470,7 +470,7 @@ impl Locator {
         originals.map(|location| (location, news.clone())).collect()
     }
 
-    /// Sends what wants no answer but that it has arrived.
+    /// Sends calls that have no answer, and waits until they have arrived.
     fn notify(&self, notices: &[(Location, Request)]) {
         if !notices.is_empty() {
             let limit = self.ticks(ANSWER_TICKS);
@@ -478,8 +478,7 @@ impl Locator {
         }
     }
 
-    /// Passes a piece of news on as originals expect: to the first member, in name order, that is
-    /// no authority yet.
+    /// Sends news on as originals expect: to the first member by name that is no authority yet.
     fn pass_on(&self, method: &'static str, news: &News) {
         let told: BTreeSet<_> = news.authorities.iter().collect();
         let view = self.view();

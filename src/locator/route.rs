@@ -23,7 +23,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// The replica that coordinates: the first that is full or leaving.
+    /// The primary: the first replica that is full or leaving.
     pub fn primary(&self) -> Option<&Member> {
         self.list.iter().find(|member| member.state.holds_all())
     }
@@ -40,7 +40,7 @@ impl Route {
         list.any(|member| member.location == self.me.location)
     }
 
-    /// Whether this node coordinates the requests for the key.
+    /// Whether this node is the primary of the key.
     pub fn is_primary(&self) -> bool {
         self.primary()
             .is_some_and(|member| member.location == self.me.location)

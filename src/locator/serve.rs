@@ -119,7 +119,7 @@ impl Locator {
         self.state(application)
     }
 
-    /// The same as it was known before: nobody is asked.
+    /// The same without asking other nodes first.
     pub fn state(&self, application: &dyn Application) -> Status {
         let traffic = self.traffic.get();
         let held = application.held();

@@ -17,7 +17,7 @@ const COMPARE_TICKS: u32 = 4;
 /// Where there was no room for an item, here or there, nothing is compared again for so long.
 const REST_TICKS: u32 = 8;
 
-/// A leaver whose keys nobody has taken for so long gives up.
+/// A leaving node whose keys no other has taken for so long stops trying.
 const NO_PROGRESS_MAX: Duration = Duration::from_secs(10);
 
 impl Locator {

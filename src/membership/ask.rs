@@ -260,7 +260,7 @@ impl Membership {
     }
 
     /// A member's own word on its state. A goodbye counts only from a leaver that still has this node as a member: any
-    /// other has handed what it had to the members that it had, which may be lost here as well.
+    /// other has handed over to the members that it had, which may be lost here as well.
     fn hear_state(&mut self, member: &Member, you: Standing) {
         let known = self.view.get(&member.location);
         let later = known.is_some_and(|known| known.state < member.state);
@@ -275,8 +275,8 @@ impl Membership {
         }
     }
 
-    /// Somebody speaks of a node: it is asked, at its name. A member that has it in its view vouches for it;
-    /// otherwise it is a candidate that is to be reached.
+    /// A node was named: it is asked, at its name. `vouched`: a member has it in its view; otherwise it is a candidate
+    /// that is to be reached.
     pub fn name(&mut self, member: &Member, vouched: bool) {
         self.expect(member, vouched);
         self.ask(member.location.clone());
@@ -449,7 +449,7 @@ impl Membership {
         }
     }
 
-    /// A question was refused: nobody is there.
+    /// A question was refused: no program listens there.
     pub fn unasked(&mut self, asked: &Asked) {
         self.asking.remove(&asked.to);
         if let Standing::Member(_, incarnation) = asked.question.you {

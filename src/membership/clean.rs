@@ -1,12 +1,12 @@
 //! When nothing older of a key can turn up any more, so that its tombstone may be forgotten.
 //!
-//! What could turn up lies at another replica, at a member that has yet to give it away, at a node that was lost, or in
-//! a message on its way. So each member says whether it is *clean*; a lost node is waited for, for an hour, and comes in with
-//! nothing after that; and a node that forgets takes its time.
+//! Something older may lie at another replica, at a member that has yet to hand it over, at a node that was lost, or in
+//! a message on its way. So each member says whether it is *clean*. A lost node is waited for, for an hour, and comes
+//! in without its items after that. And a node that forgets waits for longer than a message takes.
 //!
-//! Versions follow clocks, which may be years apart. A put must not get a smaller version than a tombstone of its key, of
-//! which its coordinator may have nothing left. So all members agree on a *floor*, and no tombstone above it is
-//! forgotten. Invariant: each member had at least that floor before the first one forgot a tombstone by it.
+//! Versions follow clocks, which may be years apart. A put must not get a smaller version than a tombstone of its key,
+//! which its primary may have forgotten. So all members agree on a *floor*, and no tombstone above it is forgotten.
+//! Invariant: each member had at least that floor before the first one forgot a tombstone by it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::location::Location;
 
 use super::{Caller, Member, Membership, State};
 
-/// The greatest floor. So many versions are left above it that whatever a member says, puts go on.
+/// The greatest floor. Above it enough versions are left for puts to go on, whatever floor a member names.
 pub const FLOOR_MAX: i64 = 1 << 61;
 
 /// A lost node is waited for so long, in ticks that this node has run: a node that stood still has not waited.
@@ -40,7 +40,8 @@ pub(super) struct Lost {
 }
 
 impl Membership {
-    /// What each put's version has to be above, wherever it is coordinated. It never falls, and is at most [`FLOOR_MAX`].
+    /// What each put's version has to be above, whichever node is its primary. It never falls, and is at most
+    /// [`FLOOR_MAX`].
     pub fn floor(&self) -> i64 {
         self.floor
     }
@@ -76,7 +77,7 @@ impl Membership {
         self.is_clean().then_some(least)
     }
 
-    /// Has members asked that have not said since then whether they are clean; or ends that.
+    /// From now on, members that have not said since then whether they are clean are asked; `None` ends that.
     pub fn want_clean(&mut self, since: Option<Duration>) {
         self.clean_since = since;
     }

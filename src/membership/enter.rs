@@ -49,7 +49,7 @@ enum Contact {
     Unheard(u64),
     /// When it answered last, it was outside as well.
     Outside,
-    /// Nobody is there.
+    /// It refused the connection.
     Refused,
 }
 
@@ -107,8 +107,8 @@ pub enum Entry {
 }
 
 impl Membership {
-    /// Looks for a network at these nodes. `may_begin`: if nobody is in one, the first of those that look, in
-    /// the order of the names, begins.
+    /// Looks for a network at these nodes. `may_begin`: if none of them is in one, the first by name of those that look
+    /// starts one.
     pub fn start(&mut self, contacts: &[Location], may_begin: bool) {
         let returning = false;
         self.life = Life::Outside(Search {
@@ -232,9 +232,9 @@ impl Membership {
         self.actions.extend(enter);
     }
 
-    /// Begins a network if all contacts are outside, too, or gone, and this node is the first of them. Two
-    /// nodes never both do: one that asks another makes itself known there, so of two the later asker
-    /// knows the other one, asks it, and hears that it has begun.
+    /// Begins a network if all contacts are outside, too, or gone, and this node is the first of them. Two nodes never
+    /// both do. A node that asks another one makes itself known there. So of two nodes the one that asks later knows
+    /// the other one, asks it, and hears that it has begun.
     fn begin_if_first(&mut self) -> bool {
         let tick = self.ticks;
         let Life::Outside(search) = &self.life else {
@@ -446,7 +446,7 @@ impl Membership {
         }
     }
 
-    /// Nobody is at a contact.
+    /// A contact has refused the connection.
     pub fn entry_refused(&mut self, from: &Location) {
         if let Life::Outside(search) = &mut self.life {
             search.asking.remove(from);

@@ -1,4 +1,4 @@
-//! Who is in the network, as one node knows it: a state machine without a lock, a call or a clock.
+//! Which nodes are in the network, as one node knows it: a state machine without a lock, a call or a clock.
 //!
 //! Events come in with the time at which they happen, actions go out, and [`crate::locator`] carries them
 //! out. It knows no keys and no sockets.
@@ -102,7 +102,7 @@ enum Life {
     Left,
 }
 
-/// What somebody else is to do.
+/// What [`crate::locator`] is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Put [`Membership::question`] to this node.
@@ -119,7 +119,7 @@ pub enum Action {
     Missing,
     /// The view has changed.
     Changed,
-    /// Somebody can be compared with now.
+    /// There is a member to compare with now.
     Settle,
     /// This node's own state has changed: all members are to hear it now.
     Announce,
@@ -159,7 +159,7 @@ struct Peer {
     clean: Option<(Duration, i64)>,
 }
 
-/// A node outside the view that somebody spoke of.
+/// A node outside the view that was named.
 #[derive(Debug)]
 struct Named {
     location: Location,
@@ -357,7 +357,8 @@ impl Membership {
         self.incarnation = 2 * half + i64::from(returning);
     }
 
-    /// Looks after the others once. To be called once a tick.
+    /// Does what is due at a tick: drops silent members, and chooses the nodes to put questions to. To be called once a
+    /// tick.
     pub fn tick(&mut self, now: Duration) {
         self.ticks += 1;
         self.lists = 0;
@@ -496,7 +497,7 @@ impl Membership {
         self.alone_from = self.alone_from.max(self.ticks + u64::from(ticks));
     }
 
-    /// A call to a member was refused, when it stood in the view with that incarnation: nobody is there.
+    /// A call to a member was refused, when it stood in the view with that incarnation: it does not run any more.
     pub fn refused(&mut self, location: &Location, incarnation: i64) {
         if self.is_member(location, incarnation) {
             self.lose(location, false);

@@ -18,7 +18,7 @@ pub struct Shared {
 }
 
 impl Membership {
-    /// Whether there is nobody but this node, and never was: it need not look at a clock.
+    /// Whether this node is the only member and has lost none: then it need not look at a clock.
     pub fn is_by_itself(&self) -> bool {
         self.lost.is_empty() && self.state() == State::Full && self.view.members().len() == 1
     }
@@ -204,8 +204,8 @@ impl Membership {
         }
     }
 
-    /// The replicas at these names may lack an item that this node has: they are to be compared with it again, from the
-    /// beginning.
+    /// Doubts the replicas at these names: they may lack an item that this node has, and are to be compared with it
+    /// again, from the beginning.
     pub fn may_lack<'a>(&mut self, others: impl Iterator<Item = &'a Location>) {
         for other in others {
             if let Some(peer) = self.peers.get_mut(other) {
@@ -215,9 +215,9 @@ impl Membership {
         }
     }
 
-    /// This node has an item with that hash that `from` has given it, or that may be nowhere else. The rest of the list
-    /// may lack it: it may be a copy of a put that nobody finishes. That matters where this node answers with it, as the
-    /// primary.
+    /// Doubts the other full and leaving replicas of keys with that hash, except `from`, if this node is the primary.
+    /// It holds an item that `from` has sent, or that no other may hold. The others may lack it, as it may be a copy of
+    /// a put that no node finishes.
     pub fn doubt_others(&mut self, hash: u32, from: Option<&Location>) {
         let members = self.view.members();
         let list: Vec<_> = self.view.list(hash, self.rules.copies).collect();
@@ -285,7 +285,7 @@ impl Membership {
         if self.state() == State::Full && self.safe.digest() != self.view.digest() {
             return false;
         }
-        // One that is coming in has all, but gives up if it doesn't hear so before the last full one goes.
+        // A node that is coming in may have all already, but it ends if the last full member goes before it hears so.
         let nobody_full = !self.others().any(|member| member.state == State::Full);
         if nobody_full && self.others().any(|member| member.state.is_coming()) {
             return false;

@@ -1,4 +1,5 @@
-//! Which nodes a node puts questions to, and when: at each tick, when a call got no answer, and when somebody wants to know.
+//! Which nodes a node puts questions to, and when: at each tick, when a call got no answer, and before `status` is
+//! answered.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use crate::location::Location;
 use super::{Action, LEASE_TICKS, LOST_MAX, Membership, RENEW_HALF_TICKS};
 
 impl Membership {
-    /// Whom to ask at this tick.
+    /// The nodes to put questions to at this tick.
     pub(super) fn choose(&mut self, now: Duration) -> BTreeSet<Location> {
         let mut chosen = std::mem::take(&mut self.doubted);
         chosen.extend(self.some_others(1));
@@ -23,7 +24,7 @@ impl Membership {
                 chosen.insert(location.clone());
             }
         }
-        // The lost in turn; more, while nobody but they can tell this node that it is to stay quiet.
+        // The lost in turn. More of them while only they can tell this node that the network has gone on without it.
         let count = match self.ticks < self.alone_from {
             true => self.lost.len().min(LOST_MAX / 4),
             false => self.lost.len().div_ceil(LEASE_TICKS as usize),
@@ -36,8 +37,7 @@ impl Membership {
         chosen
     }
 
-    /// The next one in the order of the names, and some others: so each is asked by somebody, and news gets
-    /// everywhere.
+    /// The next one by name, and some others: so each is asked by another one, and news gets everywhere.
     pub(super) fn some_others(&self, count: usize) -> BTreeSet<Location> {
         let names: Vec<_> = self.peers.keys().collect();
         let next = names.iter().position(|name| **name > self.location);
@@ -67,8 +67,8 @@ impl Membership {
         }
     }
 
-    /// Somebody wants to know whether all is well: all that share keys with this node are asked, but for those
-    /// that have answered within a tick.
+    /// Before `status` is answered, and before a node has left: all members that share keys with this node are asked,
+    /// except those that have answered within a tick.
     pub fn ask_all(&mut self, now: Duration) {
         let tick = self.ticks(1);
         let shares = self.ties.iter().filter(|(_, ties)| ties.shared != 0);
@@ -84,7 +84,7 @@ impl Membership {
         }
     }
 
-    /// Somebody got no answer from these: a reason to ask them.
+    /// Another node got no answer from these: a reason to ask them.
     pub fn suspect(&mut self, locations: &[Location]) {
         for location in locations {
             if self.peers.contains_key(location) {

@@ -56,8 +56,8 @@ pub struct Request {
 /// Why a call brought no result. Each variant asks for a different decision of the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallError {
-    /// A fresh connection was refused: nobody is there. The call has not been carried out; over a [kept](Connection::Kept)
-    /// connection that has ended it may have been.
+    /// A fresh connection was refused: no program listens there. The call has not been carried out; over a
+    /// [kept](Connection::Kept) connection that has ended it may have been.
     Refused,
     /// No answer within the time limit, or no way there. The call may still be carried out.
     Silent,

@@ -1,6 +1,6 @@
 //! Addresses of hosts' names, as the system's resolver finds them.
 //!
-//! Invariants: a name is looked up by one thread at a time, whoever waits for it; threads and names are bounded; a
+//! Invariants: a name is looked up by one thread at a time, however many wait for it; threads and names are bounded; a
 //! resolver that is silent, or doesn't know a name, costs a caller its time once, and the callers behind it none.
 
 use std::collections::HashMap;
@@ -113,7 +113,7 @@ impl Names {
         })
     }
 
-    /// Nothing that is done under the lock can leave it half done: poison is passed over.
+    /// No change under the lock can be half done: a poisoned lock is taken all the same.
     fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

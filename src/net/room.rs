@@ -85,7 +85,7 @@ impl Room {
         *self.taken()
     }
 
-    /// Nothing that is done under the lock can leave it half done: poison is passed over.
+    /// No change under the lock can be half done: a poisoned lock is taken all the same.
     fn taken(&self) -> MutexGuard<'_, usize> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

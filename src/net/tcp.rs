@@ -385,7 +385,7 @@ impl TcpNetwork {
         Ok(link)
     }
 
-    /// Nothing that is done under the lock can leave it half done: poison is passed over.
+    /// No change under the lock can be half done: a poisoned lock is taken all the same.
     fn pools(&self) -> MutexGuard<'_, Pools> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -71,8 +71,9 @@ pub fn connect_from(from: IpAddr, to: SocketAddr, limit: Duration) -> io::Result
     let descriptor = stream.as_raw_fd();
     let length = |address: &[u8]| address.len() as u32;
     let on: c_int = 1;
-    // SAFETY: the descriptor is open; the pointers are to one int, and to as many bytes as is said, which the
-    // system only reads. If the option can't be set, the port is taken now and not when it is known for whom.
+    // SAFETY: the descriptor is open; the pointers are to one int, and to as many bytes as is said, which the system
+    // only reads. If the option can't be set, the port is taken now, and not when the other end of the connection is
+    // known.
     unsafe {
         setsockopt(
             descriptor,

@@ -135,7 +135,7 @@ mod tests {
 
     /// One test, as whether a signal is ignored is a matter of the whole process.
     #[test]
-    fn must_keep_the_signals_for_the_one_who_waits() {
+    fn must_keep_the_signals_for_the_thread_that_waits() {
         // SAFETY: valid dispositions. The tests may have been started with `nohup`.
         unsafe {
             signal(SIGINT, SIG_IGN);

@@ -75,8 +75,8 @@ pub fn ask(
     answers.map(|answer| answer.and_then(read)).collect()
 }
 
-/// Asks all members of the network that `asked` is in. Blocks for `limit` at most while that one says who they are,
-/// and again while they answer.
+/// Asks all members of the network that `asked` is in. Blocks for `limit` at most while that one names them, and again
+/// while they answer.
 ///
 /// # Errors
 /// `asked` doesn't answer.
@@ -170,7 +170,7 @@ impl Report {
                     "{count} lost together: keys may be missing: {names}"
                 ));
             }
-            // As many as were asked: none came in since it was asked who is there.
+            // As many as were asked: none came in since the members were asked for.
             if status.members as usize != asked {
                 let members = counted(status.members as usize, "member", "members");
                 add(format!("{location} knows {members}, not {asked}"));

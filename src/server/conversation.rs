@@ -48,7 +48,7 @@ pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
     let Err(end) = conversation.hold(&mut incoming) else {
         return;
     };
-    // Nobody waits for what comes no more.
+    // No connection waits for a request that will not come.
     conversation.turn = None;
     let mut rest_bytes_max = REST_BYTES_MAX;
     let refusal = match &end {
@@ -67,12 +67,12 @@ pub(super) fn serve(shared: &Shared, connection: &Connection, turn: Turn) {
             let start = conversation.answers.len();
             conversation.except(&message, &exception, start);
             if matches!(end, End::Malformed(Error::TooLarge { .. }) | End::Full(_)) {
-                // Who sends so much may not read before the end of it.
+                // A client that sends so much may not read its answer before it has sent all.
                 rest_bytes_max = usize::MAX;
             }
         }
     }
-    // What has come may be large, and to take leave may take long.
+    // The messages that have come may be large, and ending the connection may take long.
     drop(incoming);
     if conversation.answers.capacity() <= SMALL_BYTES {
         room::give_back();

@@ -5,7 +5,7 @@
 
 use crate::thrift::Limits;
 
-/// The methods of RFC 9110 and RFC 5789. Which of them are answered is not the server's business.
+/// The methods of RFC 9110 and RFC 5789. The server does not decide which of them are answered.
 const METHODS: [&[u8]; 9] = [
     b"GET ",
     b"HEAD ",

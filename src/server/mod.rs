@@ -6,8 +6,9 @@
 //! * what one connection sends ends at most that connection, and an accept error ends nothing;
 //! * connections are bounded, and so is the time that one may take over a message or over reading its
 //!   answers: one thread watches over all, so that no connection needs time limits of its own;
-//! * clients, however many, don't keep out the other nodes of the network: some slots are kept for these,
-//!   see `src/server/slots.rs`. What comes is accepted at once and waits, if it has to, where others overtake it.
+//! * clients, however many, don't keep out the other nodes of the network: some slots are kept for these, see
+//!   `src/server/slots.rs`. A connection is accepted at once. If there is no room, it waits, and a node's connection
+//!   may overtake it.
 //!
 //! ```
 //! # use std::{net::TcpListener, sync::Arc, time::Duration};
@@ -238,7 +239,7 @@ impl Shared {
         due.fetch_update(Relaxed, Relaxed, next).is_ok()
     }
 
-    /// Nothing that is done under the lock can leave the table half changed: poison is passed over.
+    /// No change under the lock can be half done: a poisoned lock is taken all the same.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -345,7 +346,7 @@ impl Shared {
             let serve = move || {
                 let place = place;
                 conversation::serve(&place.shared, &connection, turn);
-                // Whoever hears of the end, by the place, finds the descriptor free.
+                // Before the place: a thread that waits for the end of the connection finds its descriptor free.
                 drop(connection);
             };
             self.threads.run(Box::new(serve))?;
@@ -353,7 +354,7 @@ impl Shared {
     }
 }
 
-/// Lets go of the table until the notification, or for `time`, and then altogether.
+/// Waits for the notification, for `time` at most, without the table's lock. The lock is free afterwards, too.
 fn wait(notification: &Condvar, table: MutexGuard<'_, Table>, time: Duration) {
     // The guard comes back in either case, poisoned or not.
     drop(notification.wait_timeout(table, time));

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn must_tell_who_finds_room_and_who_may_be_closed() {
+    fn must_tell_which_connection_finds_room_and_which_may_be_closed() {
         let [node, other, client] = [1, 2, 9].map(address);
         let slots = Slots::new(8, &[node, other]);
         let taken = |addresses: &[IpAddr]| {

@@ -10,7 +10,7 @@ use super::connection::{Connection, Phase};
 use super::options::Options;
 use super::slots::Slots;
 
-/// How long is believed what was said of the other nodes' addresses.
+/// How long the other nodes' addresses are used before they are asked for again.
 const NODES_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The connections of a server, and whether it goes on.
@@ -19,7 +19,7 @@ pub(super) struct Table {
     open: HashMap<u64, Arc<Connection>>,
     /// How many of them come from each address.
     by: HashMap<IpAddr, usize>,
-    /// Connections that wait for room, the first first.
+    /// Connections that wait for room, in the order in which they came.
     pub waiting: VecDeque<Connection>,
     slots: Slots,
     /// From which microsecond on the slots are to be shared out anew.
@@ -78,7 +78,7 @@ impl Table {
     /// told to go.
     pub fn next(&mut self, options: &Options, now: u64) -> Option<Connection> {
         let all = options.connections_max;
-        // A server that stops takes everybody; and in half of the slots nobody is in anybody's way.
+        // A server that stops takes all of them. And while half of the slots are free, no kept slot is touched.
         if self.listener.is_none() || self.open.len() < all - all / 2 {
             return self.waiting.pop_front();
         }
@@ -91,7 +91,7 @@ impl Table {
         }
         let taken = self.slots.taken(&self.by, self.open.len());
         let owed = |connection: &Connection| taken.is_owed(connection.caller());
-        // Nodes first; clients as they came.
+        // Nodes first; clients in the order in which they came.
         let first = self.waiting.iter().position(owed).unwrap_or(0);
         if taken.has_room(self.waiting[first].caller()) {
             return self.waiting.remove(first);
@@ -100,7 +100,7 @@ impl Table {
         None
     }
 
-    /// The connection that waits for room in vain: the last one, but of clients if there are any.
+    /// The connection that is closed because too many wait: the last one of a client, or else the last one.
     pub fn refuse(&mut self) -> Connection {
         let is_client = |connection: &Connection| self.slots.of(connection.caller()) == 0;
         let last = self.waiting.iter().rposition(is_client);

@@ -75,7 +75,7 @@ impl Threads {
         }
     }
 
-    /// Nothing that is done under the lock can leave it half done: poison is passed over.
+    /// No change under the lock can be half done: a poisoned lock is taken all the same.
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

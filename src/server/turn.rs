@@ -25,7 +25,7 @@ pub(super) const SILENT: Duration = Duration::from_millis(20);
 /// more time than this.
 pub(super) const WORKING: Duration = Duration::from_millis(300);
 
-/// How long anybody waits in all: for one that was silent, and then for its write.
+/// How long a connection waits in all: for one that was silent, and then for its write.
 const WAIT_MAX: Duration = WORKING.saturating_mul(2);
 
 /// The connections that others may have to wait for.
@@ -41,11 +41,11 @@ struct Queue {
     ahead: BTreeMap<u64, Ahead>,
 }
 
-/// Somebody to wait for.
+/// A connection that others may have to wait for.
 #[derive(Debug)]
 struct Ahead {
     until: Instant,
-    /// Notified when it is gone; there once somebody waits.
+    /// Notified when it is gone. There once another connection waits.
     gone: Option<Arc<Condvar>>,
 }
 
@@ -57,8 +57,8 @@ pub(super) struct Turn {
 }
 
 impl Turns {
-    /// The place behind all connections so far. Its thread says [`Turn::listening`] as soon as it
-    /// runs; what was said before then is not lost on those who come after.
+    /// The place behind all connections so far. Its thread says [`Turn::listening`] as soon as it runs; a request that
+    /// arrived before then still counts for the connections behind it.
     pub fn accepted(self: &Arc<Self>) -> Turn {
         let until = Instant::now() + WORKING;
         let mut queue = self.queue();
@@ -71,7 +71,7 @@ impl Turns {
         }
     }
 
-    /// Nothing that is done under the lock can leave it half done: poison is passed over.
+    /// No change under the lock can be half done: a poisoned lock is taken all the same.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,7 +84,7 @@ impl Turn {
         let mut queue = self.turns.queue();
         if let Some(ahead) = queue.ahead.get_mut(&self.number) {
             ahead.until = until;
-            // Who waits already counts with a later end.
+            // A connection that waits already expects a later end.
             ahead.gone.iter().for_each(|gone| gone.notify_all());
         }
     }
@@ -114,7 +114,7 @@ impl Turn {
         }
     }
 
-    /// Nobody needs to wait for this connection any more.
+    /// No connection needs to wait for this one any more.
     pub fn done(&self) {
         self.turns.queue().leave(self.number);
     }
