@@ -201,7 +201,7 @@ impl Client {
     }
 }
 
-/// Whether the replicas of each key have it, all of it, when these nodes are full; and whether nobody else has it.
+/// Whether the replicas of each key have it, all of it, when these nodes are full; and whether no other node has it.
 fn placement(stage: &Stage, nodes: &[usize]) -> (bool, bool) {
     let nodes: Vec<_> = nodes.iter().map(|node| location(*node)).collect();
     let replicas = stage.world.subject.placement(&nodes);

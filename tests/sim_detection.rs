@@ -1,4 +1,4 @@
-//! How soon a node that has gone is found, and that nobody else is thrown out; healing.
+//! How soon a node that has gone is lost to the others, and that no other node is; how sides of a cut grow together.
 
 mod sim;
 
@@ -102,7 +102,7 @@ fn some(world: &World, nodes: &[Location], many: usize) -> Vec<Location> {
         .collect()
 }
 
-/// The first node whose list is not that of the network, of these, which it is in, and that list.
+/// The first node whose members are not those of its network, which is one of these; and its members.
 fn other_list(world: &World, networks: &[&[Location]]) -> Option<String> {
     let lists: BTreeMap<Location, Vec<Location>> = world
         .processes()
@@ -227,7 +227,7 @@ fn the_slow_must_not_be_thrown_out() {
     });
 }
 
-/// Both sides have dropped each other, some long ago, and nobody tells them that the link is there again.
+/// Both sides have lost each other, some long ago, and nothing tells them that the link is there again.
 #[test]
 fn what_was_cut_must_grow_together() {
     run_many("sim_detection what_was_cut", 100, |seed| {
@@ -248,7 +248,7 @@ fn what_was_cut_must_grow_together() {
     });
 }
 
-/// One loses a node, in whose place the other gets one.
+/// One network loses a node, and the other one gets a node of the same name.
 #[test]
 fn networks_that_never_knew_each_other_must_stay_apart() {
     run_many("sim_detection networks", 100, |seed| {
@@ -269,8 +269,8 @@ fn networks_that_never_knew_each_other_must_stay_apart() {
     });
 }
 
-/// All members are to reach a candidate at its name; one that can't be reached ends with that reason, and
-/// brings nobody in meanwhile.
+/// All members are to reach a candidate at its name. One that can't be reached ends with that reason, and no other node
+/// comes in by way of it meanwhile.
 #[test]
 fn a_candidate_that_a_member_cannot_reach_must_give_up() {
     run_many("sim_detection a_candidate", 100, |seed| {

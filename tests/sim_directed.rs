@@ -1,5 +1,5 @@
-//! The store in worlds that go wrong in one way, told step by step; who is when is left to the seed. What
-//! chance brings about too seldom.
+//! The store in schedules that are written step by step, each with one thing that goes wrong and that chance brings
+//! about too seldom. The seed decides which node runs when.
 
 mod sim;
 
@@ -79,7 +79,7 @@ fn must_not_answer_from_an_old_state() {
     direct("must_not_answer", 2, stopped_and_continued);
 }
 
-/// A node leaves while those who are to take its keys are stopped for a while.
+/// A node leaves while the nodes that are to take its keys are stopped for a while.
 fn left_to_the_slow(world: &Arc<World>) -> Result<Figures, String> {
     let net = world.client();
     begin(world, 2)?;
@@ -100,7 +100,7 @@ fn must_not_go_before_others_have_what_it_has() {
     direct("must_not_go", 1, left_to_the_slow);
 }
 
-/// One link is cut: its two ends lose each other, and everybody else keeps both.
+/// One link is cut: its two ends lose each other, and all other nodes keep both.
 fn one_link_cut(world: &Arc<World>) -> Result<Figures, String> {
     begin(world, 4)?;
     let (here, there) = (location(0), location(2));
@@ -170,8 +170,8 @@ fn begin_and_cut_one_off(world: &Arc<World>) -> Result<Location, String> {
     Ok(alone)
 }
 
-/// What a part has acknowledged comes back with it, perhaps from a clock that is ahead, and may win; but
-/// not over what is put once all agree and nobody is filling.
+/// What a part has acknowledged comes back with it, perhaps from a clock that is ahead, and may win; but not over what
+/// is put once all agree and are full.
 fn put_after_a_cut(world: &Arc<World>) -> Result<Figures, String> {
     let net = world.client();
     begin_and_cut_one_off(world)?;
@@ -242,8 +242,8 @@ fn regression_must_keep_what_is_acknowledged_after_a_cut() {
     direct("regression_must_keep", 2, put_while_a_cut_heals);
 }
 
-/// A newcomer of another network comes to the place of a node of this one, and takes long to fill: what is
-/// put and got here must not go by way of it.
+/// A node starts at the name of a lost node of this network, but joins another network, and takes long to become full.
+/// Puts and gets here must not go by way of it.
 fn other_network_at_its_place(world: &Arc<World>) -> Result<Figures, String> {
     let net = world.client();
     begin(world, 2)?;

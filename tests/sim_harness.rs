@@ -1,4 +1,5 @@
-//! The simulated world itself, on a toy: does it find what is wrong, again and again the same?
+//! The simulated world itself, with a toy service: does it find each fault of the toy, and the same one for the same
+//! seed?
 
 mod sim;
 
@@ -338,7 +339,7 @@ fn ask(world: &Arc<World>, number: usize) -> Result<Vec<u8>, CallError> {
 }
 
 #[test]
-fn must_refuse_for_who_is_not_there() {
+fn must_refuse_calls_to_a_node_that_is_not_there() {
     in_world(|world| {
         assert_eq!(ask(world, 9), Err(CallError::Refused));
         world.crash(&location(1));
@@ -367,7 +368,7 @@ fn must_carry_out_later_what_a_stopped_node_got() {
 }
 
 #[test]
-fn must_break_a_call_to_who_dies() {
+fn must_break_calls_to_a_node_that_dies() {
     in_world(|world| {
         world.stop(&location(1)); // so that the put waits for it
         let killer = world.clone();
@@ -534,7 +535,7 @@ fn must_have_clocks_that_jump_stand_still_and_sleep() {
     });
 }
 
-/// Who waits on a suspended machine waits by its clock.
+/// An activity on a suspended machine waits by that machine's clock.
 #[test]
 fn must_wait_by_the_clock_of_a_machine() {
     in_world(|world| {
@@ -606,7 +607,7 @@ fn must_find_what_was_shown_and_taken_back() {
     assert!(missing.contains("missing after"), "{missing}");
 }
 
-/// A method that is gone would never be late again, and nobody would see it.
+/// A method that is gone would never be late again, and no test would notice.
 #[test]
 fn must_know_every_call_between_our_nodes() {
     let idl = include_str!("../idl/peer.thrift");

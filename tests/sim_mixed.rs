@@ -25,7 +25,7 @@ fn read_all(stage: &Stage, at: usize, value: &str) -> Result<(), String> {
         .try_for_each(|key| stage.reads(at, key, value))
 }
 
-/// Waits until these all know each other, and nobody is filling.
+/// Waits until these all know each other, and all of ours are full.
 fn begin_mixed(stage: &Stage, ours: usize, originals: &[usize]) -> Result<(), String> {
     stage.begin(ours)?;
     let mut all: Vec<_> = (0..ours).collect();

@@ -75,7 +75,7 @@ fn world_18_and_19_many_that_come_at_once_must_not_hold_up_puts_and_get_full() {
         stage.world.stop(&location(slow));
         let client = stage.client();
         let all: Vec<_> = (0..15).collect();
-        // Keys that are none of its business, now or later.
+        // Keys of which it is no replica, now or later.
         let lists = stage
             .world
             .subject

@@ -132,7 +132,7 @@ fn must_keep_a_put_that_comes_when_one_of_two_has_forgotten_the_tombstone() {
     });
 }
 
-/// After an hour nobody waits for it, and it has nothing to bring.
+/// After an hour no member waits for it, and it comes in without its items.
 fn lost_for_an_hour(stage: &Stage, lose: fn(&Stage), find: fn(&Stage)) -> Result<(), String> {
     stage.begin(3)?;
     let key = stage.key(&[0, 1], &[0, 1, 2]);

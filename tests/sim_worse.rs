@@ -64,7 +64,7 @@ fn put_at_last(stage: &Stage, at: usize, key: &[u8], ticks: f64) -> Result<Vec<u
     }
 }
 
-/// One node, whose clock is so wrong, has keys; another one joins.
+/// One node has keys, and a clock that is wrong by so much; another one joins.
 fn joined_by_another(stage: &Stage, first: i64, second: i64) -> Result<Vec<Vec<u8>>, String> {
     set_clock(stage, 0, first);
     set_clock(stage, 1, second);
@@ -300,7 +300,7 @@ fn must_not_answer_from_before_a_machine_was_suspended_without_copies() {
         "sim_worse must_not_answer_from_before_a_machine_was_suspended_without_copies",
         1,
         |stage| {
-            // With one copy nobody else knows the version that a put has to be above.
+            // With one copy no other node knows the version that a put has to be above.
             (0..3).for_each(|number| set_clock(stage, number, 0));
             suspended(stage, &[0])
         },
@@ -333,8 +333,8 @@ fn must_not_answer_old_values_where_questions_get_lost() {
     });
 }
 
-/// A node that joins holds a copy of a put that is on its way, and gives it to the primary, before the other replica has
-/// its own. What is read there then must not be lost when the primary and that node leave.
+/// A joining node holds a copy of a put that is being carried out, and sends it to the primary, before the other
+/// replica has its own. What is read there then must not be lost when the primary and that node leave.
 #[test]
 fn must_not_take_back_what_a_joining_node_has_given_to_the_primary() {
     direct_seeds(
@@ -693,7 +693,7 @@ fn must_compare_again_what_was_shared_before_a_newcomer_was_lost() {
     });
 }
 
-/// The same, but a node that came in meanwhile lets C in. It has lost nobody, and hears of D's alarm as D reaches C.
+/// The same, but a node that came in meanwhile lets C in. It has lost no node, and hears of D's alarm as D reaches C.
 #[test]
 fn must_not_say_safe_when_one_comes_back_by_way_of_one_that_lost_nobody() {
     const A: usize = 0;
@@ -722,8 +722,8 @@ fn must_not_say_safe_when_one_comes_back_by_way_of_one_that_lost_nobody() {
     );
 }
 
-/// A put of "new" over "old" at 0 fails, as these links are cut. They are whole for a moment, so that nobody is dropped; in
-/// some seeds no copy is made then.
+/// A put of "new" over "old" at 0 fails, as these links are cut. They are whole for a moment, so that no node is lost;
+/// in some seeds no copy is made then.
 fn fail_a_put(stage: &Stage, key: &[u8], links: &[(usize, usize)]) -> Result<(), String> {
     let each = |change: fn(&mut Wires, &Location, &Location)| {
         let mut wires = stage.world.wires();
@@ -912,7 +912,7 @@ fn read_meanwhile(stage: &Stage, at: usize, key: &[u8], times: usize) {
     });
 }
 
-/// A primary shows what it has not copied to anybody yet, and is killed.
+/// A primary shows a value that it has not copied to any other node yet, and is killed.
 #[test]
 fn must_not_show_what_only_one_has() {
     direct("sim_worse must_not_show_what_only_one", 2, |stage| {

@@ -1,4 +1,4 @@
-"""The original's consistent-hash ring: who owns a key.
+"""The original's consistent-hash ring: which node owns a key.
 
 Written from the description of the ring, not from the code under test, and held against tests/data/ring*.tsv by
 test_ring.py. Keys are bytes; nodes are texts `address:port`.

@@ -1,4 +1,5 @@
-"""What programs of 2009 count on beyond single messages: who waits, who closes, and that things happen in order."""
+"""What programs of 2009 count on beyond single messages: which side waits, which closes, and that
+things happen in order."""
 
 import signal
 

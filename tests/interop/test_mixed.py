@@ -1,5 +1,5 @@
-"""Rings of our nodes and the original's: each joins the other's, any key is read through any node, and whoever leaves
-leaves its keys behind.
+"""Rings of our nodes and the original's: each joins the other's, any key is read through any node, and a node that
+leaves hands its keys over.
 
 Values are put and read as programs of 2009 do. After a change of the ring there is a wait until every node has the ring
 right and every key reads right; from then on every read must be right.

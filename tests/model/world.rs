@@ -57,9 +57,9 @@ pub struct World {
     /// Two sides may have gone on, and not all nodes have said since that all is safe.
     pub apart: bool,
     pub cut_until: u64,
-    /// A node left though nobody was there to take what it had.
+    /// A node left though there was no other to take what it held.
     pub gave_up: bool,
-    /// Those who wait for an answer.
+    /// The calls that wait for an answer, and what follows it.
     calls: BTreeMap<u64, Then>,
 }
 

@@ -1,4 +1,4 @@
-//! What a node shows by HTTP, beside its calls: as a browser and Prometheus see it, and as somebody who means harm.
+//! What a node shows by HTTP, beside its calls: as a browser and Prometheus see it, and as an attacker does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
@@ -309,7 +309,7 @@ fn must_count_calls_beside_what_it_shows() {
 }
 
 #[test]
-fn must_answer_only_those_who_name_it_and_what_it_has() {
+fn must_answer_only_requests_that_name_it_and_what_it_has() {
     let node = Node::store(&own_address(), &[]);
     settle(&[&node]);
     let at = &node.location;
@@ -406,7 +406,7 @@ fn must_bear_lines_without_end_and_half_requests() {
     assert_eq!(read(answer).code, 200);
 }
 
-/// Whoever looks at pages doesn't make the nodes work.
+/// However many pages are loaded, the other nodes are asked once a second.
 #[test]
 fn must_ask_the_others_once_a_second_however_many_look() {
     let nodes = two();

@@ -48,7 +48,7 @@ fn nodes(count: usize) -> Vec<Node> {
     nodes
 }
 
-/// Sixty clients at each node, who each say `bytes` and read nothing, beside which others are served, for some time.
+/// Sixty clients at each node each send `bytes` and read nothing, for some time. Others are served beside them.
 fn must_bear(nodes: &[Node], bytes: &[u8]) {
     let network = network();
     thread::scope(|scope| {

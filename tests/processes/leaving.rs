@@ -11,7 +11,7 @@ use crate::running::{
     own_address, put, run, settle, status, wait_until,
 };
 
-/// Less than the two seconds for which others were waited for, of whom there were none.
+/// Less than two seconds: so long a node once waited for others, though there were none.
 const AT_ONCE: Duration = Duration::from_millis(1900);
 
 /// Three nodes with keys, of which the first ends in some way; the others then have everything.
@@ -95,7 +95,7 @@ fn must_end_at_once_when_interrupted_twice() {
         )
         .unwrap();
     }
-    // Somebody who takes nothing, so that the leaver stays for a while.
+    // A member that takes nothing, so that the leaving node stays for a while.
     other.process.signal("STOP");
     node.process.signal("INT");
     wait_until(LONG, "it begins to leave", || {

@@ -61,7 +61,7 @@ fn must_name_limit_and_size_of_a_message_and_say_that_the_connection_was_closed(
     put(&network, &node.location, b"key", b"value").unwrap();
 }
 
-/// Who sends too much may go on for as long as a message may take, and is listened to.
+/// A client that sends too much may go on for as long as a message may take, and what it sends is read.
 #[test]
 fn must_let_go_of_what_is_too_large_while_the_rest_comes() {
     let node = Node::store(&own_address(), &[]);

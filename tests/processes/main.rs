@@ -1,4 +1,4 @@
-//! The programs as processes of their own, and what they promise to those who start them.
+//! The programs as processes of their own, and what they promise to people and scripts that start them.
 
 #[path = "../running/mod.rs"]
 mod running;

@@ -157,10 +157,9 @@ fn regression_must_take_another_name_of_its_own_for_no_other_node() {
     }
 }
 
-/// A node that is told whom to join is none that another one has to wait for, though its name
-/// comes first.
+/// A node that is told which peer to join is none that another one has to wait for, though its name comes first.
 #[test]
-fn regression_must_not_wait_for_those_who_are_told_to_join() {
+fn regression_must_not_wait_for_nodes_that_are_told_to_join() {
     for _ in 0..5 {
         let addresses = [(); 3].map(|()| own_address());
         let [low, middle, high] = &addresses;
@@ -180,7 +179,7 @@ fn regression_must_not_wait_for_those_who_are_told_to_join() {
     }
 }
 
-/// It is told whom to join before that one is there.
+/// A node is told which peer to join before that peer is there.
 #[test]
 fn must_wait_for_the_peer_that_it_is_given_to_start() {
     let (own, address) = (own_address(), own_address());
@@ -226,7 +225,8 @@ fn with_peers(address: &str, peers: &str, options: &[&str]) -> Process {
     Process::start(command.args(["-a", address]).args(options))
 }
 
-/// The others are nobody, somebody who is silent, another service, a node that is looking for a network, and a network.
+/// The others are an address without a program, a silent program, another service, a node that is looking for a
+/// network, and a network.
 #[test]
 fn must_join_by_way_of_the_first_peer_that_is_in_a_network() {
     let addresses = [(); 6].map(|()| own_address());

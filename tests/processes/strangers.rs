@@ -1,4 +1,4 @@
-//! What somebody can do who reaches a node's port and is no node: name others that are none.
+//! What a program that is no node can do at a node's port: name others that are none.
 
 use std::fs;
 use std::net::TcpListener;

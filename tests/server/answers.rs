@@ -172,7 +172,7 @@ fn must_survive_a_panic_of_the_service() {
 }
 
 #[test]
-fn must_know_who_is_local() {
+fn must_know_which_callers_are_local() {
     let house = house(|_| {});
     assert_eq!(house.call("local", &[]).result(), Ok(vec![1]));
 }

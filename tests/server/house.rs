@@ -16,7 +16,7 @@ use thrifty_p2p::thrift::{
 /// Far more than anything here takes on a busy machine: what takes it has failed.
 pub const LONG: Duration = Duration::from_secs(20);
 
-/// A little store, which also says who called what, and waits when told so.
+/// A little store, which also lists the calls that it got, and waits when told so.
 #[derive(Default)]
 pub struct Little {
     items: Mutex<HashMap<Vec<u8>, Vec<u8>>>,

@@ -1,12 +1,12 @@
 //! Makes things go wrong, as a plan allows.
 //!
-//! Crashes: at most R-1 between two moments at which the world was safe, that is, everybody agreed and
-//! every key had its copies; and never the last node that is full. Where there are partitions and long stops as well, only at
-//! safe moments: a part of a ring may have acknowledged with fewer copies. There, a leaver may find
-//! nobody to take its keys; it says so, and then what is missing at the end is not counted as lost.
+//! Crashes: at most R-1 between two moments at which the world was safe, that is, all nodes agreed and every key had
+//! its copies; and never the last node that is full. Where there are partitions and long stops as well, only at safe
+//! moments: a part of a ring may have acknowledged with fewer copies. There, a leaving node may find no other to take
+//! its keys. It says so, and then what is missing at the end is not counted as lost.
 //!
-//! Who says that the world is safe: the world itself, which sees everything; or, where the nodes judge,
-//! they do, as `location --status` has it, and each time they say so the world is asked whether it is true.
+//! Mostly the world itself, which sees everything, says that it is safe. Where the nodes judge, they say so, as
+//! `location --status` does; and each time the world is asked whether it is true.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -89,7 +89,7 @@ impl Chaos {
         self.figures
     }
 
-    /// As many as may be killed may be killed now, as far as anybody can tell.
+    /// Whether all that a plan allows may be killed now, as far as the judge can tell.
     fn is_safe(&self) -> bool {
         let world = &self.stage.world;
         if !self.stage.plan.worse.nodes_judge {
@@ -113,8 +113,8 @@ impl Chaos {
             let failure = format!("{at} says that all is safe, and it is not: {why}");
             world.scheduler.fail(failure);
         }
-        // What a node says of its side of a cut says nothing of the other side: who is killed on both may
-        // be more than either knows.
+        // What a node says holds for its side of a cut only: more nodes may be killed on both sides than either side
+        // knows.
         safe && (plan.class != Class::Everything || world.agreed().is_ok())
     }
 
@@ -155,7 +155,7 @@ impl Chaos {
             return;
         }
         let leaver = &up[world.random.below(up.len())];
-        // Somebody has to be there who takes what it has.
+        // There has to be another node that takes what it holds.
         if self.whole().iter().all(|whole| whole == leaver) {
             return;
         }
@@ -236,7 +236,7 @@ impl Chaos {
         }
         let one_way = world.chance(200);
         let (mut here, mut there) = (Vec::new(), Vec::new());
-        // Also those who come only later.
+        // Also nodes that come only later.
         for number in 0..self.named + 3 {
             let side = if world.chance(500) {
                 &mut here

@@ -26,7 +26,7 @@ struct Hands {
     ahead: i64,
     /// The wall's clock stands still, and shows this.
     stands_at: Option<i64>,
-    /// It was set by whoever directs, and no restart of the node sets it anew.
+    /// The test has set it, and no restart of the node sets it anew.
     set: bool,
     /// For how long the machine has been suspended so far.
     suspended: Duration,
@@ -59,7 +59,7 @@ impl MachineClock {
         (hands.ahead, hands.set, hands.stands_at) = (ahead, true, None);
     }
 
-    /// The same, unless somebody has set it.
+    /// The same, unless the test has set it.
     pub fn draw(&self, ahead: i64) {
         let mut hands = self.hands();
         if !hands.set {

@@ -16,7 +16,7 @@ thread_local! {
     static RUNS: Cell<*const Yielder<(), usize>> = const { Cell::new(ptr::null()) };
 }
 
-/// It must be resumed until it has ended: whoever drops it earlier unwinds it.
+/// It must be resumed until it has ended. To drop it earlier unwinds its stack.
 pub struct Fiber(Coroutine<(), usize, ()>);
 
 /// Stacks of fibers that have ended, for others.

@@ -18,9 +18,9 @@
 //! asked began to serve q. (It may pass q on, and what it hears may wait behind the answer to another request of the
 //! batch. So a put that one side of a cut acknowledged can be answered long after the cut.)
 //!
-//! Where what was *shown* counts too (`shown_counts`), q may be a put that no one has acknowledged: it is
-//! enough that a read which gave its value had ended before r began. Nobody takes back what somebody
-//! has seen. (The empty value shows nothing. A p that still runs may come again above q.)
+//! Where what was *shown* counts too (`shown_counts`), q may be a put that no one has acknowledged: it is enough that a
+//! read which gave its value had ended before r began. What a client has seen must not be taken back. (The empty value
+//! shows nothing. A p that still runs may come again above q.)
 //!
 //! Requests of one connection to one key take effect in their order: what follows another one there began after it,
 //! whenever the answers come.

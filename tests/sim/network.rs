@@ -7,7 +7,7 @@
 //!
 //! * late: random, and more within a slow spell of a node. Order between connections isn't kept;
 //!   requests of one `call_all` to one node are carried out one behind the other;
-//! * nobody there: refused, or broken if somebody was there when it was sent;
+//! * no process there: refused, or broken if there was one when it was sent;
 //! * the called node dies: broken. It is stopped: silent, and carried out when it is continued;
 //! * lost, or on a link that is cut: silent. What was sent on a cut link is lost or comes after
 //!   the cut is healed, as TCP sends again;
@@ -41,7 +41,7 @@ const LATE_MAX: usize = 240_000;
 /// Of a message, besides its arguments or its result and the method's name.
 const HEADER_BYTES: usize = 12;
 
-/// Who calls. Clients have no location; nothing is ever cut off from them.
+/// The caller. Clients have no location; nothing is ever cut off from them.
 #[derive(Clone)]
 pub struct Origin {
     pub location: Option<Location>,
@@ -351,7 +351,7 @@ impl World {
         }
     }
 
-    /// The process is no more: who waits for it learns that its connection has ended.
+    /// The process is no more: its callers learn that their connections have ended.
     pub fn break_calls_to(self: &Arc<Self>, location: &Location, group: Group) {
         let waiting = self
             .wires()

@@ -1,7 +1,6 @@
-//! A node of 2009 in the simulated world, as its final version behaved: one thread, one connection after the
-//! other, no time limits, an unreachable node forgotten here and nobody told; news travels along a
-//! chain; a missing key is read as "" and stored so. `tests/interop/original_peer.py` is the same on
-//! sockets.
+//! A node of 2009 in the simulated world, as its final version behaved: one thread, one connection after the other, and
+//! no time limits. It forgets a node that it can't reach, and tells no other. News travels along a chain; a missing key
+//! is read as "" and stored so. `tests/interop/original_peer.py` is the same on sockets.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,7 +27,7 @@ const TYPES: [&str; 3] = ["locator.Base", "locator.Locator", "diststore.Store"];
 const PINGS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What was asked of somebody else went wrong.
+/// A call to another node went wrong.
 enum Trouble {
     NotFound,
     /// All else ends the connection, and with it the handler.
@@ -65,7 +64,7 @@ struct State {
     store: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// Who has the one thread, and who waits for it.
+/// The one thread: whether it is busy, and the activities that wait for it.
 struct Line {
     scheduler: Arc<Scheduler>,
     busy: Mutex<(bool, VecDeque<Ticket>)>, // guards itself
@@ -208,7 +207,7 @@ impl Original {
         Ok(())
     }
 
-    /// With everybody as authority, the news goes nowhere.
+    /// With all members as authorities, the news goes nowhere.
     fn forget(&self, location: &Location) -> Outcome<()> {
         self.remove(location, self.nodes())
     }
@@ -393,7 +392,7 @@ impl SimNode for OriginalNode {
 
     fn work(&self) {}
 
-    /// Its port accepts connections until the end, and nobody serves them.
+    /// Its port accepts connections until the end, and it serves none of them.
     fn leave(&self) -> bool {
         let turn = self.0.line.wait();
         let left = self.0.hand_over().is_ok();

@@ -272,7 +272,7 @@ impl Stage {
         answer
     }
 
-    /// Ends everything that is wrong, and waits for everybody who is at work.
+    /// Ends everything that is wrong, and waits for all activities that are at work.
     fn mend(&self) {
         self.over.store(true, Ordering::Relaxed);
         while self.working.load(Ordering::Relaxed) > 0 {

@@ -1,15 +1,14 @@
 //! One process that plays a whole network: many activities, exactly one of which runs.
 //!
-//! An activity has a stack of its own and gives its turn away at each point where it
-//! waits; a seeded generator picks who is next. Time is virtual: when nobody can run, it jumps to the
-//! next moment at which somebody will. So a schedule depends on its seed alone, and a failure
-//! can be looked at as often as one likes.
+//! An activity has a stack of its own and gives its turn away at each point where it waits; a seeded generator picks
+//! the next one. Time is virtual: when no activity can run, it jumps to the next moment at which one can. So a schedule
+//! depends on its seed alone, and a failure can be looked at as often as one likes.
 //!
 //! * Activities belong to groups (a process each). A group can be stopped, continued and killed. A
 //!   killed group's activities are unwound at the point where they wait, and never run again.
-//! * Code that runs here may use a Mutex as long as no guard lives across a point where it
-//!   waits. Who breaks that, or blocks in any other way, hangs the schedule; a watchdog says so.
-//! * Nobody runnable and nothing to wait for, too many turns, and a panic are failures.
+//! * Code that runs here may use a Mutex as long as no guard lives across a point where it waits. Code that breaks
+//!   this, or blocks in any other way, hangs the schedule; a watchdog says so.
+//! * It is a failure if no activity can run and none waits for a time; if there are too many turns; and if one panics.
 //! * When the first activity ends, all others are unwound; then the schedule is over.
 
 use std::any::Any;
@@ -27,13 +26,13 @@ use thrifty_p2p::net::Random;
 
 use super::fiber::{Fiber, Stacks, suspend};
 
-/// Real time without a single turn passed after which a schedule counts as hanging.
+/// If no turn begins for so long in real time, a schedule counts as hanging.
 const HANG: Duration = Duration::from_secs(60);
 
 /// Trace lines that a failure shows.
 const TRACE_LINES_MAX: usize = 300;
 
-/// Whose activities these are. Group 0 is the world's own and is never stopped or killed.
+/// The process that activities belong to. Group 0 is the world's own and is never stopped or killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group(pub u32);
 
@@ -80,7 +79,7 @@ enum Life {
 
 enum Due {
     Wake(usize),
-    /// To be done by whoever has the turn; doesn't wait.
+    /// To be done by the activity that has the turn; doesn't wait.
     Act(Job),
 }
 
@@ -169,7 +168,7 @@ pub struct Report {
 
 pub struct Scheduler {
     turns_max: u64,
-    /// Decides who is next and nothing else.
+    /// Decides which activity is next, and nothing else.
     random: Random,
     state: Mutex<State>, // guards everything that changes; never held while an activity's code runs
     over: Condvar,
@@ -307,7 +306,7 @@ impl Scheduler {
         state.set_timer(at, wait, Due::Wake(id));
     }
 
-    /// Something short to be done at `at`, by nobody in particular; it must not wait.
+    /// Something short to be done at `at`, by any activity; it must not wait.
     pub fn act_at(&self, at: Duration, act: impl FnOnce() + Send + 'static) {
         let mut state = self.state();
         let sequence = state.next_sequence();
@@ -348,7 +347,7 @@ impl Scheduler {
         self.sleep_until(until);
     }
 
-    /// Gives the turn away: everybody who can run now may run first.
+    /// Gives the turn away: all activities that can run now may run first.
     pub fn yield_now(&self) {
         self.sleep(Duration::ZERO);
     }
@@ -366,7 +365,7 @@ impl Scheduler {
         group
     }
 
-    /// Nobody of the group runs until it is continued.
+    /// No activity of the group runs until it is continued.
     pub fn stop(&self, group: Group) {
         let mut state = self.state();
         if state.life(group) == Life::Runs {
@@ -382,8 +381,8 @@ impl Scheduler {
         }
     }
 
-    /// Ends everybody of the group at the point where they wait; the caller too, if it belongs to
-    /// it, at its next one.
+    /// Ends all activities of the group at the point where they wait; the caller too, if it belongs to it, at its next
+    /// one.
     pub fn kill(&self, group: Group) {
         let mut state = self.state();
         state.groups.insert(group, Life::Dead);
@@ -413,7 +412,7 @@ impl Scheduler {
         self.check_alive();
     }
 
-    /// Who runs next. `None`: nobody is left.
+    /// The activity that runs next. `None`: none is left.
     fn choose(&self) -> Option<usize> {
         loop {
             let mut state = self.state();
@@ -457,7 +456,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets one activity after the other run, until nobody is left.
+    /// Lets one activity after the other run, until none is left.
     fn pass_turns(self: Arc<Self>) {
         let mut stacks = Stacks::default();
         let mut begun: BTreeMap<usize, Fiber> = BTreeMap::new();
@@ -562,7 +561,7 @@ impl State {
         activity.job.take()
     }
 
-    /// Wakes whoever is due; stops at an act, which the caller does without the lock.
+    /// Wakes the activities that are due; stops at an act, which the caller does without the lock.
     fn fire_due(&mut self) -> Option<Job> {
         while self
             .timers

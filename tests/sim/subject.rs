@@ -126,7 +126,7 @@ pub trait Subject: Send + Sync {
         }
     }
 
-    /// Who should have a key when these are the nodes and none is filling.
+    /// The nodes that should hold a key when these are the nodes and all of them are full.
     fn placement(&self, nodes: &[Location]) -> Placement;
 
     fn holders(&self, nodes: &[Location], key: &[u8]) -> Vec<Location> {

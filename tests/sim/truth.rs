@@ -1,4 +1,4 @@
-//! What the world is really like, seen from outside: who agrees with whom, and where copies lie.
+//! What the world is really like, seen from outside: which nodes agree, and where copies lie.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::history::{Outcome, Promise, brief};
 use super::world::{Item, Phase, World};
 
 impl World {
-    /// All members' lists are the set of live nodes, and nobody starts, fills or leaves.
+    /// The members of each node are the nodes that run, and none of them starts, comes in or leaves.
     ///
     /// # Errors
     /// What is in the way.
@@ -31,7 +31,7 @@ impl World {
         Ok(())
     }
 
-    /// Every key's newest copy lies with all its holders; and if `nobody_else`, with them alone.
+    /// All replicas of each key hold its latest item; and if `nobody_else`, no other node holds it.
     ///
     /// # Errors
     /// The first key of which this isn't so.
@@ -132,8 +132,8 @@ impl World {
         self.copies(true)
     }
 
-    /// The version under which somebody has the value of a put that has just been acknowledged. Of the empty one, which is not
-    /// unique, the least; `None` if it may be that of another put which was not acknowledged.
+    /// The version under which some node holds the value of a put that has just been acknowledged. Of the empty one,
+    /// which is not unique, the least; `None` if it may be that of another put which was not acknowledged.
     pub fn version_of(&self, key: &[u8], value: &[u8]) -> Option<i64> {
         // That put itself has not ended either.
         if value.is_empty() && self.history().open_deletes(key) > 1 {

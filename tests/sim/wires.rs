@@ -1,5 +1,4 @@
-//! What the simulated network is in the middle of: the state of its links, what travels on them, and
-//! who waits for which answer.
+//! The state of the simulated network: its links, the messages on them, and the callers that wait for answers.
 //!
 //! A link is directed: from one node to another. What a link may be: slow (late messages), narrow (so
 //! many bytes a second), cut (nothing gets through), or deaf (questions get lost, answers to the other
@@ -82,7 +81,7 @@ pub enum Fate {
     Late(Duration),
 }
 
-/// One `call_all` that somebody waits for.
+/// One `call_all`, and the caller that waits for it.
 pub struct Open {
     pub ticket: Ticket,
     pub from: Origin,
@@ -179,7 +178,7 @@ impl Wires {
         self.calls.get_mut(&call)
     }
 
-    /// Nobody waits any more: what is left of great messages is not sent.
+    /// The caller waits no more: what is left of great messages is not sent.
     pub fn close(&mut self, call: u64, now: Duration) -> Option<Open> {
         let open = self.calls.remove(&call)?;
         for transfer in open.transfers.iter().filter(|transfer| transfer.end > now) {
@@ -203,7 +202,7 @@ impl Wires {
             && !self.calls.contains_key(&message.call)
     }
 
-    /// Notes an answer unless there is one, or nobody waits any more. The caller's ticket: it may wait for this one.
+    /// Notes an answer unless there is one, or the caller waits no more. The caller's ticket: it may wait for this one.
     pub fn answer(&mut self, call: u64, leg: usize, answer: Answer) -> Option<Ticket> {
         let open = self.calls.get_mut(&call)?;
         let slot = &mut open.legs[leg].answer;
@@ -271,7 +270,7 @@ impl Wires {
         self.held.push(message);
     }
 
-    /// The cut has lasted so long that nobody tries to send any more what it has held back.
+    /// The cut has lasted so long that what it has held back is not sent again any more.
     pub fn lose_held(&mut self) {
         self.held.clear();
     }
@@ -380,7 +379,7 @@ impl Wires {
         self.traps.clear();
     }
 
-    /// Who can't be called by whom, of those.
+    /// Whether each of these nodes can call each other one.
     pub fn reach_each_other(&self, nodes: &[Location]) -> bool {
         let nodes: BTreeSet<_> = nodes.iter().collect();
         let among = |(from, to): &(Location, Location)| nodes.contains(from) && nodes.contains(to);

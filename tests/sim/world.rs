@@ -35,7 +35,7 @@ pub struct Options {
     pub clocks_apart: Duration,
     /// So many bytes that have moved put a call's time limit off by a second; `None`: it is one for all.
     pub bytes_buy: Option<u64>,
-    /// How long a mover rests that nobody wakes, in microseconds.
+    /// How long a mover rests unless it is woken, in microseconds.
     pub mover_rests: (usize, usize),
     /// Note when the world is stable. It costs a look at every node after every call.
     pub watch_stability: bool,
@@ -79,7 +79,7 @@ pub struct Process {
 
 pub struct World {
     pub scheduler: Arc<Scheduler>,
-    /// Decides everything but who is next.
+    /// Decides all that is left to chance, except which activity runs next.
     pub random: Random,
     pub subject: Arc<dyn Subject>,
     options: Options,
