@@ -266,7 +266,7 @@ impl Counter {
         answer.map_err(|error| Exception::internal(error.to_string()))
     }
 
-    /// What is passed on is done here, or refused: it can't go in circles.
+    /// A request that another node has sent on is carried out here, or refused. So it can't go in circles.
     fn here(&self, method: &[u8], key: &[u8]) -> Result<i64, Exception> {
         match method {
             b"increment_here" => self.increment_here(key),

@@ -45,7 +45,8 @@ impl Service for Factor {
                 }
                 Ok(())
             }
-            // What is passed on is done here, whatever the own ring says: it can't go in circles.
+            // A number that another node has sent on is factored here, whatever this node's ring says. So it can't go
+            // in circles.
             b"factor_here" => {
                 write_answer(&self.factor(read_number(call.arguments)?), result);
                 Ok(())

@@ -11,7 +11,7 @@ namespace * thrifty
 /** The version of this interface. A node of another version is refused, with a line on both sides. */
 const i32 VERSION = 3
 
-/** How far a node is in one of its lives. Within a life the later state in this order is the later one. */
+/** How far a node is in one of its lives. Within a life, states follow each other in this order. */
 enum State {
   /** In no view: it looks for a network, or asks one to let it in. */
   OUTSIDE = 1
@@ -19,7 +19,7 @@ enum State {
   JOINING = 2
   /** A member that was full in an earlier life, and brings what it has. */
   RETURNING = 3
-  /** Has all that it should hold. */
+  /** Had all that it should hold when it became full. */
   FULL = 4
   /** Hands over what it has. */
   LEAVING = 5
@@ -255,7 +255,7 @@ struct Listing {
   1: list<Listed> keys
   /** There may be more behind this key; absent: there are not, or none was asked for. */
   2: optional binary reached
-  /** How many keys of the range the answerer has given up since it runs, as all that should have them have them. */
+  /** How many keys of the range the answerer has forgotten since it runs, as all their replicas have them. */
   3: i64 removed
   /** Digest of the answerer's view, and how many members it has. */
   4: i64 view
@@ -265,8 +265,8 @@ struct Listing {
 /** What our store nodes answer besides. None of these calls goes on to a third node, but for `delete_key`, and
  *  for `forward`, whose receiver asks the other replicas with `store` and `fetch`. */
 service Replica extends Peer {
-  /** Takes each item in if the two have the same list for its key. `put`: what is greater there has to be
-   *  outdone. */
+  /** Stores each item if the two have the same list for its key. `put`: if something greater is held there, the put
+   *  has to be tried again above that. */
   Stored store(1: Caller caller, 2: bool put, 3: list<Item> items)
 
   /** What the answerer itself has of `key`, if the two have the same list for it. */

@@ -23,7 +23,7 @@ pub struct Call<'a> {
 pub enum Order {
     /// Waits for the writes before it, and later ones wait for it.
     Write,
-    /// Waits for the writes before it; nobody waits for it.
+    /// Waits for the writes before it; no other call waits for it.
     Read,
     /// Neither: what our own nodes say to each other.
     Free,

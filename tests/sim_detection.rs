@@ -78,7 +78,7 @@ fn ring(world: &Arc<World>, numbers: &[usize]) -> Result<Vec<Location>, String> 
     for node in &nodes[1..] {
         world.boot(node, Some(&nodes[0]));
     }
-    // One that loses its network before it is full gives up.
+    // A node that loses its network before it is full ends.
     let is_coming = |members: &[(Location, bool)]| {
         members.is_empty() || members.iter().any(|(_, coming)| *coming)
     };

@@ -30,7 +30,7 @@ fn read_meanwhile(stage: &Stage, at: usize, key: &[u8], times: usize) {
     });
 }
 
-/// One that puts again and again, each time another value.
+/// A client that puts again and again, each time another value.
 fn put_meanwhile(stage: &Stage, at: usize, key: &[u8], times: usize) {
     let (writer, key) = (stage.client(), key.to_vec());
     stage.meanwhile("puts", move || {
@@ -205,7 +205,7 @@ fn world_06_what_was_said_to_one_that_was_lost_must_not_count() {
     });
 }
 
-/// R nodes are killed and started again within a tick: nobody has noticed anything, and keys are missing.
+/// R nodes are killed and started again within a tick: no other node has noticed it, and keys are missing.
 #[test]
 fn world_07_names_that_begin_anew_must_count_as_lost() {
     direct("sim_interleavings world_07", 2, |stage| {
@@ -249,7 +249,7 @@ fn world_08_a_node_must_come_back_whatever_its_clock_says() {
     });
 }
 
-/// X admits A and is killed: A has nobody, and must not become a second network beside what X knew.
+/// X lets A in and is killed: A has no other member, and must not become a second network beside the nodes that X knew.
 #[test]
 fn world_09_a_joiner_whose_network_has_gone_must_end() {
     direct_seeds("sim_interleavings world_09", 2, 60, |stage| {
@@ -268,7 +268,7 @@ fn world_09_a_joiner_whose_network_has_gone_must_end() {
     });
 }
 
-/// F joins in front of X and J and is killed once puts have gone to it: X owes J what J lacks.
+/// F joins in front of X and J and is killed once it has got puts: J gets from X what it lacks.
 #[test]
 fn world_13_every_replica_must_hand_over_when_a_list_changes() {
     direct_seeds("sim_interleavings world_13", 2, 60, |stage| {
@@ -373,7 +373,7 @@ fn world_20_a_healthy_node_must_not_stop_because_another_hangs() {
     });
 }
 
-/// Y was suspended, wakes, and finds everybody silent for long; they are not.
+/// Y was suspended, and wakes. To it all others seem to have been silent for long; they have not.
 #[test]
 fn world_21_one_that_wakes_must_not_drop_the_others() {
     direct_seeds("sim_interleavings world_21", 2, 60, |stage| {
@@ -459,7 +459,7 @@ fn world_27_a_whole_ring_that_is_told_to_end_must_end_at_once() {
     });
 }
 
-/// A crash is made good and weeks go by, then another one: nothing was lost.
+/// A node is killed, the others get its keys, and weeks go by. Then another one is killed: nothing is lost.
 #[test]
 fn world_28_two_crashes_far_apart_must_be_no_loss() {
     direct("sim_interleavings world_28", 2, |stage| {
@@ -520,7 +520,7 @@ fn world_32_one_that_wakes_must_not_win_by_its_old_view() {
     });
 }
 
-/// The views after a cut are of equal size, and so are the names' order.
+/// After a cut both views have equally many members, and the same first name.
 #[test]
 fn world_33_equal_sides_must_not_wait_for_each_other() {
     direct_seeds("sim_interleavings world_33", 2, 60, |stage| {

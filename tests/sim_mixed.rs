@@ -1,5 +1,5 @@
-//! Rings of our nodes and of those of 2009 (`sim/original.rs`). What only the old ones hold has their
-//! guarantees, which are none; so these worlds are of what must hold all the same. (31)
+//! Rings of our nodes and of those of 2009 (`sim/original.rs`). The old ones guarantee nothing for what only they hold;
+//! these worlds are about what must hold all the same. (31)
 
 mod sim;
 
@@ -144,7 +144,7 @@ fn must_keep_what_was_put_through_ours_when_an_original_is_killed() {
     });
 }
 
-/// An original that hangs costs what it owns and nothing else, and no node of ours.
+/// While an original hangs, only its own keys are not served, and no node of ours is lost.
 #[test]
 fn must_serve_what_a_hung_original_does_not_own() {
     direct_seeds("sim_mixed must_serve_what_a_hung", 2, 40, |stage| {

@@ -1,5 +1,5 @@
-//! The interleavings of those that come in, each a directed world under its number; the others are in
-//! `sim_interleavings.rs`. Which message is late or lost is chosen by the seed, from outside.
+//! Interleavings while nodes come in, each a directed world under its number; the others are in `sim_interleavings.rs`.
+//! The seed chooses which message is late or lost.
 
 mod sim;
 
@@ -10,7 +10,7 @@ use sim::schedule::location;
 use sim::wires::Fate;
 use sim::world::TICK;
 
-/// Keys that are there before anybody comes.
+/// Keys that are there before any node comes.
 const KEYS: usize = 20;
 
 fn key(number: usize) -> Vec<u8> {
@@ -182,7 +182,8 @@ fn a_leaver_must_not_answer_beside_one_that_has_become_full() {
     });
 }
 
-/// One that has just begun to leave and the other replica hang until they are dropped: what both held is missing.
+/// A node that has just begun to leave and the other replica of its keys hang until they are lost: what both held is
+/// missing.
 #[test]
 fn must_not_say_safe_when_a_leaver_is_lost_with_the_other_replica() {
     direct_seeds("sim_newcomers must_not_say_safe_when_a", 2, 40, |stage| {
@@ -202,8 +203,8 @@ fn must_not_say_safe_when_a_leaver_is_lost_with_the_other_replica() {
     });
 }
 
-/// All nodes but one are killed. Two of them come back, by way of each other and of one that stays away: the one
-/// that is left asks for those that it has lost.
+/// All nodes but one are killed. Two of them come back, and look for each other and for a third one that stays away.
+/// The node that is left puts questions to those that it has lost.
 #[test]
 fn must_find_the_network_that_asks_for_them_though_their_own_peer_is_gone() {
     direct_seeds(
@@ -224,7 +225,7 @@ fn must_find_the_network_that_asks_for_them_though_their_own_peer_is_gone() {
     );
 }
 
-/// The same where it has lost many: each of them is asked before those that came back give up looking.
+/// The same where it has lost many: it asks each of them before the nodes that came back stop looking.
 #[test]
 fn must_find_the_network_that_has_lost_many() {
     direct_seeds(
@@ -243,7 +244,7 @@ fn must_find_the_network_that_has_lost_many() {
     );
 }
 
-/// More than a node keeps in mind at a time: the others are told to come again, and do.
+/// More nodes than a member keeps in mind at a time: the others are told to ask again, and do.
 #[test]
 fn must_let_in_a_hundred_that_start_at_once() {
     let name = "sim_newcomers must_let_in_a_hundred";

@@ -599,7 +599,7 @@ fn lose_all_but_d(stage: &Stage, [a, b, c, d]: [usize; 4]) -> Result<Vec<u8>, St
     Ok(key)
 }
 
-/// C comes back, with what it had.
+/// C comes back with the items that it had.
 #[test]
 fn must_not_say_safe_when_one_comes_back_that_had_not_got_all() {
     const A: usize = 0;
@@ -990,7 +990,7 @@ fn must_keep_empty_and_long_keys_and_values() {
 /// What items may take at a node that is to be full soon.
 const SMALL: usize = 64 << 10;
 
-/// Of a value of which some ten find room there.
+/// The size of a value: there is room for some ten of them.
 const LARGE_VALUE: usize = 5000;
 
 /// Nodes without a limit, and behind them one with little room.
@@ -1175,7 +1175,7 @@ fn must_have_two_copies_of_what_one_has_room_for(
     keys.try_for_each(|key| stage.reads(large, key, value(key, BYTES)))
 }
 
-/// The one without room is asked by the other one.
+/// The other node starts the exchange with the one without room.
 #[test]
 fn must_have_two_copies_though_the_second_survivor_has_no_room() {
     direct(
@@ -1185,7 +1185,7 @@ fn must_have_two_copies_though_the_second_survivor_has_no_room() {
     );
 }
 
-/// The one without room asks.
+/// The node without room starts the exchange.
 #[test]
 fn must_have_two_copies_though_the_first_survivor_has_no_room() {
     direct(

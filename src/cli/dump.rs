@@ -127,7 +127,8 @@ pub fn load(client: &Client, input: &mut impl BufRead, quiet: bool) -> Result<us
     let work = || loop {
         let next = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(pairs) = next else { return };
-        // What has been read is taken and not put any more: nobody waits for room to hand it over.
+        // After a failure, pairs are taken but not put, so that the reading thread doesn't wait for ever to hand them
+        // over.
         if failed.load(Ordering::Relaxed) {
             continue;
         }

@@ -378,7 +378,7 @@ pub fn run_node<P: Participant>(
         node.stop();
         return Err(Trouble::new(location, error));
     }
-    // It fails only if nobody can tell any more: then there is nothing to wait for.
+    // It fails only if no sender is left: then there is nothing to wait for.
     let _ = ended.recv();
     if let Some(reason) = participant.locator().end_reason() {
         node.stop();
@@ -387,7 +387,7 @@ pub fn run_node<P: Participant>(
     participant.locator().say("Leaving the network...");
     match node.leave() {
         Ok(0) => Ok(ExitCode::SUCCESS),
-        // As ordered: nothing else was possible.
+        // The node has ended in good order: there was no other to take its keys.
         Ok(dropped) => {
             let cause = format!(
                 "{} dropped: nobody was left to take them",

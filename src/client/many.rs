@@ -216,7 +216,8 @@ impl Client {
         });
     }
 
-    /// Whether the node that was found first is asked as well: the owner has not got it, or it does no harm twice.
+    /// Whether the operation goes to the node that was found first as well: if its owner has not got it, or if it may
+    /// be carried out twice without harm.
     fn goes_round(&self, operation: &Operation<'_>, cause: &CallError) -> bool {
         match cause {
             CallError::Refused | CallError::Local(_) => true,

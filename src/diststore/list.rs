@@ -33,7 +33,7 @@ impl Store {
                     bytes
                 });
             }
-            // Not before: what is given up in between isn't listed.
+            // Not before: what is forgotten in between isn't listed.
             removed = self.items.removed(range);
         }
         let (view, members) = self.locator.with(|membership, _| {

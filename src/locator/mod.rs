@@ -297,8 +297,8 @@ impl Locator {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `event` under the lock under which the view changes, and then has the actions carried out that follow
-    /// from it. `event` gets the time of the clock, monotonic or wall, that moves further. It must call no node.
+    /// Runs `event` under the lock that guards the view, and then carries out the actions that follow from it. `event`
+    /// gets the time of the clock, monotonic or wall, that moves further. It must call no node.
     pub fn with<T>(&self, event: impl FnOnce(&mut Membership, Duration) -> T) -> T {
         let mut inner = self.lock();
         let now = inner.age.look(&*self.environment.clock);

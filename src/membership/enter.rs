@@ -72,8 +72,8 @@ impl Search {
     }
 }
 
-/// After so many ticks a node gives up that has not been let in though there was room; after half as many if
-/// every contact refuses the connection.
+/// A node that has not been let in, though there was room, ends after so many ticks; after half as many if every
+/// contact refuses the connection.
 const SEARCH_TICKS: u32 = 20;
 
 /// The answer to a candidate.

@@ -5,8 +5,8 @@ use crate::location::Location;
 use crate::thrift::{Decode, Encode, Error, Reader, Write, wire};
 use crate::thrift_struct;
 
-/// How far a node is in one of its lives. Within a life, states follow each other in this order: of two
-/// accounts of one life, the one whose state is further down is the later one.
+/// How far a node is in one of its lives. Within a life, states follow each other in this order: if two nodes tell
+/// different states of one life, the one that is further down is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
     /// In no view: it looks for a network, or asks one to let it in.
@@ -15,7 +15,7 @@ pub enum State {
     Joining = 2,
     /// A member that was full in an earlier life, and brings what it has.
     Returning = 3,
-    /// Has all that it should hold.
+    /// Had all that it should hold when it became full. It may lack items after a change of the view.
     Full = 4,
     /// Hands over what it has.
     Leaving = 5,

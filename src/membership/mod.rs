@@ -206,7 +206,7 @@ pub struct Membership {
     /// lost since.
     safe: Arc<View>,
     missing: BTreeMap<Location, i64>,
-    /// Lives that were lost together, as this node or another one has found; and those that were given up.
+    /// Lives that were lost together, as this node or another one has found; and those whose loss was accepted.
     alarm: BTreeMap<Location, i64>,
     given_up: BTreeMap<Location, i64>,
     /// Lives that ended in good order, the last ones: a node that missed a goodbye hears of it.

@@ -233,14 +233,14 @@ impl Membership {
         self.may_lack(others.iter());
     }
 
-    /// A member has been told what this node has, and the two may exchange what differs.
+    /// A member has got this node's digests, and the two may exchange what differs. `shared`: what the two shared then.
     pub fn compared(&mut self, with: &Location, shared: Shared) {
         if let Some(peer) = self.peers.get_mut(with) {
             peer.compared = Some(shared);
         }
     }
 
-    /// Whether what it was told then holds, but for what the two have exchanged.
+    /// Whether the two share the same now as when the member got this node's digests.
     pub fn has_compared(&self, with: &Location, shared: Shared) -> bool {
         let peer = self.peers.get(with);
         peer.is_some_and(|peer| peer.compared == Some(shared))

@@ -1,4 +1,4 @@
-//! Whether a call in a node's name is that node's.
+//! Whether a call in a node's name comes from that node.
 //!
 //! Anybody that reaches a port may call in the name of a member. So a node gives each node that it asks a *token*: a
 //! number that it sends to that node's own name, and nowhere else. A call that brings it back is that node's. Any other
@@ -62,7 +62,8 @@ impl Membership {
         caller.token == self.token_for(&caller.me.location)
     }
 
-    /// Keeps what a caller gives. What it is sure of isn't replaced by what anybody may have said.
+    /// Keeps the token that a caller gives. One that came in a call of the node itself isn't replaced by one that any
+    /// program may have sent.
     pub(super) fn keep_token(&mut self, caller: &Caller, token: u64, sure: bool) {
         let giver = &caller.me.location;
         let peers = &self.peers;

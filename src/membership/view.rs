@@ -59,10 +59,9 @@ impl View {
         }
     }
 
-    /// The places among [`View::members`] of the replicas of keys with that hash, in the order of the ring:
-    /// all nodes that are met until `copies` full ones have been. Others that are met on the way
-    /// are replicas as well, and don't count. An original counts, but only where it is met first; further on
-    /// it is passed by.
+    /// The places among [`View::members`] of the replicas of keys with that hash, in the order of the ring: all nodes
+    /// that are met until `copies` full ones have been. Others that are met on the way are replicas as well, and don't
+    /// count. An original counts, but only if it is met first; later ones are left out.
     pub fn list(&self, hash: u32, copies: usize) -> impl Iterator<Item = usize> {
         let mut counted = 0;
         let met = self.ring.walk(hash).enumerate();
@@ -93,7 +92,7 @@ impl View {
         })
     }
 
-    /// What the member at that place has to do with each other one of ours.
+    /// What the member at that place shares with each other one of ours.
     pub(super) fn ties(&self, me: usize, copies: usize) -> BTreeMap<usize, Ties> {
         let mut ties: BTreeMap<usize, Ties> = BTreeMap::new();
         // A lease comes from the next full or leaving node behind the primary, be it a replica or not: it is
@@ -186,14 +185,14 @@ impl View {
     }
 }
 
-/// What two nodes have to do with each other, by the view of one of them: digests of the ranges concerned and
-/// their lists, 0 where there are none. If both nodes have the same digest, both mean the same.
+/// What two nodes share, by the view of one of them: digests of ranges with their lists, 0 where there are none. If
+/// both nodes have the same digest, both have the same ranges and lists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ties {
     /// Of the ranges of which both are replicas.
     pub shared: u64,
-    /// Of the ranges of which this node is the primary and the other the next one that holds all.
+    /// Of the ranges of which this node is the primary and the other one the granter.
     pub lease: u64,
-    /// Of those of which the other is the primary and this node the next one that holds all.
+    /// Of those of which the other one is the primary and this node the granter.
     pub grant: u64,
 }
