@@ -324,7 +324,7 @@ fn must_answer_for_an_empty_ring() {
         assert_eq!(ring.names().len(), 0);
         assert_eq!(ring.position("a:1"), Err(0));
         assert_eq!(ring.remove("a:1"), None);
-        // And when everybody has left.
+        // And when all have left.
         assert_eq!(ring.insert(&name), Ok(0));
         assert_eq!(ring.insert(&name), Err(0));
         assert_eq!(ring.owner(u32::MAX), Some(0));

@@ -54,7 +54,8 @@ pub struct Store {
     caller: Caller,
     list: u64,
     data: Data,
-    /// A put: what is greater here has to be outdone. Otherwise it is as good.
+    /// A put: if something greater is held here, it has to be tried again above that. Otherwise something greater is as
+    /// good.
     put: bool,
 }
 
@@ -667,7 +668,7 @@ impl World {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
     All,
-    /// Somebody holds a greater version.
+    /// Another node holds a greater version.
     Above(i64),
     No,
 }

@@ -111,7 +111,7 @@ fn schedule(seed: u64, kind: Kind) -> World {
     world.run(45.0);
     world.cut.clear();
     world.run(65.0);
-    // An alarm may be one too many: it stands until somebody has seen to it.
+    // An alarm may be false: it stands until the loss is accepted.
     for node in world.nodes.values_mut() {
         node.membership.accept_loss();
     }

@@ -71,7 +71,7 @@ fn must_name_a_peer_that_speaks_something_else() {
     // It ends with the test program.
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // What becomes of it is the other's business.
+            // Whether this works shows at the other end.
             let _ = stream.read(&mut [0; 100]);
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
@@ -124,7 +124,7 @@ fn must_name_an_address_that_can_not_be_used() {
     for everything in ["0.0.0.0", "::", "0:0:0:0:0:0:0:0", "::ffff:0.0.0.0", "0"] {
         complains(STORESERVER, &["-a", everything], &[everything]);
     }
-    // Nobody has that one, written in each way.
+    // An address that no machine has, written in each way.
     for peer in ["fd00::1", "[fd00::1]", "[fd00::1]:9900"] {
         complains(STOREGET, &["-h", peer, "a"], &["[fd00::1]:9900"]);
         complains(LOCATION, &["--status", "-h", peer], &["[fd00::1]:9900"]);
@@ -134,7 +134,7 @@ fn must_name_an_address_that_can_not_be_used() {
             &["peer [fd00::1]:9900"],
         );
     }
-    // Somebody else's: kept for documentation (RFC 5737).
+    // An address of no machine: kept for documentation (RFC 5737).
     complains(STORESERVER, &["-a", "192.0.2.1"], &["192.0.2.1", "assign"]);
     complains(STORESERVER, &["-a", "two words"], &["two words"]);
     complains(STORESERVER, &["-a", ""], &["address"]);
@@ -196,7 +196,7 @@ fn must_name_an_option_that_is_none() {
     complains(STORETEST, &["a"], &["no arguments"]);
 }
 
-/// Where a node asks another one it has no port of its own: there is one port to give.
+/// A program that asks a node has no port of its own: only one port may be given.
 #[test]
 fn must_name_a_port_that_is_given_twice() {
     let node = Node::store(&own_address(), &["-p", "9950"]);

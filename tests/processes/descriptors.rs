@@ -1,4 +1,4 @@
-//! Few descriptors: what they bear is all that may be asked for, and a node goes on listening.
+//! Few descriptors: `--connections` may ask for no more than they bear, and a node goes on listening.
 
 use std::fs;
 use std::net::TcpStream;
@@ -37,7 +37,7 @@ fn must_refuse_more_connections_than_the_limit_bears() {
     }
 }
 
-/// Connections that it keeps to another node take what those of clients would need.
+/// The connections that a node keeps to another one take descriptors that those of clients would need.
 #[test]
 fn must_go_on_listening_when_calls_to_others_have_taken_the_descriptors() {
     const CALLS: usize = 16;

@@ -7,7 +7,7 @@ use crate::running::{
     LOCATION, LONG, Node, STOREGET, STOREPUT, STORESERVER, own_address, run, settle,
 };
 
-/// Nobody answers at these; the fault cost three seconds for each.
+/// Nothing answers at these; the fault cost three seconds for each.
 fn strangers(address: &str) -> Vec<TcpListener> {
     (9900..9905)
         .map(|port| TcpListener::bind((address, port)).expect("a port that is free"))
@@ -17,7 +17,7 @@ fn strangers(address: &str) -> Vec<TcpListener> {
 /// Less than the fault took, and far more than is needed.
 const SOON: Duration = Duration::from_secs(10);
 
-/// When nobody answers, looking ends after 3 s: that, and what a program takes on a busy machine.
+/// When nothing answers, looking ends after 3 s: that, and what a program takes on a busy machine.
 const NOBODY: Duration = Duration::from_secs(5);
 
 /// When a higher port has answered, lower ones are waited for 200 ms: that, and the same.

@@ -30,7 +30,7 @@ fn must_hand_over(replicas: &str, end: impl FnOnce(&Node)) {
     end(&leaver);
     leaver.left();
     assert!(leaver.process.has_said("Leaving the network..."));
-    // Not a moment later: the leaver has ended, so all is handed over and said.
+    // At once: the leaving node has ended, so all is handed over and said.
     for node in &nodes {
         for key in &keys {
             let value = get(&network, &node.location, key.as_bytes()).unwrap();
@@ -101,7 +101,7 @@ fn must_end_at_once_when_interrupted_twice() {
     wait_until(LONG, "it begins to leave", || {
         node.process.has_said("Leaving the network...")
     });
-    // What comes within a second is the same wish once more.
+    // A signal within a second of another one counts as the same.
     let first = Instant::now();
     node.process.signal("INT");
     node.process.signal("TERM");
@@ -175,7 +175,7 @@ fn must_end_well_when_all_are_told_to_together() {
     }
 }
 
-/// Nobody takes anything, but this one would be there to.
+/// No node takes anything, though there is one that could.
 #[test]
 fn must_not_drop_anything_while_somebody_stays() {
     let address = own_address();

@@ -280,7 +280,7 @@ fn must_start_one_network_if_all_that_a_list_names_are_there() {
     settle(&nodes.each_ref());
 }
 
-/// Two of three are no network: the third may be in one.
+/// Two of three start no network: the third may be in one.
 #[test]
 fn must_name_the_peers_if_none_is_in_a_network() {
     let addresses = [(); 3].map(|()| own_address());

@@ -169,7 +169,7 @@ fn must_take_wait_and_json_with_status_alone() {
     }
 }
 
-/// Nobody has to wait for a copy that there never is.
+/// With `--replicas 1` there is no second copy to wait for.
 #[test]
 fn must_say_at_once_that_one_copy_is_safe() {
     let node = Node::store(&own_address(), &["--replicas", "1", "--new"]);

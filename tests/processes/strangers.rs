@@ -17,7 +17,7 @@ use crate::running::{
     CALL_LIMIT, LONG, Node, get, members, network, own_address, owner, put, settle, wait_until,
 };
 
-/// Puts and gets ten keys, none of which waits for anybody but the two nodes.
+/// Puts and gets ten keys, none of which waits for any but the two nodes.
 fn must_serve(network: &TcpNetwork, node: &Node) {
     for number in 0..10 {
         let key = format!("key {number}");

@@ -1,5 +1,5 @@
-//! Programs that run: nodes and clients as processes of their own, each test's on a loopback address
-//! of its own, so that tests side by side, and ports that somebody else uses, don't meet.
+//! Programs that run: nodes and clients as processes of their own, each test's on a loopback address of its own, so
+//! that tests side by side, and ports that other programs use, don't meet.
 //!
 //! That all of 127.0.0.0/8 is this machine is so on Linux; elsewhere addresses have to be added.
 //! Every process that is started is ended when its handle is dropped. Not here: what clients do and
@@ -340,8 +340,8 @@ impl Node {
     }
 }
 
-/// Whether the nodes, and nobody else, are one network in which every key is safe, or would be if there were as
-/// many nodes as copies: what `location --status` says.
+/// Whether these nodes, and no others, are one network in which every key is safe, or would be if there were as many
+/// nodes as copies: what `location --status` says.
 pub fn is_settled(nodes: &[&Location]) -> bool {
     let Some(first) = nodes.first() else {
         return true;

@@ -20,7 +20,7 @@ use super::world::{Item, Placement, SimNode, Subject, TICK, Way};
 /// What bytes that move buy a caller, in bytes a second, as at `TcpNetwork`.
 pub const BYTES_BUY: Option<u64> = Some(64 << 10);
 
-/// A client waits longer than a node does.
+/// A client waits for longer than a node tries.
 const CLIENT_LIMIT: Duration = Duration::from_secs(20);
 
 /// What `location --status` gives a member.
