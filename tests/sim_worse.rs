@@ -722,6 +722,37 @@ fn must_not_say_safe_when_one_comes_back_by_way_of_one_that_lost_nobody() {
     );
 }
 
+/// 0 goes on alone while 1 stands still, and lets it in again. Then it stands still itself, in some seeds before the two have
+/// compared.
+#[test]
+fn must_not_say_safe_when_the_only_full_node_stands_still() {
+    let name = "sim_worse must_not_say_safe_when_the_only_full_node_stands_still";
+    direct_seeds(name, 2, 20, |stage| {
+        stage.begin(2)?;
+        let key = stage.key(&[0, 1], &[0, 1]);
+        stage.put(0, &key, "old")?;
+        stage.await_safe(80.0, 0)?;
+        stage.world.stop(&location(1));
+        stage.await_that(40.0, "it is lost", || !stage.knows(0, 1))?;
+        stage.put(0, &key, "new")?;
+        stage.world.resume(&location(1));
+        stage.await_that(40.0, "it knows that it is lost", || !stage.knows(1, 0))?;
+        stage.await_that(40.0, "it is let in", || stage.knows(1, 0))?;
+        stage.world.stop(&location(0));
+        stage.await_that(40.0, "it is lost, too", || !stage.knows(1, 0))?;
+        stage.boot(2, 1);
+        stage.await_members(80.0, &[1, 2])?;
+        let node = stage.world.node(&location(1)).ok_or("it has ended")?;
+        if !node.items().iter().any(|item| item.value == b"new") {
+            stage.is_never_safe(20.0, 1, "and the latest value is at one that hangs")?;
+        }
+        stage.world.resume(&location(0));
+        stage.await_members(80.0, &[0, 1, 2])?;
+        stage.await_safe(80.0, 1)?;
+        stage.reads(1, &key, "new")
+    });
+}
+
 /// A put of "new" over "old" at 0 fails, as these links are cut. They are whole for a moment, so that no node is lost;
 /// in some seeds no copy is made then.
 fn fail_a_put(stage: &Stage, key: &[u8], links: &[(usize, usize)]) -> Result<(), String> {

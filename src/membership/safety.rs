@@ -105,19 +105,18 @@ impl Membership {
         }
     }
 
-    /// Whether all full replicas of some range are missing.
+    /// Whether all full replicas of some range are missing. An original that owns it has its values.
     fn has_lost_a_range(&self) -> bool {
-        let copies = self.rules.copies;
-        if self.missing.len() < copies {
+        if self.missing.is_empty() {
             return false;
         }
         let members = self.safe.members();
         let is_missing = |place: &usize| self.missing.contains_key(&members[*place].location);
-        self.safe.lists(copies).any(|list| {
-            let mut full = list
-                .iter()
-                .filter(|place| members[**place].state == State::Full);
-            full.clone().next().is_some() && full.all(is_missing)
+        self.safe.lists(self.rules.copies).any(|list| {
+            let state = |place: &&usize| members[**place].state;
+            let owned = list.iter().any(|place| state(&place) == State::Original);
+            let mut full = list.iter().filter(|place| state(place) == State::Full);
+            !owned && full.clone().next().is_some() && full.all(is_missing)
         })
     }
 
