@@ -443,22 +443,69 @@ fn is_due(items: usize) -> bool {
     due
 }
 
-/// The text with its control characters escaped: scripts read logs and complaints line by line.
+/// The text with all in it escaped that ends a line, turns its direction or is not to be seen: scripts read logs and
+/// complaints line by line, and no two lines look alike. Letters and signs of all languages stay as they are.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
+        if c.is_ascii_graphic() || c == ' ' || is_visible(c) {
+            line.push(c);
+        } else if c.is_control() {
             line.extend(c.escape_debug());
         } else {
-            line.push(c);
+            line.extend(c.escape_unicode());
         }
     }
     line
 }
 
+/// Whether it is to be seen, if only on the letter before it. What std takes for printable, and isn't, are fillers of
+/// syllables and selectors of variants.
+fn is_visible(c: char) -> bool {
+    let fills = matches!(
+        c,
+        '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}'
+    );
+    // At the beginning of a text std escapes what belongs to the letter before.
+    let mut text = [b'a'; 5];
+    let length = 1 + c.encode_utf8(&mut text[1..]).len();
+    let text = str::from_utf8(&text[..length]).unwrap_or_default();
+    !fills && text.escape_debug().eq(text.chars())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn must_escape_what_is_not_seen_or_turns_the_line() {
+        for (text, line) in [
+            ("a\nb\r\tc\0", "a\\nb\\r\\tc\\0"),
+            ("a\u{202e}b\u{2066}", "a\\u{202e}b\\u{2066}"),
+            ("a\u{200b}b\u{feff}", "a\\u{200b}b\\u{feff}"),
+            ("\u{200d}\u{ad}\u{a0}", "\\u{200d}\\u{ad}\\u{a0}"),
+            ("\u{2028}\u{85}", "\\u{2028}\\u{85}"),
+            ("\u{fe0f}\u{3164}", "\\u{fe0f}\\u{3164}"),
+            ("\u{e0041}\u{e000}", "\\u{e0041}\\u{e000}"),
+        ] {
+            assert_eq!(one_line(text), line);
+        }
+        for plain in [
+            "key 1",
+            "'q' \"w\" \\n",
+            "Größe",
+            "ключ",
+            "鍵",
+            "مفتاح",
+            "चाबी",
+            "e\u{301}",
+            "🔑",
+            "\u{fffd}",
+        ] {
+            assert_eq!(one_line(plain), plain);
+        }
+    }
 
     #[test]
     fn must_give_way_by_the_number_of_items() {
