@@ -10,7 +10,8 @@ use crate::location::Location;
 
 use super::clean::EXPIRED_MAX;
 use super::{
-    Action, LEASE_TICKS, LOST_MAX, Life, Member, Membership, NAMED_MAX, Peer, SILENCE_TICKS, State,
+    Action, LEASE_TICKS, LOST_MAX, Life, MEMBERS_MAX, Member, Membership, NAMED_MAX, Peer,
+    SILENCE_TICKS, State,
 };
 
 /// What a node outside knows of the nodes that it asks.
@@ -504,7 +505,8 @@ impl Membership {
         };
         let me = self.me();
         let counts = |m: &Member| m.location == me.location && m.incarnation == me.incarnation;
-        if !members.iter().any(counts) {
+        // So many it could neither have nor take in in time.
+        if members.len() > MEMBERS_MAX || !members.iter().any(counts) {
             return;
         }
         let contacts: Vec<_> = search.contacts.keys().cloned().collect();
@@ -515,7 +517,9 @@ impl Membership {
         };
         let me = self.me();
         let others = members.iter().filter(|m| m.location != me.location);
-        let others: Vec<_> = others.cloned().collect();
+        let mut others: Vec<_> = others.cloned().collect();
+        // In the order of the ring's names each is put behind those before it.
+        others.sort_unstable_by(|one, other| one.location.cmp(&other.location));
         for member in others.iter().filter(|member| member.is_ours()) {
             self.peers.insert(member.location.clone(), Peer::default());
         }

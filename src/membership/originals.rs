@@ -2,7 +2,7 @@
 
 use crate::location::Location;
 
-use super::{Action, Member, Membership};
+use super::{Action, MEMBERS_MAX, Member, Membership};
 
 impl Membership {
     /// An original says that one of ours, which this node doesn't know, is in its network: the two are to meet.
@@ -17,7 +17,8 @@ impl Membership {
 
     /// An original is a member.
     pub fn add_original(&mut self, location: Location) {
-        if self.view.get(&location).is_none() && location != self.location {
+        let room = self.view.members().len() < MEMBERS_MAX;
+        if room && self.view.get(&location).is_none() && location != self.location {
             self.change_view(|view| view.insert(Member::original(location.clone())));
             self.actions.push(Action::Added(location));
         }
