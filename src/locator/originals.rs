@@ -321,13 +321,20 @@ impl Locator {
         match members {
             Ok(members) => self.hear_of_all(members),
             Err(CallError::Refused) => self.original_refuses(location),
-            Err(_) if limit < BUSY => {
+            Err(cause) => {
                 let since = self.lock().originals.silent_since.get(location).copied();
-                if since.is_some_and(|since| asked.saturating_sub(since) >= DEAF - BUSY) {
+                let silent_at = |time: Duration| time.saturating_sub(since.unwrap_or(time));
+                // Other failures come before the time is up.
+                let tried = match cause {
+                    CallError::Silent => asked + limit,
+                    _ => asked,
+                };
+                if silent_at(tried) >= DEAF {
+                    self.drop_original(location);
+                } else if limit < BUSY && silent_at(asked) >= DEAF - BUSY {
                     self.visit(location, BUSY);
                 }
             }
-            Err(_) => self.drop_original(location),
         }
     }
 
@@ -341,7 +348,8 @@ impl Locator {
         let silent = &mut self.lock().originals.silent_since;
         match answer {
             Ok(_) | Err(CallError::Exception(_)) => drop(silent.remove(location)),
-            Err(CallError::Silent) if silent.len() < NAMED_MAX => {
+            Err(CallError::Refused) => {}
+            Err(_) if silent.len() < NAMED_MAX => {
                 silent.entry(location.clone()).or_insert(made);
             }
             Err(_) => {}
@@ -527,3 +535,6 @@ pub fn service_types(
 ) -> Result<Vec<String>, CallError> {
     read_service_types(network.call(location, &service_types_request(), limit))
 }
+
+#[cfg(test)]
+mod tests;
