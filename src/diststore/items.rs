@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::digest::digest;
+use crate::os::is_to_be_had;
 use crate::words::no_room;
 
 use super::table::{Record, Table};
@@ -48,6 +49,12 @@ pub struct Merged {
     /// A value was held before: no tombstone.
     pub had: bool,
 }
+
+/// With each further step of what items take it is looked whether the system has [`SPARE_BYTES`] left for all else that a
+/// node does: it may have less than the limit, and a node that gets nothing more for a connection or a thread is at its
+/// end.
+const STEP_BYTES: usize = 1 << 20;
+const SPARE_BYTES: usize = 16 << 20;
 
 /// There is no room for an item.
 #[derive(Debug)]
@@ -113,7 +120,14 @@ impl Items {
         };
         let take = |taken: usize| taken.checked_add(bytes).filter(|taken| *taken <= most);
         let taken = self.taken.fetch_update(Relaxed, Relaxed, take);
-        taken.map(|_| ()).map_err(|_| self.refused(bytes))
+        let taken = taken.map_err(|_| self.refused(bytes))?;
+        let steps = taken / STEP_BYTES != (taken + bytes) / STEP_BYTES;
+        // A deletion makes room.
+        if steps && !foreseen && !value.is_empty() && !is_to_be_had(bytes + SPARE_BYTES) {
+            self.give_back(bytes);
+            return Err(self.refused(bytes));
+        }
+        Ok(())
     }
 
     fn refused(&self, bytes: usize) -> NoRoom {

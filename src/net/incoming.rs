@@ -4,7 +4,7 @@
 //! for bytes that have arrived (at most four times as much). Messages are slices of it. What it takes for large ones
 //! is held against the total, see `src/net/room.rs`.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 
 use super::room::{self, SMALL_BYTES};
 use crate::thrift::{Error, Limits, Message, Splitter};
@@ -59,7 +59,8 @@ impl Incoming {
                 twice => twice,
             };
             room::hold(grown.max(known))?;
-            self.bytes.reserve_exact(grown - length);
+            let reserved = self.bytes.try_reserve_exact(grown - length);
+            reserved.map_err(|error| io::Error::new(ErrorKind::OutOfMemory, error))?;
             self.bytes.resize(grown, 0);
         }
         let count = stream.read(&mut self.bytes[self.end..])?;

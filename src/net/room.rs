@@ -3,7 +3,7 @@
 //! A thread that serves a connection says so with [`Room::enter`]. From then on it takes from the total what the
 //! largest buffer needs that it has at the same time: what comes in, the answer of another node, its own answer. So
 //! a request has one account, from the first byte to the last of its answer, and never waits for memory that it
-//! has itself. A request makes up to four copies of a value, of which one is counted. What has no more than
+//! has itself. A request makes some copies of a value, of which one is counted. What has no more than
 //! [`SMALL_BYTES`] is free, and costs nothing here. Threads that serve nobody take nothing: they are few.
 //!
 //! A thread that would go beyond the total waits, holding no lock, and gives up after [`PATIENCE`]. So requests that
@@ -17,10 +17,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::os::is_to_be_had;
 use crate::thrift::Exception;
 
 /// So much is free.
 pub(crate) const SMALL_BYTES: usize = 64 << 10;
+
+/// A request makes up to so many copies of a value.
+const COPIES_MAX: usize = 4;
 
 /// How long room is waited for. Above the time after which an idle connection gives back what it has; below the
 /// ticks that a request may take.
@@ -51,10 +55,13 @@ thread_local! {
 /// While it lives, what this thread takes is counted.
 pub(crate) struct Entered(());
 
-/// There was no room for a message or an answer in time.
+/// Why there is no room for a message or an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Full {
-    total: usize,
+pub(crate) enum Full {
+    /// Others took the total, and didn't give it back in time.
+    Taken { total: usize },
+    /// The system has not that much.
+    Lacking { bytes: usize },
 }
 
 impl Room {
@@ -100,7 +107,7 @@ impl Drop for Entered {
 /// Sees to it that this thread has taken that much at least. Must not be called under a lock.
 ///
 /// # Errors
-/// There was no room for it in time. What the thread had taken it has.
+/// There was no room for it in time, or there is no memory. What the thread had taken it has.
 pub(crate) fn hold(bytes: usize) -> Result<(), Full> {
     if bytes <= SMALL_BYTES {
         return Ok(());
@@ -121,6 +128,9 @@ impl Account {
         if more == 0 {
             return Ok(());
         }
+        if !is_to_be_had(COPIES_MAX.saturating_mul(bytes)) {
+            return Err(Full::Lacking { bytes });
+        }
         room.waiting.fetch_add(1, Ordering::Relaxed);
         let waited = room
             .given_back
@@ -128,7 +138,7 @@ impl Account {
         let (mut taken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         room.waiting.fetch_sub(1, Ordering::Relaxed);
         if waited.timed_out() {
-            return Err(Full { total: room.total });
+            return Err(Full::Taken { total: room.total });
         }
         *taken += more;
         self.bytes += more;
@@ -152,11 +162,13 @@ impl Drop for Account {
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total = self.total;
-        write!(
-            f,
-            "no room: other messages take what there is, {total} bytes"
-        )
+        match self {
+            Full::Taken { total } => write!(
+                f,
+                "no room: other messages take what there is, {total} bytes"
+            ),
+            Full::Lacking { bytes } => write!(f, "no memory for a message of {bytes} bytes"),
+        }
     }
 }
 
@@ -208,6 +220,16 @@ mod tests {
     }
 
     #[test]
+    fn must_not_take_what_the_system_has_not() {
+        let room = Arc::new(Room::new(usize::MAX));
+        let _entered = room.enter();
+        let bytes = isize::MAX as usize / COPIES_MAX;
+        assert_eq!(hold(bytes), Err(Full::Lacking { bytes }));
+        assert_eq!(room.taken_bytes(), 0);
+        hold(PART).unwrap();
+    }
+
+    #[test]
     fn must_wait_for_room_and_not_for_ever() {
         let room = Arc::new(Room::new(PART));
         let _entered = room.enter();
@@ -217,7 +239,7 @@ mod tests {
         let other = thread::spawn(move || {
             let _entered = others.enter();
             let began = Instant::now();
-            assert_eq!(hold(PART), Err(Full { total: PART }));
+            assert_eq!(hold(PART), Err(Full::Taken { total: PART }));
             assert!(began.elapsed() >= PATIENCE);
             tell.send(()).unwrap();
             hold(PART)

@@ -1,4 +1,16 @@
-//! That memory goes back to the system.
+//! That memory goes back to the system, and whether there is more.
+
+use std::hint::black_box;
+
+/// Whether so much more is to be had of the system now. Nothing is kept of it, so this is foresight, and no promise: what
+/// fails for want of memory without it ends the process.
+pub fn is_to_be_had(bytes: usize) -> bool {
+    let mut piece: Vec<u8> = Vec::new();
+    let reserved = piece.try_reserve_exact(bytes);
+    // It would else be left out, as nothing is done with it.
+    black_box(&piece);
+    reserved.is_ok()
+}
 
 /// Has each piece of 1 MiB and more taken from the system by itself, and given back as soon as it is free. glibc
 /// raises this bound with each such piece that becomes free, up to 32 MiB, and then each of its arenas keeps twice as

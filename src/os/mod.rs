@@ -30,7 +30,7 @@ mod system;
 #[path = "elsewhere.rs"]
 mod system;
 
-pub use memory::{give_back_free_pages, give_back_large_pieces};
+pub use memory::{give_back_free_pages, give_back_large_pieces, is_to_be_had};
 pub use output::output_was_closed;
 pub use signals::{Signal, Signals};
 pub use socket::lengthen_backlog;

@@ -228,11 +228,63 @@ fn number(name: &str, otherwise: usize) -> usize {
     given.map_or(otherwise, |given| given.parse().expect(name))
 }
 
+/// The system gives less than `--memory`: what fails for want of memory is what a client wants, and not the node.
+#[test]
+fn must_refuse_what_the_system_has_no_memory_for() {
+    let address = own_address();
+    let script = format!(
+        "ulimit -v 300000; exec {STORESERVER} -a {address} --new --replicas 1 --memory 512m"
+    );
+    let mut limited = Command::new("sh");
+    // Each arena of glibc's takes 64 MiB of addresses, whatever is in it, and as many arenas as threads.
+    let node = Node::start(limited.args(["-c", &script]).env("MALLOC_ARENA_MAX", "1"));
+    settle(&[&node]);
+    let (at, network) = (&node.location, network());
+    let mut done = Vec::new();
+    // The small ones fill what the large ones have left.
+    for (client, size) in [1 << 20, 10_000, 100].into_iter().enumerate() {
+        let mut refused = 0;
+        for number in 0..2_000_000 {
+            let answer = put(&network, at, &key(client, number), &vec![b'v'; size]);
+            if answer.is_ok() {
+                done.push((client, number, size));
+                continue;
+            }
+            assert!(says_no_room(&answer, at), "{answer:?}");
+            refused += 1;
+            if refused == 1000 {
+                break;
+            }
+        }
+        assert_eq!(refused, 1000, "it is never full");
+    }
+    println!(
+        "{} keys of {} bytes",
+        done.len(),
+        status(&network, at).taken
+    );
+    // What is too large for all that is left is refused as well, whatever a client sends at once.
+    let largest = vec![b'v'; 32 << 20];
+    for _ in 0..3 {
+        let answer = put(&network, at, b"largest", &largest);
+        assert!(answer.is_err());
+    }
+    for (client, number, size) in &done {
+        let value = get(&network, at, &key(*client, *number)).unwrap();
+        assert!(value.len() == *size, "{client} {number}");
+    }
+    for (client, number, _) in &done {
+        put(&network, at, &key(*client, *number), b"").unwrap();
+    }
+    put(&network, at, b"there is room", &[b'v'; 100_000]).unwrap();
+    settle(&[&node]);
+}
+
 /// Two nodes are put so many keys, which are then deleted, again and again. They forget all of them, in the memory that the
 /// first ones took.
 #[test]
 fn must_forget_what_was_deleted() {
-    let (keys, rounds) = (number("MEMORY_KEYS", 200_000), number("MEMORY_ROUNDS", 1));
+    let (keys, rounds) = (number("MEMORY_KEYS", 100_000), number("MEMORY_ROUNDS", 2));
     let address = own_address();
     let nodes = [0, 1].map(|_| Node::store(&address, &[]));
     settle(&nodes.each_ref());
