@@ -119,7 +119,7 @@ impl<P: Participant> Node<P> {
     /// them.
     ///
     /// # Errors
-    /// The number of items that were not taken, though there was somebody.
+    /// How many items at most were not taken, though there was somebody.
     pub fn leave(self) -> Result<usize, usize> {
         // The ticker goes on: a leaving node has to notice which others go. The mover may still be at work for a
         // moment, which does no harm.

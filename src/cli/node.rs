@@ -398,7 +398,7 @@ pub fn run_node<P: Participant>(
         }
         Err(left) => Err(Trouble::new(
             location,
-            format!("{} not taken by others", counted(left, "key", "keys")),
+            format!("up to {} not taken by others", counted(left, "key", "keys")),
         )),
     }
 }

@@ -125,7 +125,7 @@ pub trait Participant: Service + Application + Sized + 'static {
     /// go with it, as nobody is left to take them.
     ///
     /// # Errors
-    /// The number of items that were not taken, though there was somebody.
+    /// How many items at most were not taken, though there was somebody.
     fn leave(&self) -> Result<usize, usize> {
         self.locator().leave(self)
     }

@@ -183,7 +183,7 @@ impl Locator {
     /// number of items that go with this node, as nobody is left to take them.
     ///
     /// # Errors
-    /// The number of items that were not taken, though there was somebody.
+    /// How many items at most were not taken, though there was somebody.
     pub fn leave(&self, application: &dyn Application) -> Result<usize, usize> {
         if !self.begin_leaving() {
             self.say_goodbye_to_originals();
@@ -219,7 +219,13 @@ impl Locator {
             }
             if progress.has_ended(self.now(), held.confirmed) {
                 self.say_goodbye();
-                return Err(held.elsewhere.max(usize::from(!settled)));
+                // Of what it shares with others it doesn't know how much they have.
+                let shared = if settled {
+                    0
+                } else {
+                    held.items - held.deleted
+                };
+                return Err(held.elsewhere.max(shared).max(1));
             }
             self.wake_work();
             self.environment.clock.pause(self.ticks(1) / 10);

@@ -196,6 +196,44 @@ fn must_not_drop_anything_while_somebody_stays() {
     }
 }
 
+/// It gives up ten seconds after the last key that was taken.
+#[test]
+fn must_end_in_time_when_the_only_other_one_has_no_room() {
+    let address = own_address();
+    let options = ["--replicas", "1", "--memory"];
+    let node = |memory| Node::store(&address, &[&options[..], &[memory]].concat());
+    let (mut leaver, stays) = (node("64m"), node("4m"));
+    settle(&[&leaver, &stays]);
+    let network = network();
+    let mut put_there = 0;
+    for number in 0..3000 {
+        let key = format!("key {number}");
+        // What belongs to the other one has no room after a while.
+        let answer = put(&network, &leaver.location, key.as_bytes(), &[b'v'; 10_000]);
+        put_there += usize::from(answer.is_ok());
+    }
+    let held = status(&network, &leaver.location).items;
+    assert!(held > 1000 && held < put_there, "{held} of {put_there}");
+    let began = Instant::now();
+    leaver.process.signal("TERM");
+    let status = leaver.process.wait(LONG);
+    let took = began.elapsed();
+    assert_eq!(status.code(), Some(2));
+    let complaints = leaver.process.complaints();
+    let [said] = &complaints[..] else {
+        panic!("{complaints:?}");
+    };
+    let counted = said.strip_prefix(&format!("storeserver: {}: up to ", leaver.location));
+    let counted = counted.and_then(|said| said.strip_suffix(" keys not taken by others"));
+    assert_eq!(counted, Some(&*held.to_string()), "{said}");
+    let (least, most) = (Duration::from_secs(10), Duration::from_secs(16));
+    assert!(took >= least && took < most, "{took:?}");
+    assert!(
+        get(&network, &stays.location, b"key 0").is_ok(),
+        "it serves"
+    );
+}
+
 #[test]
 fn must_hand_over_when_the_terminal_has_gone() {
     must_hand_over("1", |leaver| leaver.process.signal("HUP"));
