@@ -298,3 +298,36 @@ fn must_name_a_test_that_catches_each_mutant() {
         assert!(there, "{name}: no such test: {second:?}");
     }
 }
+
+/// What the compiler doesn't check is in one place.
+#[test]
+fn must_have_unsafe_code_in_one_module_only() {
+    // In pieces, so that this file has none of them.
+    let forms = [
+        ["allow(", "unsafe_code"],
+        ["unsafe", " {"],
+        ["unsafe", " fn"],
+        ["unsafe", " impl"],
+        ["unsafe", " trait"],
+        ["unsafe", " extern"],
+        ["#[", "unsafe("],
+    ]
+    .map(|parts| parts.concat());
+    let (mut inside, mut outside) = (0, Vec::new());
+    for folder in ["src", "examples"] {
+        for path in files(folder, ".rs") {
+            let source = fs::read_to_string(&path).unwrap();
+            let lines = source.lines().enumerate();
+            let lines = lines.filter(|(_, line)| !line.trim_start().starts_with("//"));
+            let found = lines.filter(|(_, line)| forms.iter().any(|form| line.contains(form)));
+            for (number, line) in found {
+                match path.starts_with(root().join("src/os")) {
+                    true => inside += 1,
+                    false => outside.push(format!("{}:{}: {line}", path.display(), number + 1)),
+                }
+            }
+        }
+    }
+    assert!(outside.is_empty(), "{outside:#?}");
+    assert!(inside > 5, "{inside} of them found");
+}

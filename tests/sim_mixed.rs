@@ -171,6 +171,47 @@ fn must_serve_what_a_hung_original_does_not_own() {
     });
 }
 
+/// It answers nothing for 30 s.
+#[test]
+fn must_drop_an_original_that_stays_silent() {
+    direct_seeds("sim_mixed must_drop_an_original_that", 2, 40, |stage| {
+        begin_mixed(stage, 3, &[3])?;
+        stage.world.stop(&location(3));
+        let stopped = stage.now();
+        let is_gone = || (0..3).all(|node| !stage.knows(node, 3));
+        stage.await_that(140.0, "it is no member anywhere", is_gone)?;
+        let took = stage.now() - stopped;
+        if took < 60 * TICK {
+            return Err(format!("given up after {took:?}"));
+        }
+        stage.await_members(20.0, &[0, 1, 2])?;
+        put_all(stage, 0, "new")?;
+        (0..3).try_for_each(|at| read_all(stage, at, "new"))
+    });
+}
+
+/// It is busy, or its machine is, and answers once in half a minute at least.
+#[test]
+fn must_keep_an_original_that_answers_now_and_then() {
+    direct_seeds("sim_mixed must_keep_an_original_that", 2, 40, |stage| {
+        begin_mixed(stage, 3, &[3])?;
+        for round in 0..6 {
+            stage.world.stop(&location(3));
+            let end = stage.now() + 50 * TICK;
+            while stage.now() < end {
+                stage.sleep(0.5);
+                if let Some(node) = (0..3).find(|node| !stage.knows(*node, 3)) {
+                    return Err(format!("{node} has dropped it in round {round}"));
+                }
+            }
+            stage.world.resume(&location(3));
+            stage.sleep(8.0);
+        }
+        let know = || (0..3).all(|node| stage.knows(node, 3) && stage.knows(3, node));
+        stage.await_that(60.0, "all know each other", know)
+    });
+}
+
 /// Ours come, go and are killed around two originals; those must not be stuck for ever, as two of 2009
 /// that call each other are, and in the end all is served again.
 #[test]

@@ -152,6 +152,19 @@ fn must_tell_refused_from_silent_from_broken() {
     }
 }
 
+/// A look-up that has failed is not made again for each call.
+#[test]
+fn must_not_look_up_again_at_once_what_nobody_knows() {
+    let network = TcpNetwork::default();
+    let echo = request("echo", b"x");
+    let nowhere = Location::new("no-such-host-either.invalid", 9900).unwrap();
+    network.call(&nowhere, &echo, LONG).unwrap_err();
+    let began = Instant::now();
+    let error = network.call(&nowhere, &echo, LONG).unwrap_err();
+    assert!(matches!(error, CallError::Local(_)), "{error}");
+    assert!(began.elapsed() < Duration::from_millis(100));
+}
+
 fn reply(name: &str, sequence: i32) -> Vec<u8> {
     let mut bytes = Vec::new();
     begin_message(

@@ -17,7 +17,11 @@ const USUAL: usize = 1 << 30;
 /// # Errors
 /// It is no such number, less than 1 MiB, or more than the machine allows.
 pub(super) fn limit(text: Option<&str>) -> Result<usize, Trouble> {
-    let most = machine(Path::new("/"));
+    limit_of(text, machine(Path::new("/")))
+}
+
+/// The same on a machine that allows so much.
+fn limit_of(text: Option<&str>, most: Option<usize>) -> Result<usize, Trouble> {
     let Some(text) = text else {
         return Ok((most.unwrap_or(USUAL) / 4 * 3).max(LEAST));
     };
@@ -183,6 +187,31 @@ mod tests {
         let files = [MEMINFO, v1, free, around];
         assert_eq!(allowed("around 1", &files), Some(6000));
         assert_eq!(allowed("free 1", &[MEMINFO, v1, free]), Some(1_024_000));
+    }
+
+    #[test]
+    fn must_take_three_quarters_of_what_there_is_unless_told_otherwise() {
+        let machine = "proc/meminfo";
+        let group = ("sys/fs/cgroup/memory.max", "400000000\n");
+        let own = ("proc/self/cgroup", "0::/\n");
+        for (name, files, expected) in [
+            (
+                "default",
+                vec![(machine, "MemTotal: 1000000 kB\n")],
+                768_000_000,
+            ),
+            (
+                "default of a group",
+                vec![(machine, "MemTotal: 1000000 kB\n"), own, group],
+                300_000_000,
+            ),
+            ("little", vec![MEMINFO], LEAST),
+            ("untold", vec![], USUAL / 4 * 3),
+        ] {
+            let most = allowed(name, &files);
+            assert_eq!(limit_of(None, most).unwrap(), expected, "{name}");
+        }
+        assert!(limit_of(Some("2m"), Some(1 << 20)).is_err());
     }
 
     #[test]

@@ -365,3 +365,38 @@ pub struct Listing<'a> {
     pub members: u32,
 }
 thrift_struct!(Listing<'a> { 1 keys, 2 reached, 3 removed, 4 view, 5 members });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(numbers: &[i64]) -> Vec<Taken> {
+        let mut answer = Vec::new();
+        put_field(&mut answer, 1, numbers);
+        answer.write_stop();
+        let answer = StoreAnswer::decode(&mut Reader::new(&answer, &LIMITS));
+        answer.unwrap().taken
+    }
+
+    /// A member that says so only has the item sent again, with its value. The greatest version there is would be believed:
+    /// the put that hears it is refused, and the next one knows nothing of it, as nothing of that version is kept.
+    #[test]
+    fn must_not_believe_a_version_that_is_none() {
+        for none in [i64::MAX, VERSION_MAX + 1, i64::MIN, -3, -1] {
+            assert_eq!(taken(&[none]), [Taken::Wanted], "{none}");
+        }
+        assert_eq!(
+            taken(&[-2, 0, 1, VERSION_MAX]),
+            [
+                Taken::NoRoom,
+                Taken::Differs,
+                Taken::Held(1),
+                Taken::Held(VERSION_MAX)
+            ]
+        );
+        let forwarded = Forwarded::not_primary(VERSION_MAX + 1);
+        let mut answer = Vec::new();
+        forwarded.encode(&mut answer);
+        assert!(Forwarded::decode(&mut Reader::new(&answer, &LIMITS)).is_err());
+    }
+}

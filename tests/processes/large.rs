@@ -1,6 +1,5 @@
 //! Many clients that send much and don't end, or ask for much and don't read, at a node of little memory.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
@@ -10,23 +9,16 @@ use thrifty_p2p::diststore::KeyValue;
 use thrifty_p2p::locator::write_key;
 use thrifty_p2p::thrift::{MessageKind, begin_message};
 
+use crate::memory::highest;
 use crate::running::{LONG, Node, get, network, own_address, put, settle, wait_until};
 
 const CLIENTS: usize = 60;
 
 /// What a node of `--memory 64m` may take at its highest.
-const PEAK_KILOBYTES: usize = 110 << 10;
+const PEAK_BYTES: usize = 110_000_000;
 
 /// Half of what such a node has for messages.
 const VALUE: usize = 4_000_000;
-
-fn peak_kilobytes(node: &Node) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.process.id()));
-    let status = status.expect("it lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    kilobytes.unwrap().parse().unwrap()
-}
 
 fn message(method: &str, arguments: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -78,9 +70,9 @@ fn must_bear(nodes: &[Node], bytes: &[u8]) {
         }
     });
     for node in nodes {
-        let peak = peak_kilobytes(node);
-        eprintln!("{peak} kB at the highest");
-        assert!(peak < PEAK_KILOBYTES, "{peak} kB at the highest");
+        let peak = highest(node);
+        eprintln!("{peak} bytes at the highest");
+        assert!(peak < PEAK_BYTES, "{peak} bytes at the highest");
         assert!(!node.process.out().contains("removed"), "it was lost");
     }
     // Afterwards there is room for large ones again.

@@ -1,7 +1,7 @@
 //! What a program that is no node can do at a node's port: name others that are none.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use thrifty_p2p::digest::mix;
@@ -13,6 +13,7 @@ use thrifty_p2p::net::{Network, TcpNetwork};
 use thrifty_p2p::thrift::Encode;
 use thrifty_p2p::thrift_struct;
 
+use crate::memory::highest;
 use crate::running::{
     CALL_LIMIT, LONG, Node, get, members, network, own_address, owner, put, settle, wait_until,
 };
@@ -84,29 +85,74 @@ fn must_not_take_in_what_nobody_can_find() {
     must_be_alone(&network, &nodes);
 }
 
+/// Names of one kind of place, each another one.
+type Places<'a> = &'a dyn Fn(usize) -> Location;
+
+/// Names that nobody finds, ports where nobody is, and a listener that never answers.
 #[test]
 fn must_ask_few_at_a_time_however_many_are_named() {
+    const EACH: usize = 1000;
     let (network, nodes) = two_nodes();
     let before = threads(&nodes[0]);
-    let calls = (0..5000).map(|number| {
-        let stranger = Location::new(&format!("nosuchhost-{number}.invalid"), 9900).unwrap();
-        let news = request("add", News::write(&stranger, std::iter::empty()));
-        (nodes[0].location.clone(), news)
-    });
-    let calls: Vec<_> = calls.collect();
+    let nobodys = own_address();
+    // It has all loopback addresses, and so many names.
+    let silent = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let unknown = |number| format!("nosuchhost-{number}.invalid:9900").parse().unwrap();
+    let closed = |number| Location::new(&nobodys, 10_000 + number as u16).unwrap();
+    let deaf = |number| {
+        let host = format!("127.255.{}.{}", number / 250, 1 + number % 250);
+        Location::new(&host, port).unwrap()
+    };
+    let places: [Places; 3] = [&unknown, &closed, &deaf];
     let mut most = 0;
-    for some in calls.chunks(500) {
-        let answers = network.call_all(some, LONG);
-        assert!(answers.iter().all(Result::is_ok));
-        most = most.max(threads(&nodes[0]));
+    let began = Instant::now();
+    for (method, place) in ["add", "join"].iter().flat_map(|m| places.map(|p| (m, p))) {
+        let calls = (0..EACH).map(|number| {
+            let news = News::write(&place(number), std::iter::empty());
+            (nodes[0].location.clone(), request(method, news))
+        });
+        let calls: Vec<_> = calls.collect();
+        for some in calls.chunks(500) {
+            let answers = network.call_all(some, LONG);
+            assert!(answers.iter().all(Result::is_ok));
+            most = most.max(threads(&nodes[0]));
+        }
+        must_be_alone(&network, &nodes);
     }
     // 64 that are asked, each by a thread that connects, and 16 look-ups.
     assert!(most < before + 100, "{before} threads, then {most}");
-    must_be_alone(&network, &nodes);
+    let memory = highest(&nodes[0]);
+    println!("{most} threads and {memory} bytes at the highest");
+    assert!(memory < 64 << 20, "{memory} bytes at the highest");
     let said = "64 nodes that were named are being asked what they are";
     let log = || nodes[0].process.errors();
     wait_until(LONG, "it says so", || log().contains(said));
-    assert_eq!(log().matches(said).count(), 1, "once a minute");
+    let minutes = 1 + began.elapsed().as_secs() as usize / 60;
+    assert!(log().matches(said).count() <= minutes, "once a minute");
+    for node in &nodes {
+        assert!(!node.process.errors().contains("panicked"));
+    }
+}
+
+/// A node that is named is asked again after twice as long each time.
+#[test]
+fn must_seldom_call_what_never_answers() {
+    let (network, nodes) = two_nodes();
+    let silent = TcpListener::bind((own_address(), 0)).unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let silent_at: Location = silent.local_addr().unwrap().to_string().parse().unwrap();
+    let join = request("join", News::write(&silent_at, std::iter::empty()));
+    let began = Instant::now();
+    network.call(&nodes[0].location, &join, CALL_LIMIT).unwrap();
+    let mut asked = Vec::new();
+    wait_until(LONG, "12 s have gone by", || {
+        asked.extend(silent.accept());
+        began.elapsed() >= Duration::from_secs(12)
+    });
+    let asked = asked.len();
+    assert!((2..=10).contains(&asked), "{asked} connections");
+    must_be_alone(&network, &nodes);
 }
 
 /// `store`, as far as it is needed here.
@@ -140,6 +186,21 @@ struct Candidate<'a> {
 }
 thrift_struct!(Candidate<'a> { 1 me, 2 service, 3 replicas, 4 tick_millis, 5 version });
 
+/// A newcomer of that name that fits.
+fn candidate(location: &Location) -> Candidate<'static> {
+    Candidate {
+        me: Member {
+            location: location.clone(),
+            state: State::Joining,
+            incarnation: 2,
+        },
+        service: b"diststore.Store",
+        replicas: 2,
+        tick_millis: 500,
+        version: VERSION,
+    }
+}
+
 fn encoded(value: &impl Encode) -> Vec<u8> {
     let mut out = Vec::new();
     value.encode(&mut out);
@@ -170,7 +231,7 @@ fn ask(network: &TcpNetwork, node: &Node, question: &Question) -> Reply {
 
 #[test]
 fn must_not_believe_what_others_say_in_a_members_name() {
-    let (network, nodes) = two_nodes();
+    let (network, mut nodes) = two_nodes();
     let stranger = Member {
         location: Location::new(&own_address(), 9900).unwrap(),
         state: State::Full,
@@ -226,7 +287,7 @@ fn must_not_believe_what_others_say_in_a_members_name() {
         value: Some(b"forged"),
         list: *list,
     });
-    let (me, token) = (named, 1);
+    let (me, token) = (named.clone(), 1);
     let stored = Stored {
         caller: Caller { me, token },
         put: true,
@@ -239,6 +300,103 @@ fn must_not_believe_what_others_say_in_a_members_name() {
     put(&network, &nodes[0].location, b"key", b"after").unwrap();
     let value = get(&network, &nodes[1].location, b"key").unwrap();
     assert_eq!(value, b"after");
+    for me in [&stranger, &named] {
+        must_show_nothing_to(&network, &nodes[0], me);
+    }
+    must_still_be_whole(&network, &nodes);
+    // The life that was spoken of ends; the next one is let in.
+    let (place, port) = (nodes[1].location.clone(), nodes[1].location.port());
+    nodes[1].process.signal("KILL");
+    nodes[1].process.wait(LONG);
+    let mut left = question(&named, you);
+    for state in [State::Left, State::Leaving] {
+        left.caller.me.state = state;
+        ask(&network, &nodes[0], &left);
+    }
+    let peer = nodes[0].location.name();
+    nodes[1] = Node::store(place.address(), &["-p", &port.to_string(), "-h", peer]);
+    assert_eq!(nodes[1].location, place);
+    settle(&nodes.each_ref());
+    let value = get(&network, &nodes[1].location, b"key").unwrap();
+    assert_eq!(value, b"after");
+}
+
+/// Nobody has been lost some seconds after all that was said.
+fn must_still_be_whole(network: &TcpNetwork, nodes: &[Node; 2]) {
+    // More than it takes to lose a silent node.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        must_be_alone(network, nodes);
+    }
+    for node in nodes {
+        assert!(!node.process.out().contains("removed"));
+    }
+    settle(&nodes.each_ref());
+}
+
+/// `compare`, and its answer as far as it is needed here.
+struct Comparison {
+    caller: Caller,
+    shared: u64,
+    digests: Vec<u64>,
+    exchanged: bool,
+    view: u64,
+}
+thrift_struct!(Comparison { 1 caller, 2 shared, 3 digests, 4 exchanged, 5 view });
+
+struct Compared {
+    me: Member,
+    digests: Option<Vec<u64>>,
+}
+thrift_struct!(Compared { 1 me, 3 digests });
+
+/// `exchange`, and its answer as far as it is needed here.
+struct Part {
+    caller: Caller,
+    shared: u64,
+    range: u32,
+    items: Vec<u64>,
+}
+thrift_struct!(Part { 1 caller, 2 shared, 3 range, 6 items });
+
+struct Exchanged<'a> {
+    items: Vec<Item<'a>>,
+}
+thrift_struct!(Exchanged<'a> { 1 items });
+
+/// Who calls itself so hears neither digests nor items.
+fn must_show_nothing_to(network: &TcpNetwork, node: &Node, me: &Member) {
+    let caller = || Caller {
+        me: me.clone(),
+        token: 1,
+    };
+    for (shared, exchanged) in [(0, false), (0, true), (1, false)] {
+        let comparison = Comparison {
+            caller: caller(),
+            shared,
+            digests: vec![0; 1024],
+            exchanged,
+            view: 0,
+        };
+        let comparison = request("compare", encoded(&comparison));
+        let answer = network.call(&node.location, &comparison, CALL_LIMIT);
+        let answer: Compared = read_answer(&answer.unwrap(), "compare").unwrap();
+        assert_eq!(answer.me.location, node.location);
+        assert_eq!(answer.digests, None);
+    }
+    // A key is in one of them.
+    for range in 0..1024 {
+        let part = Part {
+            caller: caller(),
+            shared: 0,
+            range,
+            items: Vec::new(),
+        };
+        let part = request("exchange", encoded(&part));
+        let answer = network.call(&node.location, &part, CALL_LIMIT).unwrap();
+        let answer: Exchanged = read_answer(&answer, "exchange").unwrap();
+        assert!(answer.items.is_empty(), "range {range}");
+    }
 }
 
 /// As the nodes work it out; see `View::list_digest`.
@@ -252,18 +410,8 @@ fn list_digest(list: &[&Member]) -> u64 {
 fn must_cost_one_connection_to_ask_whether_a_candidate_is_there() {
     let (network, nodes) = two_nodes();
     let silent = TcpListener::bind((own_address(), 0)).unwrap();
-    let candidate = Candidate {
-        me: Member {
-            location: silent.local_addr().unwrap().to_string().parse().unwrap(),
-            state: State::Joining,
-            incarnation: 2,
-        },
-        service: b"diststore.Store",
-        replicas: 2,
-        tick_millis: 500,
-        version: VERSION,
-    };
-    let enter = request("enter", encoded(&candidate));
+    let silent_at = silent.local_addr().unwrap().to_string().parse().unwrap();
+    let enter = request("enter", encoded(&candidate(&silent_at)));
     // One of them lets candidates in, the other one names it.
     for node in &nodes {
         network.call(&node.location, &enter, CALL_LIMIT).unwrap();
@@ -271,6 +419,55 @@ fn must_cost_one_connection_to_ask_whether_a_candidate_is_there() {
     silent.set_nonblocking(true).unwrap();
     let connections: Vec<_> = silent.incoming().map_while(Result::ok).collect();
     assert_eq!(connections.len(), 1);
+    must_be_alone(&network, &nodes);
+}
+
+/// The answer to `enter`, as far as it is needed here.
+struct Entered {
+    kind: i32,
+    reason: String,
+}
+thrift_struct!(Entered { 1 kind, 5 reason });
+
+/// "Not in this network, and why."
+const REFUSED: i32 = 6;
+
+/// The kind of the answer, and the reason, when that name asks one of the nodes to be let in. The node of the first name
+/// lets in.
+fn enter(network: &TcpNetwork, nodes: &[Node; 2], name: &Location) -> (i32, String) {
+    let gatekeeper = nodes.iter().map(|node| &node.location).min().unwrap();
+    let enter = request("enter", encoded(&candidate(name)));
+    let answer = network.call(gatekeeper, &enter, CALL_LIMIT).unwrap();
+    let Entered { kind, reason } = read_answer(&answer, "enter").unwrap();
+    (kind, reason)
+}
+
+#[test]
+fn must_tell_a_candidate_why_it_is_not_reached_at_its_name() {
+    let (network, nodes) = two_nodes();
+    let gatekeeper = nodes.iter().map(|node| &node.location).min().unwrap();
+    let refused_with = |name: Location, why: &str| {
+        let began = Instant::now();
+        let (kind, reason) = enter(&network, &nodes, &name);
+        let took = began.elapsed();
+        assert_eq!(kind, REFUSED, "{reason}");
+        let cause = reason.strip_prefix(&format!("{name} can't be reached from {gatekeeper}: "));
+        let cause = cause.and_then(|cause| cause.strip_suffix(": give another --address"));
+        assert!(
+            cause.is_some_and(|cause| cause.starts_with(why)),
+            "{reason}"
+        );
+        assert!(took < Duration::from_secs(3), "{reason}: {took:?}");
+    };
+    let unknown = "nosuchhost.invalid:9900".parse().unwrap();
+    refused_with(unknown, "nosuchhost.invalid: ");
+    let closed = Location::new(&own_address(), 9900).unwrap();
+    refused_with(closed, "connection refused");
+    // Another name for the place where one of them is.
+    let other = nodes[1].location.clone();
+    let alias = format!("::ffff:{}", other.address());
+    let alias = Location::new(&alias, other.port()).unwrap();
+    refused_with(alias, &format!("{other} answers there"));
     must_be_alone(&network, &nodes);
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use thrifty_p2p::thrift::{Exception, Limits, MessageKind, begin_message, end_frame};
 
-use crate::house::{House, LONG, house, message, write_arguments};
+use crate::house::{Client, House, LONG, house, message, write_arguments};
 
 #[test]
 fn must_close_the_longest_idle_connection_at_the_limit() {
@@ -252,6 +252,43 @@ fn must_answer_what_is_too_large_though_it_is_sent_to_its_end_first() {
     client.send(&put_of(1 << 19, true));
     assert_eq!(client.answer().unwrap().result(), Ok(Vec::new()));
     client.call("ping", &[]);
+}
+
+/// Two large messages that never end: there is room for one of them. Small ones need none.
+#[test]
+fn must_close_who_waits_for_room_too_long_and_nobody_else() {
+    let house = house(|options| options.messages_bytes_max = 1 << 20);
+    let half = |client: &mut Client| {
+        let mut bytes = message(MessageKind::Call, "put", 1, &[b"k", &[b'x'; 800_000]]);
+        bytes.truncate(bytes.len() / 2);
+        client.send(&bytes);
+    };
+    let [mut first, mut second, mut small] = [(); 3].map(|()| house.visit());
+    half(&mut first);
+    small.call("ping", &[]);
+    let began = Instant::now();
+    half(&mut second);
+    let (tell, told) = mpsc::channel();
+    let waits = thread::spawn(move || {
+        let exception = second.answer().unwrap().exception();
+        second.must_be_closed();
+        tell.send(began.elapsed()).unwrap();
+        exception
+    });
+    let took = loop {
+        small.call("ping", &[]);
+        match told.try_recv() {
+            Ok(took) => break took,
+            Err(_) => assert!(began.elapsed() < LONG, "it is never closed"),
+        }
+    };
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+    let said = "no room: other messages take what there is, 1048576 bytes";
+    assert_eq!(waits.join().unwrap().message, said);
+    // The first one is there still, and ends in order.
+    let rest = message(MessageKind::Call, "put", 1, &[b"k", &[b'x'; 800_000]]);
+    first.send(&rest[rest.len() / 2..]);
+    assert_eq!(first.answer().unwrap().result(), Ok(Vec::new()));
 }
 
 #[test]
