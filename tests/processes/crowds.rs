@@ -1,14 +1,20 @@
 //! More clients than a node has connections for: the nodes keep theirs.
 
-use std::io::{ErrorKind, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use thrifty_p2p::location::Location;
+use thrifty_p2p::locator::request;
+use thrifty_p2p::membership::{Member, Standing, State};
+use thrifty_p2p::net::Network;
 use thrifty_p2p::os::connect_from;
+use thrifty_p2p::thrift::{MessageKind, Write as _, begin_message};
 
 use crate::running::{CALL_LIMIT, Node, network, own_address, put, settle};
+use crate::strangers::{candidate, encoded, name, question};
 
 /// At each node.
 const CROWD: usize = 40;
@@ -21,12 +27,7 @@ fn crowd(own: IpAddr, nodes: &[SocketAddr], ended: &AtomicBool) {
     let open = |place: usize| {
         let mut stream = connect_from(own, nodes[place % nodes.len()], CALL_LIMIT).ok()?;
         stream.write_all(b"\x80\x01").ok()?;
-        stream.set_nonblocking(true).ok()?;
         Some(stream)
-    };
-    let is_open = |stream: &TcpStream| {
-        let peeked = stream.peek(&mut [0]);
-        peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     };
     let mut streams: Vec<_> = (0..CROWD * nodes.len()).map(open).collect();
     while !ended.load(Ordering::Relaxed) {
@@ -38,6 +39,70 @@ fn crowd(own: IpAddr, nodes: &[SocketAddr], ended: &AtomicBool) {
         }
         thread::sleep(PACE);
     }
+}
+
+/// How many connections from there a node has at most: the last ones that it has answered, the others it has closed.
+fn kept(own: IpAddr, node: SocketAddr) -> usize {
+    let open = |_| {
+        let mut stream = connect_from(own, node, CALL_LIMIT).ok()?;
+        let mut ping = Vec::new();
+        begin_message(&mut ping, MessageKind::Call, b"ping", 1, false);
+        ping.write_stop();
+        stream.write_all(&ping).ok()?;
+        stream.set_read_timeout(Some(CALL_LIMIT)).ok()?;
+        let heard = stream.read(&mut [0; 100]).unwrap_or(0);
+        assert!(heard > 0, "it is not served");
+        Some(stream)
+    };
+    let streams: Vec<_> = (0..20).filter_map(open).collect();
+    streams.iter().filter(|stream| is_open(stream)).count()
+}
+
+fn is_open(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let peeked = stream.peek(&mut [0]);
+    peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Somebody that is called a node, by itself and by others, and isn't one.
+#[test]
+fn must_keep_no_connections_for_what_only_calls_itself_a_node() {
+    let address = own_address();
+    let options = ["--connections", "8"];
+    let nodes = [0, 1].map(|_| Node::store(&address, &options));
+    settle(&nodes.each_ref());
+    let crowd_at = own_address();
+    let own: IpAddr = crowd_at.parse().unwrap();
+    let place = SocketAddr::new(address.parse().unwrap(), nodes[0].location.port());
+    let before = kept(own, place);
+    // Half of them are the other node's, and one may be this test's.
+    assert!((3..=4).contains(&before), "{before}");
+    let listener = TcpListener::bind((own, 0)).unwrap();
+    let crowd: Location = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let network = network();
+    name(&network, &nodes[0], &crowd);
+    let candidate = candidate(&crowd);
+    let known = question(&candidate.me, Standing::Unknown);
+    let member = Member {
+        state: State::Full,
+        ..candidate.me.clone()
+    };
+    let member = question(&member, Standing::Member(State::Full, 2));
+    for (method, arguments) in [
+        ("ask", encoded(&known)),
+        ("ask", encoded(&member)),
+        ("enter", encoded(&candidate)),
+    ] {
+        let forged = request(method, arguments);
+        let answer = network.call(&nodes[0].location, &forged, CALL_LIMIT);
+        assert!(answer.is_ok(), "{method}: {answer:?}");
+    }
+    // It has been asked what it is.
+    let _asked = listener.accept().unwrap();
+    drop(network);
+    let after = kept(own, place);
+    assert!(after <= 4, "{after} instead of {before}");
+    settle(&nodes.each_ref());
 }
 
 /// Three nodes that have eight connections each stay one network for 15 s in such a crowd, whatever a client puts.

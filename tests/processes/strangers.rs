@@ -1,5 +1,6 @@
 //! What a program that is no node can do at a node's port: name others that are none.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use thrifty_p2p::location::Location;
 use thrifty_p2p::locator::{News, VERSION, read_answer, request};
 use thrifty_p2p::membership::{Caller, Member, Question, Reply, Standing, State};
 use thrifty_p2p::net::{Network, TcpNetwork};
+use thrifty_p2p::ring::Ring;
 use thrifty_p2p::thrift::Encode;
 use thrifty_p2p::thrift_struct;
 
@@ -32,7 +34,7 @@ fn must_serve(network: &TcpNetwork, node: &Node) {
 }
 
 /// Says `add` and `join` of it, as anybody may.
-fn name(network: &TcpNetwork, node: &Node, stranger: &Location) {
+pub fn name(network: &TcpNetwork, node: &Node, stranger: &Location) {
     for method in ["add", "join"] {
         let news = request(method, News::write(stranger, std::iter::empty()));
         network.call(&node.location, &news, CALL_LIMIT).unwrap();
@@ -177,8 +179,8 @@ struct Taken {
 thrift_struct!(Taken { 1 taken });
 
 /// `enter`: what a candidate says of itself.
-struct Candidate<'a> {
-    me: Member,
+pub struct Candidate<'a> {
+    pub me: Member,
     service: &'a [u8],
     replicas: u32,
     tick_millis: i64,
@@ -187,7 +189,7 @@ struct Candidate<'a> {
 thrift_struct!(Candidate<'a> { 1 me, 2 service, 3 replicas, 4 tick_millis, 5 version });
 
 /// A newcomer of that name that fits.
-fn candidate(location: &Location) -> Candidate<'static> {
+pub fn candidate(location: &Location) -> Candidate<'static> {
     Candidate {
         me: Member {
             location: location.clone(),
@@ -201,14 +203,14 @@ fn candidate(location: &Location) -> Candidate<'static> {
     }
 }
 
-fn encoded(value: &impl Encode) -> Vec<u8> {
+pub fn encoded(value: &impl Encode) -> Vec<u8> {
     let mut out = Vec::new();
     value.encode(&mut out);
     out
 }
 
 /// What anybody may ask a node, in another one's name.
-fn question(caller: &Member, you: Standing) -> Question {
+pub fn question(caller: &Member, you: Standing) -> Question {
     let (me, token) = (caller.clone(), 1);
     Question {
         caller: Caller { me, token },
@@ -300,8 +302,9 @@ fn must_not_believe_what_others_say_in_a_members_name() {
     put(&network, &nodes[0].location, b"key", b"after").unwrap();
     let value = get(&network, &nodes[1].location, b"key").unwrap();
     assert_eq!(value, b"after");
+    let shared = shared_digest([&target, &named]);
     for me in [&stranger, &named] {
-        must_show_nothing_to(&network, &nodes[0], me);
+        must_show_nothing_to(&network, &nodes[0], me, shared);
     }
     must_still_be_whole(&network, &nodes);
     // The life that was spoken of ends; the next one is let in.
@@ -364,13 +367,30 @@ struct Exchanged<'a> {
 }
 thrift_struct!(Exchanged<'a> { 1 items });
 
-/// Who calls itself so hears neither digests nor items.
-fn must_show_nothing_to(network: &TcpNetwork, node: &Node, me: &Member) {
+/// Of the ranges that two nodes share, which are all, and of their lists. As the nodes work it out; see `View::ties`.
+fn shared_digest(members: [&Member; 2]) -> u64 {
+    let names = members.map(|member| member.location.name().clone());
+    let ring = Ring::new(names);
+    let member = |place: usize| {
+        let mut members = members.iter();
+        let found = members.find(|member| *member.location.name() == ring.names()[place]);
+        *found.unwrap()
+    };
+    let ranges = ring.ranges().collect::<BTreeSet<_>>().into_iter();
+    let digests = ranges.map(|hash| {
+        let list: Vec<_> = ring.walk(hash).map(member).collect();
+        mix(list_digest(&list) ^ u64::from(hash))
+    });
+    digests.fold(0, u64::wrapping_add)
+}
+
+/// Who calls itself so hears neither digests nor items, even if it says what only a member knows of the lists.
+fn must_show_nothing_to(network: &TcpNetwork, node: &Node, me: &Member, shared: u64) {
     let caller = || Caller {
         me: me.clone(),
         token: 1,
     };
-    for (shared, exchanged) in [(0, false), (0, true), (1, false)] {
+    for (shared, exchanged) in [(0, false), (shared, false), (shared, true)] {
         let comparison = Comparison {
             caller: caller(),
             shared,
@@ -388,7 +408,7 @@ fn must_show_nothing_to(network: &TcpNetwork, node: &Node, me: &Member) {
     for range in 0..1024 {
         let part = Part {
             caller: caller(),
-            shared: 0,
+            shared,
             range,
             items: Vec::new(),
         };
