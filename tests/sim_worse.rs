@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sim::clock::DAY;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sim::direct::{Stage, direct, direct_seeds};
 use sim::history::brief;
@@ -307,7 +307,8 @@ fn must_not_answer_from_before_a_machine_was_suspended_without_copies() {
     );
 }
 
-/// Packets to a node's port are dropped, what it asks itself is answered; others put, it is read from.
+/// Packets to a node's port are dropped, what it asks itself is answered; others put, it is read from. The others lose it,
+/// and don't take it in again as long as that is so.
 #[test]
 fn must_not_answer_old_values_where_questions_get_lost() {
     direct("sim_worse must_not_answer_old_values", 2, |stage| {
@@ -318,18 +319,43 @@ fn must_not_answer_old_values_where_questions_get_lost() {
             stage.world.wires().deafen(&location(other), &location(0));
         }
         let (writer, written) = (stage.client(), key.clone());
+        let acknowledged = Arc::new(AtomicUsize::new(0));
+        let count = acknowledged.clone();
         stage.meanwhile("puts", move || {
             for number in 0..60 {
-                writer.try_put(1, &written, format!("v{number}").as_bytes());
+                if writer.try_put(1, &written, format!("v{number}").as_bytes()) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
                 writer.sleep(1.0);
             }
         });
+        let began = stage.now();
+        let (mut lost, mut since) = ([false, false], 0);
         while stage.is_working() {
             // The history judges what it answers.
             let _ = stage.get(0, &key);
+            for (lost, other) in lost.iter_mut().zip([1, 2]) {
+                let knows = stage.knows(other, 0);
+                if *lost && knows {
+                    let ticks = (stage.now() - began).as_secs_f64() / TICK.as_secs_f64();
+                    return Err(format!("{other} has it again after {ticks:.1} ticks"));
+                }
+                *lost = !knows;
+            }
+            if stage.now() - began < TICK * 16 {
+                since = acknowledged.load(Ordering::Relaxed);
+            } else if lost != [true, true] {
+                return Err("it is still a member of the others".to_owned());
+            }
             stage.sleep(0.2);
         }
-        Ok(())
+        // A tick and its way there: half a minute has room for more than twenty.
+        let since = acknowledged.load(Ordering::Relaxed) - since;
+        if since < 20 {
+            return Err(format!("{since} puts acknowledged without it"));
+        }
+        stage.world.heal();
+        stage.await_members(80.0, &[0, 1, 2])
     });
 }
 
@@ -543,8 +569,8 @@ fn must_not_say_safe_with_two_of_four_hung() {
     });
 }
 
-/// X comes in front of B and A, but B doesn't reach it. A hands the key to both and forgets it; X is killed
-/// before B has handed over anything, and for B nothing has changed.
+/// X comes in front of B and A, and is full; then B doesn't reach it any more. A hands the key to both and forgets it; X
+/// is killed before B has compared anything with it, so that B may think that nothing has changed.
 #[test]
 fn must_not_say_safe_while_a_second_copy_is_missing() {
     const A: usize = 0;
@@ -560,13 +586,48 @@ fn must_not_say_safe_while_a_second_copy_is_missing() {
         let key = behind.find(in_front).ok_or("there is no such key")?;
         stage.begin(2)?;
         stage.put(A, &key, "old")?;
-        stage.world.wires().deafen(&location(B), &location(X));
+        let copies = |nodes: &[usize]| {
+            let has = |node: &&usize| {
+                let items = stage.world.node(&location(**node)).map(|node| node.items());
+                items.is_some_and(|items| items.iter().any(|item| item.key == key))
+            };
+            nodes.iter().filter(has).count()
+        };
         stage.boot(X, A);
-        stage.sleep(6.0);
+        stage.await_that(20.0, "both know X", || {
+            stage.knows(A, X) && stage.knows(B, X)
+        })?;
+        stage.world.wires().deafen(&location(B), &location(X));
+        // B drops X once it has been silent for long enough: by then all this is over.
+        stage.await_that(6.0, "A has handed the key on", || copies(&[A]) == 0)?;
+        if copies(&[B, X]) < 2 || !stage.knows(B, X) {
+            return Err("B and X should have the key, and know each other".to_owned());
+        }
         stage.crash(X);
+        // Neither can give it to the other yet.
+        let moves = &["exchange", "store"];
+        for node in [A, B] {
+            stage.world.wires().hang(&location(node), moves);
+        }
+        let until = stage.now() + 6 * TICK;
+        while stage.now() < until {
+            for node in [A, B] {
+                if stage.says_safe(node) && copies(&[A, B]) < 2 {
+                    return Err(format!("{} says that all is safe", location(node)));
+                }
+            }
+            stage.sleep(0.1);
+        }
+        if copies(&[A, B]) != 1 {
+            return Err("one of them should lack the key".to_owned());
+        }
+        stage.world.heal();
         stage.await_that(80.0, "safe without it", || {
             !stage.knows(A, X) && !stage.knows(B, X) && stage.says_safe(A)
         })?;
+        if copies(&[A, B]) < 2 {
+            return Err(format!("{} says that all is safe", location(A)));
+        }
         stage.crash(B);
         stage.sleep(4.0);
         stage.reads(A, &key, "old")
@@ -925,7 +986,7 @@ fn must_try_a_put_for_twelve_ticks() {
         stage.world.wires().weather.local_trouble = 1000;
         let mender = stage.clone();
         stage.meanwhile("mends", move || {
-            mender.sleep(3.0);
+            mender.sleep(10.0);
             mender.world.wires().weather.local_trouble = 0;
         });
         stage.put(0, &key, "new")

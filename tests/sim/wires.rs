@@ -41,6 +41,8 @@ pub struct Wires {
     /// Messages that a node has sent with questions of a method in them.
     sent: BTreeMap<(Location, &'static str), usize>,
     cuts: BTreeMap<(Location, Location), Cut>,
+    /// Calls of these methods that other nodes make to this one get lost.
+    hanging: BTreeMap<Location, &'static [&'static str]>,
     /// Messages to and from this node come no later than then.
     slow: Vec<(Location, Duration)>,
     rates: BTreeMap<Location, Rate>,
@@ -230,6 +232,10 @@ impl Wires {
         let (Some(from), Some(to)) = (&message.from, &message.to) else {
             return false;
         };
+        let hanging = self.hanging.get(to);
+        if message.question && hanging.is_some_and(|methods| methods.contains(&message.method)) {
+            return true;
+        }
         match self.cuts.get(&(from.clone(), to.clone())) {
             None => false,
             Some(Cut::Everything) => true,
@@ -255,6 +261,11 @@ impl Wires {
         self.cuts.insert(link, Cut::Questions);
     }
 
+    /// As if what carries out these calls of other nodes hung, there: they get lost. It does all else.
+    pub fn hang(&mut self, at: &Location, methods: &'static [&'static str]) {
+        self.hanging.insert(at.clone(), methods);
+    }
+
     /// Ends a cut of either kind; what was held on the way stays lost.
     pub fn join(&mut self, from: &Location, to: &Location) {
         self.cuts.remove(&(from.clone(), to.clone()));
@@ -263,6 +274,7 @@ impl Wires {
     /// Ends all cuts; the answer is what was held on the way.
     pub fn take_held(&mut self) -> Vec<Message> {
         self.cuts.clear();
+        self.hanging.clear();
         std::mem::take(&mut self.held)
     }
 
