@@ -24,6 +24,9 @@ use super::world::{Phase, TICK};
 /// What may go wrong: how often, from which class on, and how.
 type Kind = (usize, Class, fn(&mut Chaos));
 
+/// How often a node is asked whether all is safe before something goes wrong. Per mille.
+const JUDGED: usize = 300;
+
 /// Makes things go wrong.
 pub struct Chaos {
     stage: Arc<Stage>,
@@ -74,6 +77,7 @@ impl Chaos {
         while stage.clients.load(Ordering::Relaxed) > 0 {
             let longest = plan.chaos_pauses[world.random.below(2)];
             stage.await_provocation(world.between(0, longest));
+            self.judge();
             let mut choice = world.random.below(sum.max(1));
             for (weight, _, act) in &kinds {
                 if choice < *weight {
@@ -89,13 +93,30 @@ impl Chaos {
         self.figures
     }
 
-    /// Whether all that a plan allows may be killed now, as far as the judge can tell.
-    fn is_safe(&self) -> bool {
-        let world = &self.stage.world;
-        if !self.stage.plan.worse.nodes_judge {
-            return world.safe().is_ok();
+    /// Has a node say whether all is safe, whatever goes wrong next, and must be right.
+    fn judge(&mut self) {
+        if self.stage.plan.worse.nodes_judge && self.stage.world.chance(JUDGED) {
+            self.says_safe();
         }
-        let up = self.up();
+    }
+
+    /// Whether all that a plan allows may be killed now, as far as the judge can tell.
+    fn is_safe(&mut self) -> bool {
+        if !self.stage.plan.worse.nodes_judge {
+            return self.stage.world.safe().is_ok();
+        }
+        // What a node says holds for its side of a cut only: more nodes may be killed on both sides than either side
+        // knows.
+        let everything = self.stage.plan.class == Class::Everything;
+        self.says_safe() && (!everything || self.stage.world.agreed().is_ok())
+    }
+
+    /// What `location --status` says at one of them. Fails if it says that all is safe, and it is not.
+    fn says_safe(&mut self) -> bool {
+        let world = &self.stage.world;
+        let processes = world.processes().into_iter();
+        let runs = processes.filter(|(_, process)| process.phase == Phase::Up && !process.stopped);
+        let up: Vec<_> = runs.map(|(location, _)| location).collect();
         let Some(at) = world.pick(&up) else {
             return false;
         };
@@ -113,9 +134,9 @@ impl Chaos {
             let failure = format!("{at} says that all is safe, and it is not: {why}");
             world.scheduler.fail(failure);
         }
-        // What a node says holds for its side of a cut only: more nodes may be killed on both sides than either side
-        // knows.
-        safe && (plan.class != Class::Everything || world.agreed().is_ok())
+        self.figures.asked_for_safety += 1;
+        self.figures.said_safe += u64::from(safe);
+        safe
     }
 
     fn up(&self) -> Vec<Location> {
@@ -149,7 +170,7 @@ impl Chaos {
 
     fn leave(&mut self) {
         let up = self.up();
-        let world = &self.stage.world;
+        let world = self.stage.world.clone();
         let bad_moment = self.stage.plan.class == Class::Everything && !self.is_safe();
         if up.len() < 2 || bad_moment {
             return;

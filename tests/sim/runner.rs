@@ -34,6 +34,9 @@ pub struct Figures {
     pub narrow: u64,
     pub suspends: u64,
     pub links_cut: u64,
+    /// Nodes were asked so often whether all is safe, where they judge, and said yes so often.
+    pub asked_for_safety: u64,
+    pub said_safe: u64,
 }
 
 impl AddAssign for Figures {
@@ -57,6 +60,8 @@ impl AddAssign for Figures {
         self.narrow += other.narrow;
         self.suspends += other.suspends;
         self.links_cut += other.links_cut;
+        self.asked_for_safety += other.asked_for_safety;
+        self.said_safe += other.said_safe;
     }
 }
 
