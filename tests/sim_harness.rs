@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use sim::clock::DAY;
-use sim::direct::expected_failure;
 use sim::history::{History, Outcome, Promise};
 use sim::network::{Origin, SimNetwork};
 use sim::plan::{Class, PEER_METHODS, Plan};
@@ -564,23 +563,6 @@ fn must_wait_by_the_clock_of_a_machine() {
 fn must_order_numbers_alike_everywhere() {
     let (a, b) = (Random::new(3), Random::new(3));
     assert!((0..100).all(|_| a.below(1000) == b.below(1000)));
-}
-
-#[test]
-fn must_pass_a_world_that_fails_as_expected() {
-    expected_failure("is lost", || panic!("seed 3: a put is lost\nreplay: so"));
-}
-
-#[test]
-#[should_panic(expected = "turn it round")]
-fn must_not_pass_a_world_that_has_gone_green() {
-    expected_failure("is lost", || ());
-}
-
-#[test]
-#[should_panic(expected = "it fails, but not for")]
-fn must_not_pass_a_world_that_fails_for_another_reason() {
-    expected_failure("is lost", || panic!("seed 3: a put is late"));
 }
 
 /// Old, then new and not acknowledged, then what comes.

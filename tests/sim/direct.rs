@@ -14,7 +14,6 @@
 //! });
 //! ```
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,7 +24,6 @@ use super::history::{Outcome, Promise, brief};
 use super::network::SimNetwork;
 use super::runner::{Figures, print_trace, run_many, run_world};
 use super::schedule::location;
-use super::scheduler::panic_text;
 use super::store::StoreRing;
 use super::wires::Weather;
 use super::world::{Options, Phase, Subject, TICK, Way, World};
@@ -58,27 +56,6 @@ pub fn direct_seeds(test: &str, replicas: usize, seeds: u64, play: Play) {
             Ok(Figures::default())
         })
     });
-}
-
-/// A world that the present core is known to fail, with these words in what it says. Passes while that is
-/// so; the world is turned round, into an ordinary test, once it isn't.
-///
-/// # Panics
-/// The world is green, or fails for another reason.
-pub fn expected_failure(reason: &str, world: impl FnOnce()) {
-    match catch_unwind(AssertUnwindSafe(world)) {
-        Ok(()) => panic!("this world is green now: turn it round (no expected_failure any more)"),
-        Err(cause) => {
-            let said = panic_text(&*cause);
-            let last = said.lines().rev().find(|line| line.starts_with("seed "));
-            let why = last.unwrap_or(&said);
-            assert!(
-                why.contains(reason),
-                "it fails, but not for {reason:?}: {why}"
-            );
-            println!("fails as expected: {why}");
-        }
-    }
 }
 
 /// Sends several requests on one connection. The history has them, and their order.

@@ -499,7 +499,7 @@ impl Scheduler {
 }
 
 /// What a panic said.
-pub fn panic_text(payload: &(dyn Any + Send)) -> String {
+fn panic_text(payload: &(dyn Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&str>() {
         return (*text).to_owned();
     }
