@@ -216,7 +216,13 @@ fn tests_in(source: &str) -> Vec<(&str, &str)> {
 
 /// The calls of functions that run schedules: the function, and the line of its first argument, from that one on.
 fn runs(text: &str) -> Vec<(&str, &str)> {
-    let names = ["direct(", "direct_seeds(", "run_many(", "run_worse("];
+    let names = [
+        "direct(",
+        "direct_seeds(",
+        "run_many(",
+        "run_worse(",
+        "use_with_trouble(",
+    ];
     let runs = names.iter().flat_map(|name| {
         let part_of_word = |c: char| c == '_' || c.is_alphanumeric();
         let found = text.match_indices(name).filter(move |(at, _)| {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sim::clock::DAY;
-use sim::direct::{Stage, direct_seeds};
+use sim::direct::{Play, Stage, direct_seeds};
 use sim::schedule::location;
 use sim::world::TICK;
 use thrifty_p2p::client::{Client, Error};
@@ -68,13 +68,25 @@ fn use_during(
     Ok(())
 }
 
+/// Such a world with two copies and with three.
+fn use_with_trouble(test: &str, play: Play) {
+    for replicas in [2, 3] {
+        direct_seeds(&format!("sim_available {test}"), replicas, 60, play);
+    }
+}
+
+/// How long it lasts: below, about and beyond what others bear.
+fn last(stage: &Stage) {
+    stage.sleep([3.0, 6.0, 12.0, 40.0][stage.world.random.below(4)]);
+}
+
 #[test]
 fn must_serve_what_a_hung_node_does_not_hold() {
-    direct_seeds("sim_available must_serve_what_a_hung", 2, 60, |stage| {
+    use_with_trouble("must_serve_what_a_hung", |stage| {
         stage.begin(NODES)?;
         use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
             stage.world.stop(&location(VICTIM));
-            stage.sleep([3.0, 6.0, 12.0, 40.0][stage.world.random.below(4)]);
+            last(stage);
             stage.world.resume(&location(VICTIM));
         })
     });
@@ -82,24 +94,19 @@ fn must_serve_what_a_hung_node_does_not_hold() {
 
 #[test]
 fn must_serve_what_a_suspended_node_does_not_hold() {
-    direct_seeds(
-        "sim_available must_serve_what_a_suspended_node_does_not_hold",
-        2,
-        60,
-        |stage| {
-            stage.begin(NODES)?;
-            use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
-                stage.world.suspend(&location(VICTIM));
-                stage.sleep([3.0, 6.0, 12.0, 40.0][stage.world.random.below(4)]);
-                stage.world.resume(&location(VICTIM));
-            })
-        },
-    );
+    use_with_trouble("must_serve_what_a_suspended", |stage| {
+        stage.begin(NODES)?;
+        use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
+            stage.world.suspend(&location(VICTIM));
+            last(stage);
+            stage.world.resume(&location(VICTIM));
+        })
+    });
 }
 
 #[test]
 fn must_serve_what_a_killed_node_does_not_hold() {
-    direct_seeds("sim_available must_serve_what_a_killed", 2, 60, |stage| {
+    use_with_trouble("must_serve_what_a_killed", |stage| {
         stage.begin(NODES)?;
         use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
             stage.crash(VICTIM)
@@ -109,64 +116,47 @@ fn must_serve_what_a_killed_node_does_not_hold() {
 
 #[test]
 fn must_serve_what_a_restarted_node_does_not_hold() {
-    direct_seeds(
-        "sim_available must_serve_what_a_restarted_node_does_not_hold",
-        2,
-        60,
-        |stage| {
-            stage.begin(NODES)?;
-            use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
-                stage.crash(VICTIM);
-                stage.sleep(stage.world.random.below(30) as f64 / 10.0);
-                stage.boot(VICTIM, 0);
-            })
-        },
-    );
+    use_with_trouble("must_serve_what_a_restarted", |stage| {
+        stage.begin(NODES)?;
+        use_during(stage, &keys(stage, Some(VICTIM)), |stage| {
+            stage.crash(VICTIM);
+            stage.sleep(stage.world.random.below(30) as f64 / 10.0);
+            stage.boot(VICTIM, 0);
+        })
+    });
 }
 
 #[test]
 fn must_serve_everything_while_a_node_joins() {
-    direct_seeds(
-        "sim_available must_serve_everything_while_a_node_joins",
-        2,
-        60,
-        |stage| {
-            stage.begin(NODES)?;
-            use_during(stage, &keys(stage, None), |stage| stage.boot(NEWCOMER, 0))
-        },
-    );
+    let name = "must_serve_everything_while_a_node_joins";
+    use_with_trouble(name, |stage| {
+        stage.begin(NODES)?;
+        use_during(stage, &keys(stage, None), |stage| stage.boot(NEWCOMER, 0))
+    });
 }
 
 #[test]
 fn must_serve_everything_while_a_node_leaves() {
-    direct_seeds(
-        "sim_available must_serve_everything_while_a_node_leaves",
-        2,
-        60,
-        |stage| {
-            stage.begin(NODES)?;
-            use_during(stage, &keys(stage, None), |stage| {
-                stage.begin_leaving(VICTIM);
-            })
-        },
-    );
+    let name = "must_serve_everything_while_a_node_leaves";
+    use_with_trouble(name, |stage| {
+        stage.begin(NODES)?;
+        use_during(stage, &keys(stage, None), |stage| {
+            stage.begin_leaving(VICTIM);
+        })
+    });
 }
 
 #[test]
 fn must_serve_everything_while_a_clock_is_stepped() {
-    direct_seeds(
-        "sim_available must_serve_everything_while_a_clock_is_stepped",
-        2,
-        60,
-        |stage| {
-            stage.begin(NODES)?;
-            use_during(stage, &keys(stage, None), |stage| {
-                let far = [DAY / 24, -DAY / 24, DAY / 2, -400 * DAY];
-                let far = far[stage.world.random.below(4)];
-                stage.world.clock(&location(VICTIM)).set_ahead(far);
-            })
-        },
-    );
+    let name = "must_serve_everything_while_a_clock";
+    use_with_trouble(name, |stage| {
+        stage.begin(NODES)?;
+        use_during(stage, &keys(stage, None), |stage| {
+            let far = [DAY / 24, -DAY / 24, DAY / 2, -400 * DAY];
+            let far = far[stage.world.random.below(4)];
+            stage.world.clock(&location(VICTIM)).set_ahead(far);
+        })
+    });
 }
 
 /// With one copy each put needs a lease, and each change of the ring makes leases void. A put that waits for one asks for
@@ -199,6 +189,74 @@ fn must_not_have_puts_wait_for_the_next_tick_when_the_ring_has_changed() {
             other => Err(format!("two thirds of 30 puts take {other:?}")),
         }
     });
+}
+
+/// With one copy, a key's node answers by a lease, which another node grants. That one hangs: requests for the key are
+/// answered once it is lost. Keys with which it has nothing to do wait only while one of the two has lost it and the other
+/// has not: a lease is for all ranges that lie between two nodes, and holds if both mean the same ones.
+#[test]
+fn must_answer_without_the_node_that_grants_leases_once_it_is_lost() {
+    const OWNER: usize = 0;
+    direct_seeds(
+        "sim_available must_answer_without_the_node",
+        1,
+        30,
+        |stage| {
+            stage.begin(4)?;
+            let granted_by = |granter: usize| {
+                let all = [0, 1, 2, 3].map(location);
+                let without = &all[OWNER + 1..];
+                let (owner, next) = (
+                    stage.world.subject.placement(&all),
+                    stage.world.subject.placement(without),
+                );
+                let mut keys = (0..).map(|number| format!("k{number}").into_bytes());
+                let is_so = |key: &Vec<u8>| {
+                    owner(key) == [location(OWNER)] && next(key) == [location(granter)]
+                };
+                keys.find(is_so).expect("BUG: keys have no end")
+            };
+            let (waits, goes_on) = (granted_by(VICTIM), granted_by(1));
+            for key in [&waits, &goes_on] {
+                stage.put(OWNER, key, "old")?;
+            }
+            stage.world.stop(&location(VICTIM));
+            stage.sleep(5.0);
+            let (client, key) = (stage.client(), waits.clone());
+            let late = Arc::new(Mutex::new(None));
+            let noted = late.clone();
+            stage.meanwhile("waits", move || {
+                let began = client.now();
+                let put = client.put(1, &key, "new");
+                let read = client.reads(2, &key, "new");
+                let outcome = put.and(read).map(|()| client.now() - began);
+                *noted.lock().expect("BUG: nobody panics with it") = Some(outcome);
+            });
+            for number in 0..40 {
+                let value = format!("v{number}");
+                for puts in [true, false] {
+                    let began = stage.now();
+                    match puts {
+                        true => stage.put(1, &goes_on, &value)?,
+                        false => stage.reads(2, &goes_on, &value)?,
+                    }
+                    let took = stage.now() - began;
+                    if took > 6 * TICK {
+                        return Err(format!("a request that needs the others took {took:?}"));
+                    }
+                }
+                stage.sleep(0.2);
+            }
+            stage.await_all();
+            let late = late.lock().expect("BUG: nobody panics with it").take();
+            let took = late.ok_or("it has not ended")??;
+            // It has been silent for five ticks, and is lost after eight.
+            if took < TICK || took > 12 * TICK {
+                return Err(format!("its key was put and read after {took:?}"));
+            }
+            Ok(())
+        },
+    );
 }
 
 #[test]
@@ -235,7 +293,7 @@ fn rolling_restart(stage: &Stage, leaves: bool) -> Result<(), String> {
     stage.meanwhile("restarts", move || {
         for number in 0..NODES {
             if leaves {
-                // A leaver that can't hand over says so, and the history finds what is missing.
+                // One that can't hand over says so: what is missing then is found at the end.
                 let _ = restarter.leave(60.0, number);
             } else {
                 restarter.crash(number);
@@ -266,7 +324,12 @@ fn rolling_restart(stage: &Stage, leaves: bool) -> Result<(), String> {
         stage.sleep(0.2);
     }
     stage.await_all();
-    Ok(())
+    stage.await_members(40.0, &(0..NODES).collect::<Vec<_>>())?;
+    // The history knows what each has to be.
+    (0..40).try_for_each(|key| {
+        let at = stage.world.random.below(NODES);
+        stage.get(at, format!("k{key}").as_bytes()).map(|_| ())
+    })
 }
 
 #[test]
