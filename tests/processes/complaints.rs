@@ -120,6 +120,23 @@ fn must_name_another_number_of_copies() {
 }
 
 #[test]
+fn must_name_another_tick() {
+    let address = own_address();
+    let node = Node::store(&address, &["--tick", "400"]);
+    settle(&[&node]);
+    let peer = node.location.name();
+    for tick in [&["--tick", "401"][..], &[]] {
+        let own = own_address();
+        let arguments = [&["-a", &own, "-h", peer], tick].concat();
+        let other = tick.last().unwrap_or(&"500");
+        let ticks = format!("a tick of 400 ms, not {other}");
+        complains(STORESERVER, &arguments, &[peer, &ticks]);
+    }
+    // One that finds the network by itself.
+    complains(STORESERVER, &["-a", &address], &[peer, "400 ms, not 500"]);
+}
+
+#[test]
 fn must_name_an_address_that_can_not_be_used() {
     for everything in ["0.0.0.0", "::", "0:0:0:0:0:0:0:0", "::ffff:0.0.0.0", "0"] {
         complains(STORESERVER, &["-a", everything], &[everything]);

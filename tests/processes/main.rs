@@ -24,4 +24,5 @@ mod starting;
 mod status;
 mod strangers;
 mod tools;
+mod versions;
 mod wording;

@@ -1,12 +1,14 @@
 //! What moves when nodes come and go, and what clients see of it: nothing.
 
+use std::fs;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use thrifty_p2p::diststore::{KeyValue, SERVICE_TYPES, Store};
 use thrifty_p2p::location::Location;
-use thrifty_p2p::locator::{Locator, Options, Participant};
+use thrifty_p2p::locator::{Locator, Options, Participant, request};
 use thrifty_p2p::membership::State;
 use thrifty_p2p::net::{Environment, Network, Random, SystemClock, secret};
 use thrifty_p2p::node::Node as OwnNode;
@@ -67,6 +69,53 @@ fn must_move_no_more_than_a_newcomer_takes_over() {
         let value = get(&network, &nodes[number % 3].location, &key(number));
         assert_eq!(value.unwrap(), b"value");
     }
+}
+
+/// Seconds of processor time that a node has taken.
+fn processor_seconds(node: &Node) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", node.process.id())).unwrap();
+    let (_, behind_name) = stat.rsplit_once(')').unwrap();
+    let times = behind_name.split_whitespace().skip(11).take(2);
+    // In hundredths, on every Linux.
+    times.map(|time| time.parse::<f64>().unwrap() / 100.0).sum()
+}
+
+/// Many values of a middling size: a second node gets them all, and then the two have nothing left to do.
+#[test]
+fn must_get_many_values_and_come_to_rest() {
+    const VALUES: usize = 18_000;
+    const TOGETHER: usize = 200;
+    let address = own_address();
+    let options = ["--memory", "600m", "--replicas", "2"];
+    let first = Node::store(&address, &options);
+    settle(&[&first]);
+    let network = network();
+    let value = vec![b'v'; 17 << 10];
+    for begin in (0..VALUES).step_by(TOGETHER) {
+        let some = begin..begin + TOGETHER;
+        let puts = some.map(|number| {
+            let arguments = KeyValue::write(&key(number), Some(&value));
+            (first.location.clone(), request("put", arguments))
+        });
+        let answers = network.call_all(&puts.collect::<Vec<_>>(), CALL_LIMIT);
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+    let second = Node::store(&address, &options);
+    let took = settle(&[&first, &second]);
+    println!("{:.1} s: {VALUES} values are safe", took.as_secs_f64());
+    // Some 300 MB, on a busy machine.
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert_eq!(status(&network, &second.location).items, VALUES);
+    let nodes = [&first, &second];
+    let used = || nodes.map(processor_seconds).iter().sum::<f64>();
+    let before = used();
+    let seconds = 3;
+    thread::sleep(Duration::from_secs(seconds));
+    let share = (used() - before) / seconds as f64;
+    assert!(
+        share < 0.2,
+        "{share:.2} of a core while nothing is to be done"
+    );
 }
 
 #[test]

@@ -169,6 +169,53 @@ fn must_take_wait_and_json_with_status_alone() {
     }
 }
 
+/// Two of four are killed at once, and with them both copies of some keys: so says `--status` until it is told that they
+/// are given up.
+#[test]
+fn must_say_that_keys_are_lost_until_the_loss_is_accepted() {
+    let address = own_address();
+    let options = ["--replicas", "2"];
+    let mut nodes: Vec<_> = (0..4).map(|_| Node::store(&address, &options)).collect();
+    settle(&nodes.iter().collect::<Vec<_>>());
+    let at = nodes[0].location.name().to_string();
+    for number in 0..20 {
+        let put = run(
+            STOREPUT,
+            &["-h", &at, &format!("key {number}"), "value"],
+            SECONDS,
+        );
+        assert!(put.status.success(), "{put:?}");
+    }
+    settle(&nodes.iter().collect::<Vec<_>>());
+    let gone = nodes.split_off(2);
+    gone.iter().for_each(|node| node.process.signal("KILL"));
+    let together = |out: &str| {
+        let line = out
+            .lines()
+            .find(|line| line.contains("2 members lost together"));
+        line.is_some_and(|line| {
+            gone.iter()
+                .all(|node| line.contains(&**node.location.name()))
+        })
+    };
+    for node in &nodes {
+        wait_until(LONG, "it says so", || {
+            let (code, out) = ask(node, &[]);
+            code == Some(1) && together(&out)
+        });
+    }
+    // It doesn't go by itself.
+    let (code, out) = ask(&nodes[0], &["--wait", "3"]);
+    assert!(code == Some(1) && together(&out), "{out}");
+    let accept = ["--accept-loss", "-h", nodes[1].location.name()];
+    let accepted = run(LOCATION, &accept, SECONDS);
+    assert_eq!(accepted.status.code(), Some(0), "{accepted:?}");
+    for node in &nodes {
+        let (code, out) = ask(node, &["--wait", "10"]);
+        assert_eq!(code, Some(0), "{out}");
+    }
+}
+
 /// With `--replicas 1` there is no second copy to wait for.
 #[test]
 fn must_say_at_once_that_one_copy_is_safe() {

@@ -181,10 +181,10 @@ thrift_struct!(Taken { 1 taken });
 /// `enter`: what a candidate says of itself.
 pub struct Candidate<'a> {
     pub me: Member,
-    service: &'a [u8],
-    replicas: u32,
-    tick_millis: i64,
-    version: i32,
+    pub service: &'a [u8],
+    pub replicas: u32,
+    pub tick_millis: i64,
+    pub version: i32,
 }
 thrift_struct!(Candidate<'a> { 1 me, 2 service, 3 replicas, 4 tick_millis, 5 version });
 
