@@ -32,7 +32,10 @@ use crate::client::discovery::{Offer, Until, search};
 const TICK_MILLIS: usize = 500;
 const TICK_MILLIS_RANGE: std::ops::RangeInclusive<usize> = 50..=60_000;
 
-/// How long `--status` may wait, in seconds.
+/// The option whose argument may be missing.
+const WAIT: &str = "wait";
+
+/// How long `--status` may wait, in seconds, if there is a limit.
 const WAIT_SECONDS_RANGE: std::ops::RangeInclusive<usize> = 0..=86_400;
 
 /// Copies of a key: any one node may die at any instant.
@@ -102,8 +105,8 @@ impl NodeOptions {
         options.optflag("s", "status", text);
         let text = "the same, and no more alarm for what was lost";
         options.optflag("", "accept-loss", text);
-        let text = "with --status: ask again until every key is safe, so long at most";
-        options.optopt("", "wait", text, "SECONDS");
+        let text = "with --status: ask again until every key is safe, so long at most; without SECONDS, as long as it takes";
+        options.optflagopt("", WAIT, text, "SECONDS");
         options.optflag("", "json", "with --status: print a document of JSON");
         let text = "join the network of this node, or of the first of several that answers";
         options.optopt("h", "host", text, "PEER[,PEER...]");
@@ -144,7 +147,7 @@ impl NodeOptions {
         let text = "log to stderr down to error, warn, info (as by default), debug or trace";
         options.optopt("", "log-level", text, "LEVEL");
         options.optflag("v", "verbose", "--log-level trace: a line for each request");
-        let matches = match usage.parse(options, program, ABOUT, arguments)? {
+        let matches = match usage.parse(options, program, ABOUT, &joined(arguments))? {
             Parsed::Run(matches) => matches,
             Parsed::Tell(text) => return Ok(Parsed::Tell(text)),
         };
@@ -165,9 +168,10 @@ impl NodeOptions {
                 "--new and {with} exclude each other"
             )));
         }
-        let wait = number(&matches, "wait", WAIT_SECONDS_RANGE)?;
+        let seconds = number(&matches, WAIT, WAIT_SECONDS_RANGE)?;
+        let waits = matches.opt_present(WAIT);
         let json = matches.opt_present("json");
-        if !status && (wait.is_some() || json) {
+        if !status && (waits || json) {
             return Err(Trouble::usage("--wait and --json go with --status"));
         }
         // To ask a node is to be a client: there is no port of one's own.
@@ -186,7 +190,10 @@ impl NodeOptions {
             port: own_port,
             accept_loss,
             json,
-            wait: Duration::from_secs(wait.unwrap_or(0) as u64),
+            wait: match seconds {
+                None if waits => None,
+                seconds => Some(Duration::from_secs(seconds.unwrap_or(0) as u64)),
+            },
         });
         Ok(Parsed::Run(NodeOptions {
             program: program.to_owned(),
@@ -216,6 +223,27 @@ impl NodeOptions {
     pub fn memory_for_messages(&self) -> usize {
         self.memory / 8
     }
+}
+
+/// The arguments with `--wait SECONDS` as `--wait=SECONDS`: the parser looks for an argument that may be missing behind
+/// a "=" alone.
+fn joined(arguments: &[String]) -> Vec<String> {
+    let wait = format!("--{WAIT}");
+    let mut joined: Vec<String> = Vec::new();
+    let mut rest = arguments.iter().peekable();
+    while let Some(argument) = rest.next() {
+        if argument == "--" {
+            joined.push(argument.clone());
+            joined.extend(rest.cloned());
+            break;
+        }
+        let seconds = rest.next_if(|next| *argument == wait && !next.starts_with('-'));
+        joined.push(match seconds {
+            Some(seconds) => format!("{wait}={seconds}"),
+            None => argument.clone(),
+        });
+    }
+    joined
 }
 
 fn number(

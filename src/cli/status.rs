@@ -29,8 +29,8 @@ pub(super) struct Question {
     /// The alarm is to be ended first.
     pub accept_loss: bool,
     pub json: bool,
-    /// How long it is waited until every key is safe.
-    pub wait: Duration,
+    /// How long it is waited until every key is safe. `None`: as long as it takes.
+    pub wait: Option<Duration>,
 }
 
 impl Question {
@@ -40,13 +40,13 @@ impl Question {
     /// # Errors
     /// No node that is asked answers, not even while it is waited; or what is printed is lost.
     pub fn put(&self) -> Result<ExitCode, Trouble> {
-        let deadline = Instant::now() + self.wait;
+        let deadline = self.wait.map(|wait| Instant::now() + wait);
         let network = Arc::new(TcpNetwork::new(LIMITS));
         let mut accepted = !self.accept_loss;
         let report = loop {
             let report = self.ask(&network, &mut accepted);
             let is_safe = report.as_ref().is_ok_and(Report::is_safe);
-            if is_safe || Instant::now() >= deadline {
+            if is_safe || deadline.is_some_and(|at| Instant::now() >= at) {
                 break report?;
             }
             thread::sleep(AGAIN);

@@ -143,10 +143,26 @@ fn must_wait_until_every_key_is_safe_or_the_time_is_over() {
     let arguments = ["--status", "--wait", "60", "-h", first.location.name()];
     let mut waiting = Process::start(std::process::Command::new(LOCATION).args(arguments));
     assert!(waiting.is_running());
-    let _second = Node::store(&address, &[]);
+    let second = Node::store(&address, &[]);
     assert!(waiting.wait(LONG).success());
     // A row of each, below the names of the columns.
     assert_eq!(waiting.out().lines().count(), 3, "{}", waiting.out());
+    // Without a time, as long as it takes; as the last argument, and with others behind it.
+    let at = first.location.name();
+    let both = [&["-s", "-h", at, "--wait"][..], &["--wait", "-s", "-h", at]];
+    second.leave("INT");
+    wait_until(LONG, "it is alone", || ask(&first, &[]).0 == Some(1));
+    let mut waiting =
+        both.map(|arguments| Process::start(std::process::Command::new(LOCATION).args(arguments)));
+    let began = Instant::now();
+    wait_until(LONG, "some looks have passed", || {
+        assert!(waiting.iter_mut().all(Process::is_running));
+        began.elapsed().as_secs() >= 1
+    });
+    let _third = Node::store(&address, &[]);
+    for waiting in &mut waiting {
+        assert!(waiting.wait(LONG).success());
+    }
     let nobody = own_address();
     let output = run(
         LOCATION,
@@ -161,7 +177,11 @@ fn must_take_wait_and_json_with_status_alone() {
     for options in [
         &["--json"][..],
         &["--wait", "3"],
+        &["--wait"],
         &["--status", "--wait", "soon"],
+        &["--status", "--wait=soon"],
+        &["--status", "--wait="],
+        &["--status", "--wait", "3", "--wait"],
     ] {
         let output = run(LOCATION, options, SECONDS);
         assert_eq!(output.status.code(), Some(2), "{options:?}");
