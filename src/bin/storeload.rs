@@ -1,6 +1,8 @@
 //! Puts what `storedump` has written.
 
-use std::io::stdin;
+use std::fs::File;
+use std::io::{self, Seek, stdin};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use thrifty_p2p::cli::{self, ClientOptions, Usage, load};
@@ -18,6 +20,16 @@ const USAGE: Usage = Usage {
     codes: ["all is put", ""],
 };
 
+/// How many bytes standard input has, if it is a file: from where it stands.
+fn length() -> io::Result<Option<u64>> {
+    let mut file = File::from(stdin().as_fd().try_clone_to_owned()?);
+    let what = file.metadata()?;
+    if !what.is_file() {
+        return Ok(None);
+    }
+    Ok(what.len().checked_sub(file.stream_position()?))
+}
+
 fn main() -> ExitCode {
     let parse =
         |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
@@ -25,6 +37,7 @@ fn main() -> ExitCode {
         load(
             &options.client()?,
             &mut stdin().lock(),
+            length().unwrap_or(None),
             options.has("quiet"),
         )?;
         Ok(ExitCode::SUCCESS)

@@ -45,6 +45,13 @@ const LINE_BYTES_MAX: usize = 8 * LIMITS.string_bytes_max + 2;
 /// A key and its value.
 type Pair = (Vec<u8>, Vec<u8>);
 
+/// What is put together, and how many bytes of the input that is.
+#[derive(Default)]
+struct Batch {
+    pairs: Vec<Pair>,
+    read: usize,
+}
+
 /// Writes all keys and values of the network to stdout.
 ///
 /// # Errors
@@ -114,19 +121,26 @@ fn take_some(keys: &mut VecDeque<Key>) -> Vec<Key> {
     some
 }
 
-/// Puts what `input` has, and says how many keys that is.
+/// Puts what `input` has, and says how many keys that is. `length`: how many bytes that are, if it is known.
 ///
 /// # Errors
 /// A line is none, or the last one is missing: names it, and how many keys before it have been put. Or a put failed.
-pub fn load(client: &Client, input: &mut impl BufRead, quiet: bool) -> Result<usize, Trouble> {
+pub fn load(
+    client: &Client,
+    input: &mut impl BufRead,
+    length: Option<u64>,
+    quiet: bool,
+) -> Result<usize, Trouble> {
     let (put, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let progress = Mutex::new(Progress::new(quiet));
-    let (give, take) = mpsc::sync_channel::<Vec<Pair>>(THREADS);
+    let progress = Mutex::new((Progress::new(quiet), 0));
+    let (give, take) = mpsc::sync_channel::<Batch>(THREADS);
     let take = Mutex::new(take);
     let error: Mutex<Option<Error>> = Mutex::default();
     let work = || loop {
         let next = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(pairs) = next else { return };
+        let Ok(Batch { pairs, read }) = next else {
+            return;
+        };
         // After a failure, pairs are taken but not put, so that the reading thread doesn't wait for ever to hand them
         // over.
         if failed.load(Ordering::Relaxed) {
@@ -142,12 +156,15 @@ pub fn load(client: &Client, input: &mut impl BufRead, quiet: bool) -> Result<us
             error.get_or_insert(why);
         }
         let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.add(pairs.len(), None);
+        let (progress, done) = &mut *progress;
+        *done += read;
+        let share = length.map(|length| *done as f64 / length.max(1) as f64);
+        progress.add(pairs.len(), share.map(|share| share.min(1.0)));
     };
     let read = thread::scope(|scope| {
         (0..THREADS).for_each(|_| drop(scope.spawn(work)));
-        let read = read_pairs(input, &mut |pairs| {
-            !failed.load(Ordering::Relaxed) && give.send(pairs).is_ok()
+        let read = read_pairs(input, &mut |batch| {
+            !failed.load(Ordering::Relaxed) && give.send(batch).is_ok()
         });
         drop(give);
         read
@@ -167,12 +184,9 @@ pub fn load(client: &Client, input: &mut impl BufRead, quiet: bool) -> Result<us
 }
 
 /// Reads keys and values, hands some at a time to `give` until that declines, and checks the first and last line.
-fn read_pairs(
-    input: &mut impl BufRead,
-    give: &mut dyn FnMut(Vec<Pair>) -> bool,
-) -> Result<(), String> {
+fn read_pairs(input: &mut impl BufRead, give: &mut dyn FnMut(Batch) -> bool) -> Result<(), String> {
     let (mut number, mut keys) = (0_usize, 0_usize);
-    let (mut line, mut some, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let (mut line, mut some, mut bytes) = (Vec::new(), Batch::default(), 0);
     let ended = loop {
         number += 1;
         line.clear();
@@ -204,7 +218,8 @@ fn read_pairs(
         match read_line(&line).filter(|_| whole) {
             Some(pair) => {
                 bytes += pair.0.len() + pair.1.len();
-                some.push(pair);
+                some.pairs.push(pair);
+                some.read += line.len() + 1;
                 keys += 1;
             }
             None if line.is_empty() && !whole => {
@@ -215,7 +230,7 @@ fn read_pairs(
             None if !whole => break Err(format!("line {number}: cut off, or too long")),
             None => break Err(format!("line {number}: not KEY, tab, VALUE")),
         }
-        if some.len() >= KEYS_AT_ONCE || bytes >= BYTES_AT_ONCE {
+        if some.pairs.len() >= KEYS_AT_ONCE || bytes >= BYTES_AT_ONCE {
             bytes = 0;
             if !give(std::mem::take(&mut some)) {
                 return Ok(());
@@ -223,7 +238,7 @@ fn read_pairs(
         }
     };
     // What came before it is put all the same.
-    if !some.is_empty() {
+    if !some.pairs.is_empty() {
         give(some);
     }
     ended
@@ -286,8 +301,8 @@ mod tests {
 
     fn read(text: &[u8]) -> (usize, Result<(), String>) {
         let mut keys = 0;
-        let read = read_pairs(&mut &*text, &mut |pairs| {
-            keys += pairs.len();
+        let read = read_pairs(&mut &*text, &mut |batch| {
+            keys += batch.pairs.len();
             true
         });
         (keys, read)

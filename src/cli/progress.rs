@@ -14,6 +14,8 @@ pub struct Progress {
     begun: Instant,
     written: Option<Instant>,
     keys: usize,
+    /// Of all, up to 1, as far as it is known.
+    share: Option<f64>,
 }
 
 impl Progress {
@@ -24,20 +26,23 @@ impl Progress {
             begun: Instant::now(),
             written: None,
             keys: 0,
+            share: None,
         }
     }
 
-    /// So many keys more are done. `share`: of all, up to 1, as far as it is known.
+    /// So many keys more are done. `share`: of all, up to 1, if more is known of it now.
     pub fn add(&mut self, keys: usize, share: Option<f64>) {
         self.keys += keys;
+        self.share = share.or(self.share);
         if !self.shown || self.written.is_some_and(|at| at.elapsed() < INTERVAL) {
             return;
         }
         self.written = Some(Instant::now());
         let rate = self.keys as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
+        let rate = counted(rate as usize, "", "");
         let mut line = counted(self.keys, "key", "keys");
-        line += &format!(", {} a second", counted(rate as usize, "", "").trim());
-        if let Some(share) = share.filter(|share| *share > 0.0) {
+        line += &format!(", {} a second", rate.trim());
+        if let Some(share) = self.share.filter(|share| *share > 0.0) {
             let left = self.begun.elapsed().as_secs_f64() * (1.0 - share) / share;
             line += &format!(", {:.0} %, {left:.0} s left", 100.0 * share);
         }

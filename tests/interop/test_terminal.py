@@ -1,6 +1,8 @@
-"""A terminal stopped with Ctrl-S holds up what a node has to say, and nothing else."""
+"""Programs at a terminal: one stopped with Ctrl-S holds up what a node has to say, and nothing else; and progress is
+shown there."""
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -30,10 +32,14 @@ class Terminal:
 
         until("the terminal stops, or goes on", check)
 
+    def look(self):
+        while select.select([self.keyboard], [], [], 0)[0]:
+            self.shown += os.read(self.keyboard, 65536)
+        return self.shown
+
     def await_shown(self, text, times):
         def check():
-            while select.select([self.keyboard], [], [], 0)[0]:
-                self.shown += os.read(self.keyboard, 65536)
+            self.look()
             assert self.shown.count(text) >= times, self.shown[-200:]
 
         until(f"{text} is shown {times} times", check)
@@ -71,3 +77,78 @@ def test_a_stopped_terminal_holds_up_no_request_and_no_end(terminal):
     finally:
         node.kill()
         node.wait()
+
+
+# What is done, at which rate, and what is left.
+PROGRESS = re.compile(rb"\r[\d,]+ keys?, [\d,]+ a second, \d+ %, \d+ s left\x1b\[K")
+
+
+@pytest.fixture
+def node():
+    address = private_address()
+    name = f"{address}:{FIRST_PORT}"
+    command = [binary("storeserver"), "-a", address, "-p", str(FIRST_PORT), "--replicas", "1", "--new"]
+    node = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        def check_serving():
+            assert node.poll() is None and accepts(name)
+
+        until("it serves", check_serving)
+        yield name
+    finally:
+        node.kill()
+        node.wait()
+
+
+def load(name, file, stderr, *options):
+    with open(file, "rb") as dump:
+        command = [binary("storeload"), "-h", name, *options]
+        return subprocess.run(command, stdin=dump, stdout=subprocess.PIPE, stderr=stderr, timeout=60)
+
+
+def dump_slowly(name, stderr, until_shown, *options):
+    """Reads what storedump writes, a little at a time until that is shown, and then the rest."""
+    command = [binary("storedump"), "-h", name, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr) as dump:
+        out = b""
+        while piece := os.read(dump.stdout.fileno(), 16384):
+            out += piece
+            if not until_shown():
+                select.select([], [], [], 0.01)
+        assert dump.wait(SECONDS_TO_END) == 0
+        return out
+
+
+def test_progress_is_shown_at_a_terminal_alone(terminal, node, tmp_path):
+    file = tmp_path / "dump"
+    keys = 20_000
+    lines = [b"key %d\t%s" % (number, b"v" * 100) for number in range(keys)]
+    file.write_bytes(b"\n".join([b"diststore dump 1", *lines, b"end %d" % keys, b""]))
+
+    piped = load(node, file, subprocess.PIPE)
+    assert (piped.returncode, piped.stdout, piped.stderr) == (0, b"", b"")
+    assert load(node, file, terminal.device, "--quiet").returncode == 0
+    quiet = dump_slowly(node, terminal.device, lambda: True, "-q")
+    assert terminal.look() == b""
+    command = [binary("storedump"), "-h", node]
+    piped = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    assert (piped.returncode, piped.stderr) == (0, b"")
+    assert sorted(piped.stdout.splitlines()) == sorted(quiet.splitlines())
+
+    # From a pipe nobody knows how much there will be.
+    feeder = subprocess.Popen(["cat", file], stdout=subprocess.PIPE)
+    command = [binary("storeload"), "-h", node]
+    loaded = subprocess.run(command, stdin=feeder.stdout, stderr=terminal.device, timeout=60)
+    feeder.stdout.close()
+    assert (feeder.wait(SECONDS_TO_END), loaded.returncode) == (0, 0)
+    assert b" a second" in terminal.look() and b"left" not in terminal.shown, terminal.shown
+
+    for command in [
+        lambda: load(node, file, terminal.device),
+        lambda: dump_slowly(node, terminal.device, lambda: PROGRESS.search(terminal.look())),
+    ]:
+        terminal.shown = b""
+        command()
+        assert PROGRESS.search(terminal.look()), terminal.shown
+        # The line is wiped out at the end.
+        assert terminal.shown.endswith(b"\r\x1b[K"), terminal.shown
