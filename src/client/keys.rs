@@ -14,8 +14,8 @@ use crate::location::Location;
 use crate::locator::{read_answer, request_of};
 use crate::net::CallError;
 
-use super::many::{PATIENCE, PAUSE};
-use super::{CALL_LIMIT, Client, Error, Manners};
+use super::many::PAUSE;
+use super::{Client, Error, Manners};
 
 /// Ranges that are listed at a time.
 const RANGES_AT_ONCE: u32 = 32;
@@ -57,8 +57,8 @@ impl Client {
     /// can't list what only they have.
     ///
     /// # Errors
-    /// A node has not answered for 30 s, or nodes came and went all that time; or the node that was found first is an
-    /// original. Those of `take` end it.
+    /// A node has not answered for 30 s (three times [the limit](Client::with_limit)), or nodes came and went all that
+    /// time; or the node that was found first is an original. Those of `take` end it.
     pub fn keys<E: From<Error>>(
         &self,
         prefix: &[u8],
@@ -79,7 +79,7 @@ impl Client {
                         complete &= all;
                         break keys;
                     }
-                    Err(error) if self.clock.now().saturating_sub(since) > PATIENCE => {
+                    Err(error) if self.clock.now().saturating_sub(since) > self.patience() => {
                         return Err(error.into());
                     }
                     Err(_) => {
@@ -159,7 +159,7 @@ impl Client {
         let mut left = Vec::new();
         for (mut part, answer) in parts
             .into_iter()
-            .zip(self.network.call_all(&calls, CALL_LIMIT))
+            .zip(self.network.call_all(&calls, self.limit))
         {
             let error = |cause: CallError| Error::new(&part.at, cause);
             let result = answer.map_err(error)?;

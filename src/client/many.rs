@@ -16,7 +16,7 @@ use crate::report;
 use crate::ring::{self, Ring};
 use crate::thrift::Exception;
 
-use super::{CALL_LIMIT, Client, Error, Manners};
+use super::{Client, Error, Manners};
 
 /// After so long the members are asked for again.
 const RING_AGE: Duration = Duration::from_secs(1);
@@ -27,9 +27,6 @@ const MEMBERS_LIMIT: Duration = Duration::from_secs(2);
 /// So many operations, or so many bytes, are on their way at a time.
 const OPERATIONS_MAX: usize = 1000;
 const BYTES_MAX: usize = 1 << 20;
-
-/// Operations that fail are repeated as long as others have succeeded within this time.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The time between two tries.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
@@ -128,7 +125,7 @@ impl Members {
 impl Client {
     /// Carries out these operations, up to 1,000 of them or 1 MiB at a time, side by side, and hands the answer to
     /// each to `take`. What a node doesn't get goes by way of the node that was found first; of two operations on one
-    /// key the later one may then take effect first. Each waits for 10 s, and for longer as long as others are
+    /// key the later one may then take effect first. Each waits for the limit, and for longer as long as others are
     /// answered.
     ///
     /// The errors are those of [`Client::put`], [`Client::get`] and [`Client::delete`].
@@ -174,7 +171,7 @@ impl Client {
             .unzip();
         let mut detour: Vec<_> = (0..operations.len()).collect();
         detour.retain(|place| places.binary_search(place).is_err());
-        self.network.call_each(&calls, CALL_LIMIT, &mut |event| {
+        self.network.call_each(&calls, self.limit, &mut |event| {
             let Event::Answer(number, answer) = event else {
                 return;
             };
@@ -207,7 +204,7 @@ impl Client {
             (server.clone(), request)
         };
         let calls: Vec<(Location, Request)> = detour.iter().map(around).collect();
-        self.network.call_each(&calls, CALL_LIMIT, &mut |event| {
+        self.network.call_each(&calls, self.limit, &mut |event| {
             if let Event::Answer(number, answer) = event {
                 let place = detour[number];
                 let answer = operations[place].read(answer);
@@ -230,8 +227,8 @@ impl Client {
     /// A put may so be carried out twice: if others put the same key meanwhile, theirs may be lost.
     ///
     /// # Errors
-    /// A node refuses an operation, as it has no room or it is too large; or none has been done for 30 s. Others may
-    /// be done, or may be later.
+    /// A node refuses an operation, as it has no room or it is too large; or none has been done for 30 s (three
+    /// times [the limit](Client::with_limit)). Others may be done, or may be later.
     pub fn insist(
         &self,
         operations: &[Operation<'_>],
@@ -258,7 +255,7 @@ impl Client {
             match (refused, error) {
                 (Some(error), _) => return Err(error),
                 (None, None) => return Ok(()),
-                (None, Some(error)) if self.clock.now().saturating_sub(since) > PATIENCE => {
+                (None, Some(error)) if self.clock.now().saturating_sub(since) > self.patience() => {
                     return Err(error);
                 }
                 _ => self.clock.pause(PAUSE),

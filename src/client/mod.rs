@@ -56,6 +56,8 @@
 pub(crate) mod discovery;
 mod keys;
 mod many;
+#[cfg(test)]
+mod tests;
 
 pub use keys::Key;
 pub use many::{Answer, Operation};
@@ -74,9 +76,12 @@ use crate::thrift::Decode;
 
 use discovery::{SCAN_LIMIT, Until, first_node};
 
-/// A put takes at most twelve ticks at the node, of half a second unless it was told otherwise, and a little to get
-/// there.
+/// How long a call waits unless it was told otherwise. A put takes at most twelve ticks at the node, of half a second
+/// unless it was told otherwise, and a little to get there.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// No call waits longer without a byte that moves, whatever was wished.
+const LIMIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a node is looked for. One that was started by the line before in the same script may
 /// not listen yet.
@@ -91,7 +96,7 @@ pub(crate) const STORE: &str = "diststore.Store";
 ///
 /// Each call waits for 10 s, and for longer as long as bytes move. That is more than a node takes with its usual tick.
 /// A node tries for 12 ticks: where `--tick` is above 700 ms, a call may end with "no answer" long before the node
-/// gives up, and a put may take effect after that.
+/// gives up, and a put may take effect after that. There [`Client::with_limit`] is of use.
 pub struct Client {
     network: Arc<dyn Network>,
     clock: Arc<dyn Clock>,
@@ -100,6 +105,8 @@ pub struct Client {
     /// Guards the node that is asked: the one that was found first, or one that has taken its place.
     server: Mutex<Location>,
     manners: Manners,
+    /// How long a call waits.
+    limit: Duration,
     /// Guards what was heard last of the ring.
     ring: Mutex<Option<Arc<many::Members>>>,
 }
@@ -276,8 +283,27 @@ impl Client {
             peers: Vec::new(),
             server: Mutex::new(server),
             manners,
+            limit: CALL_LIMIT,
             ring: Mutex::default(),
         })
+    }
+
+    /// The same client, whose calls wait for `limit`, up to a day, instead of 10 s: for twenty ticks, say, of a network
+    /// with a longer `--tick`. It bounds the time that passes without a byte that moves, of one call to one node.
+    /// [`Client::insist`] and [`Client::keys`] try again and again: for three times the limit. How long a node is looked
+    /// for, and how long it may take to say who the members are, stays as it is.
+    ///
+    /// ```no_run
+    /// # use thrifty_p2p::client::{Client, Error};
+    /// # use std::time::Duration;
+    /// let tick = Duration::from_secs(2);
+    /// let client = Client::find()?.with_limit(20 * tick);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_limit(self, limit: Duration) -> Self {
+        let limit = limit.min(LIMIT_MAX);
+        Client { limit, ..self }
     }
 
     /// The node that is asked: the one that was found first, or another member if that one went away.
@@ -286,7 +312,7 @@ impl Client {
         server.clone()
     }
 
-    /// Puts a value; an empty one deletes the key. Waits for 10 s.
+    /// Puts a value; an empty one deletes the key. Waits for the limit.
     ///
     /// # Errors
     /// It is not acknowledged; it may have taken effect all the same, or may do so later. (An original acknowledges
@@ -298,7 +324,7 @@ impl Client {
         answer.map(|_| ()).map_err(|cause| self.error(cause))
     }
 
-    /// The value, empty for a missing key. Waits for 10 s.
+    /// The value, empty for a missing key. Waits for the limit.
     ///
     /// # Errors
     /// There is no answer.
@@ -307,7 +333,7 @@ impl Client {
     }
 
     /// Deletes a key. True: it had a value. While nodes come and go, and after a put that failed, the answer may be false
-    /// though a value was deleted. Waits for 10 s.
+    /// though a value was deleted. Waits for the limit.
     ///
     /// # Errors
     /// As of [`Client::put`]. [`CallError::Exception`]: a node of the original is a member, and nothing can be
@@ -316,7 +342,7 @@ impl Client {
         self.ask(request("delete_key", write_key(key)))
     }
 
-    /// The node that `key` belongs to. Waits for 10 s.
+    /// The node that `key` belongs to. Waits for the limit.
     ///
     /// # Errors
     /// There is no answer.
@@ -324,7 +350,7 @@ impl Client {
         self.ask(request("get_node", write_key(key)))
     }
 
-    /// The answer to any call. Waits for 10 s.
+    /// The answer to any call. Waits for the limit.
     ///
     /// # Errors
     /// There is no answer. [`Error::cause`] says whether the call may have been carried out.
@@ -337,7 +363,7 @@ impl Client {
 
     fn call(&self, request: Request) -> net::Answer {
         let request = self.suited(request);
-        self.network.call(&self.server(), &request, CALL_LIMIT)
+        self.network.call(&self.server(), &request, self.limit)
     }
 
     /// A request as the node that was found first takes it.
@@ -351,13 +377,18 @@ impl Client {
         }
     }
 
-    /// Members that were lost together: keys may be missing. Waits for 10 s.
+    /// Members that were lost together: keys may be missing. Waits for the limit.
     ///
     /// # Errors
     /// There is no answer.
     pub fn missing(&self) -> Result<Vec<Location>, Error> {
         let status: Status = self.ask(request("status", EMPTY.to_vec()))?;
         Ok(status.missing)
+    }
+
+    /// How long it is tried again while nothing succeeds.
+    fn patience(&self) -> Duration {
+        3 * self.limit
     }
 
     fn error(&self, cause: CallError) -> Error {
