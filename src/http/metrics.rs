@@ -76,9 +76,14 @@ pub fn metrics(state: &Status, view: &View, traffic: &Traffic) -> String {
             "What was wanted beyond the limit last; 0: there is room for it now.",
         ),
         (
-            "copies_missing",
+            "safe",
+            usize::from(state.is_safe()),
+            "1: as far as this node knows, each key that lies here is with all its replicas; 0: not, or not known.",
+        ),
+        (
+            "replicas_missing",
             state.replicas.saturating_sub(state.full) as usize,
-            "Copies that each key lacks, as there are too few full members.",
+            "So many full members more are needed for all copies of a key.",
         ),
         (
             "lost_members",

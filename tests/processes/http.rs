@@ -247,7 +247,8 @@ fn must_give_metrics_that_prometheus_understands() {
         ("thrifty_received_bytes_total", "counter"),
         ("thrifty_sent_bytes_total", "counter"),
         ("thrifty_keys", "gauge"),
-        ("thrifty_copies_missing", "gauge"),
+        ("thrifty_safe", "gauge"),
+        ("thrifty_replicas_missing", "gauge"),
         ("thrifty_members", "gauge"),
         ("thrifty_connections", "gauge"),
         ("process_threads", "gauge"),
@@ -270,7 +271,8 @@ fn must_give_metrics_that_prometheus_understands() {
     assert_eq!(buckets[buckets.len() - 1].1, count);
     assert!(count > 0.0 && series[&format!("{name}_sum")] > 0.0);
     assert_eq!(series["thrifty_members{state=\"full\"}"], 2.0);
-    assert_eq!(series["thrifty_copies_missing"], 0.0);
+    assert_eq!(series["thrifty_safe"], 1.0);
+    assert_eq!(series["thrifty_replicas_missing"], 0.0);
     let started = series["process_start_time_seconds"];
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
     assert!((now - started).abs() < 60.0);
