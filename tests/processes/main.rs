@@ -15,6 +15,7 @@ mod large;
 mod leaving;
 mod limits;
 mod lines;
+mod listing;
 mod logging;
 mod memory;
 mod moving;

@@ -1,8 +1,9 @@
 //! The programs that copy, delete, list, dump and load, and how clients find a node.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use thrifty_p2p::client::{Answer, Client, Operation};
@@ -253,6 +254,75 @@ fn must_load_what_was_dumped() {
         lines
     };
     assert!(lines(&again) == lines(&dump));
+}
+
+/// Each key counts up meanwhile. What the dump has of it lies between the last number that was acknowledged before the
+/// dump began, and the last one that had been put when it ended.
+#[test]
+fn must_dump_each_key_as_it_was_at_some_moment_during_the_dump() {
+    const KEYS: usize = 2000;
+    const WRITERS: usize = 4;
+    let nodes = ring(3, &[]);
+    let at = nodes[0].location.clone();
+    let keys: Vec<_> = (0..KEYS).map(numbered).collect();
+    let counts = || -> Vec<AtomicU64> { (0..KEYS).map(|_| AtomicU64::new(0)).collect() };
+    let (begun, acknowledged) = (counts(), counts());
+    let over = AtomicBool::new(false);
+    let put_all = |client: &Client, mine: &[usize]| {
+        let numbers = mine.iter().map(|key| {
+            let number = begun[*key].fetch_add(1, Ordering::SeqCst) + 1;
+            number.to_string().into_bytes()
+        });
+        let numbers: Vec<_> = numbers.collect();
+        let puts = mine.iter().zip(&numbers);
+        let puts: Vec<_> = puts
+            .map(|(key, number)| Operation::Put(&keys[*key], number))
+            .collect();
+        client.many(&puts, &mut |place, answer| {
+            assert_eq!(answer.expect("nobody goes"), Answer::Stored);
+            acknowledged[mine[place]].fetch_add(1, Ordering::SeqCst);
+        });
+    };
+    let read = |counts: &[AtomicU64]| -> Vec<u64> {
+        let numbers = counts.iter().map(|count| count.load(Ordering::SeqCst));
+        numbers.collect()
+    };
+    let mut passed = 0;
+    thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (at, over, put_all) = (&at, &over, &put_all);
+            scope.spawn(move || {
+                let client = Client::connect(std::slice::from_ref(at)).unwrap();
+                let mine: Vec<_> = (writer..KEYS).step_by(WRITERS).collect();
+                while !over.load(Ordering::Relaxed) {
+                    for some in mine.chunks(20) {
+                        put_all(&client, some);
+                    }
+                }
+            });
+        }
+        let over = Ends(&over);
+        let all_put = || read(&acknowledged).iter().all(|number| *number > 0);
+        wait_until(LONG, "all keys have been put", all_put);
+        for _ in 0..5 {
+            let least = read(&acknowledged);
+            let dump = says(STOREDUMP, &at, &[], 0);
+            let most = read(&begun);
+            let dump = String::from_utf8(dump).unwrap();
+            let mut seen = BTreeSet::new();
+            for line in dump.lines().filter(|line| line.starts_with("key ")) {
+                let (key, number) = line["key ".len()..].split_once('\t').unwrap();
+                let (key, number): (usize, u64) = (key.parse().unwrap(), number.parse().unwrap());
+                let range = least[key]..=most[key];
+                assert!(range.contains(&number), "{key}: {number}, not {range:?}");
+                passed += usize::from(number > least[key]);
+                assert!(seen.insert(key), "twice: {key}");
+            }
+            assert_eq!(seen.len(), KEYS);
+        }
+        drop(over);
+    });
+    assert!(passed > 0, "nobody counted while keys were dumped");
 }
 
 #[test]
