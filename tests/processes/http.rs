@@ -279,6 +279,26 @@ fn must_give_metrics_that_prometheus_understands() {
 }
 
 #[test]
+fn must_say_in_metrics_whether_every_key_is_safe() {
+    let mut nodes = two().into_iter();
+    let (first, second) = (nodes.next().unwrap(), nodes.next().unwrap());
+    let says = |what: &str, safe: f64, missing: &[f64]| {
+        wait_until(LONG, what, || {
+            let series = metrics(&first.location);
+            let lacks = series["thrifty_replicas_missing"];
+            series["thrifty_safe"] == safe && missing.contains(&lacks)
+        });
+    };
+    says("all is well", 1.0, &[0.0]);
+    // Before it is lost, nobody is missing, but nobody knows what it has.
+    second.process.signal("STOP");
+    says("the other is silent", 0.0, &[0.0, 1.0]);
+    says("the other is lost", 0.0, &[1.0]);
+    second.process.signal("CONT");
+    says("the other is back", 1.0, &[0.0]);
+}
+
+#[test]
 fn must_count_calls_beside_what_it_shows() {
     let nodes = two();
     let (at, network) = (&nodes[0].location, network());
