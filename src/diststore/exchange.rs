@@ -189,7 +189,8 @@ impl Store {
                 Ok(result) => result,
                 Err(cause) => {
                     good = false;
-                    return self.locator.note_outcome(with, made, &Err(cause));
+                    let (_, request) = &calls[place];
+                    return self.locator.note_outcome(with, request, made, &Err(cause));
                 }
             };
             let Ok(exchanged) = read_answer::<Exchanged<'_>>(&result, "exchange") else {

@@ -104,8 +104,8 @@ impl Locator {
             .map(|(member, request)| (member.location.clone(), request.clone()))
             .collect();
         let answers = self.environment.network.call_all(&to, limit);
-        for ((member, _), answer) in calls.iter().zip(&answers) {
-            self.note_outcome(member, made, answer);
+        for ((member, request), answer) in calls.iter().zip(&answers) {
+            self.note_outcome(member, request, made, answer);
         }
         answers
     }
@@ -125,7 +125,8 @@ impl Locator {
         let network = &self.environment.network;
         network.call_each(&to, limit, &mut |event| {
             if let Event::Answer(place, answer) = &event {
-                self.note_outcome(&calls[*place].0, made, answer);
+                let (member, request) = &calls[*place];
+                self.note_outcome(member, request, made, answer);
             }
             take(event);
         });
@@ -140,8 +141,16 @@ impl Locator {
     }
 
     /// Notes what a refusal or silence says of a member, as it stood in the view when it was called.
-    pub fn note_outcome(&self, member: &Member, made: Duration, answer: &Answer) {
+    pub fn note_outcome(
+        &self,
+        member: &Member,
+        request: &Request,
+        made: Duration,
+        answer: &Answer,
+    ) {
         match answer {
+            // It was written, and has no answer.
+            Ok(_) if request.oneway => {}
             Err(CallError::Refused) if member.is_ours() => self.with(|membership, _| {
                 membership.refused(&member.location, member.incarnation);
             }),
