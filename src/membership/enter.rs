@@ -328,7 +328,7 @@ impl Membership {
             }
             Some(_) => {}
         }
-        if !self.has_room() {
+        if !self.may_let_in() {
             return Ok(Entry::Later(String::new()));
         }
         let others = self.others().filter(|member| member.location != *location);
@@ -362,7 +362,7 @@ impl Membership {
         }
     }
 
-    fn has_room(&self) -> bool {
+    fn may_let_in(&self) -> bool {
         let members = self.view.members();
         let count = |is: fn(State) -> bool| members.iter().filter(|m| is(m.state)).count();
         count(State::is_coming) < count(|state| state == State::Full)
