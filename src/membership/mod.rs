@@ -408,6 +408,10 @@ impl Membership {
             false => self.peers.values().any(|peer| peer.done == Some(true)),
         };
         if done && may {
+            if returning && !self.peers.values().any(|peer| peer.done == Some(true)) {
+                // The full ones that let it in may have had what it lacks.
+                self.raise_alarm(self.missing.clone());
+            }
             self.change_life(if leaves { Life::Left } else { Life::Full });
         }
     }

@@ -105,20 +105,19 @@ impl Membership {
         }
     }
 
-    /// Whether all full replicas of some range are missing. An original that owns it has its values.
+    /// Whether all full replicas of some range are missing.
     fn has_lost_a_range(&self) -> bool {
-        let members = self.safe.members();
-        let full = members.iter().filter(|member| member.state == State::Full);
-        // So many full replicas has each range, but one that an original owns. To go through all ranges takes long.
-        if self.missing.len() < full.count().clamp(1, self.rules.copies) {
+        let copies = self.rules.copies;
+        if self.missing.len() < copies {
             return false;
         }
+        let members = self.safe.members();
         let is_missing = |place: &usize| self.missing.contains_key(&members[*place].location);
-        self.safe.lists(self.rules.copies).any(|list| {
-            let state = |place: &&usize| members[**place].state;
-            let owned = list.iter().any(|place| state(&place) == State::Original);
-            let mut full = list.iter().filter(|place| state(place) == State::Full);
-            !owned && full.clone().next().is_some() && full.all(is_missing)
+        self.safe.lists(copies).any(|list| {
+            let mut full = list
+                .iter()
+                .filter(|place| members[**place].state == State::Full);
+            full.clone().next().is_some() && full.all(is_missing)
         })
     }
 
