@@ -284,7 +284,7 @@ fn must_refuse_what_the_system_has_no_memory_for() {
 /// first ones took.
 #[test]
 fn must_forget_what_was_deleted() {
-    let (keys, rounds) = (number("MEMORY_KEYS", 100_000), number("MEMORY_ROUNDS", 2));
+    let (keys, rounds) = (number("MEMORY_KEYS", 250_000), number("MEMORY_ROUNDS", 2));
     let address = own_address();
     let nodes = [0, 1].map(|_| Node::store(&address, &[]));
     settle(&nodes.each_ref());
