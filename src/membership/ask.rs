@@ -3,7 +3,7 @@
 //! One question does for everything: a sign of life, news of states, the comparison of views, the lease,
 //! and the meeting of two nodes that had lost each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use crate::location::Location;
@@ -502,10 +502,9 @@ impl Membership {
                 }
             }
         }
-        let theirs = |member: &Member| {
-            let mut theirs = members.iter();
-            theirs.any(|other| other.location == member.location && other.state != State::Left)
-        };
+        let theirs = members.iter().filter(|member| member.state != State::Left);
+        let theirs: HashSet<_> = theirs.map(|member| &member.location).collect();
+        let theirs = |member: &Member| theirs.contains(&member.location);
         // An original that they have not is asked what it is.
         let view = self.view.members().iter();
         let originals = view.filter(|member| !member.is_ours() && !theirs(member));
