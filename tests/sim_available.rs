@@ -152,9 +152,12 @@ fn must_serve_everything_while_a_clock_is_stepped() {
     use_with_trouble(name, |stage| {
         stage.begin(NODES)?;
         use_during(stage, &keys(stage, None), |stage| {
-            let far = [DAY / 24, -DAY / 24, DAY / 2, -400 * DAY];
-            let far = far[stage.world.random.below(4)];
-            stage.world.clock(&location(VICTIM)).set_ahead(far);
+            for _ in 0..8 {
+                let far = [DAY / 24, -DAY / 24, DAY / 2, -400 * DAY];
+                let far = far[stage.world.random.below(4)];
+                stage.world.clock(&location(VICTIM)).set_ahead(far);
+                stage.sleep(stage.world.random.below(300) as f64 / 100.0);
+            }
         })
     });
 }

@@ -402,10 +402,9 @@ impl Store {
                 };
                 let Route { hash, digest, .. } = tried.route;
                 let others = tried.route.others().next().is_some();
-                let is_old = others && now.saturating_sub(tried.asked) >= lease;
-                if !large && self.is_late(tried, now) {
-                    // It waits until its time is over.
-                } else if membership.may_decide(now, hash, digest, Some(tried.asked)) {
+                let is_late = !large && self.is_late(tried, now);
+                let is_old = is_late || (others && now.saturating_sub(tried.asked) >= lease);
+                if !is_late && membership.may_decide(now, hash, digest, Some(tried.asked)) {
                     // If there is no memory: when there is.
                     let merged = self.items.merge(request.key, tried.version, value, true);
                     match merged {
@@ -419,9 +418,9 @@ impl Store {
                 } else if !membership.is_replica(hash, digest) {
                     request.begin_again(true);
                 } else if is_old && tried.first && value.len() <= SMALL_BYTES {
-                    // It was answered in time, but read late. It is tried once more.
+                    // It was answered in time, but read late, or the clock was stepped. It is tried once more.
                     request.begin_again(true);
-                } else {
+                } else if !is_late {
                     membership.want_lease(now, hash);
                 }
             }
