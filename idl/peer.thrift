@@ -9,7 +9,7 @@ include "locator.thrift"
 namespace * thrifty
 
 /** The version of this interface. A node of another version is refused, with a line on both sides. */
-const i32 VERSION = 3
+const i32 VERSION = 4
 
 /** How far a node is in one of its lives. Within a life, states follow each other in this order. */
 enum State {
@@ -64,13 +64,22 @@ struct Side {
   4: bool expired
 }
 
+/** A range of keys for which a lease is granted. */
+struct Range {
+  /** The hash with which it begins. */
+  1: i64 start
+  /** Digest of its list, to which the granter is added if there is one replica only. */
+  2: i64 list_digest
+}
+
 struct Reply {
   /** The answerer. */
   1: Member me
   /** What the caller is to it. */
   2: optional Standing you
-  /** Digest of the ranges for which a lease is granted; 0: none. */
-  3: i64 granted
+  /** The ranges for which a lease is granted: those of which the caller is the primary and the answerer the granter, by
+   *  the answerer's view. */
+  3: list<Range> granted
   /** Of the answerer's view; equal views have equal digests. */
   4: i64 digest
   5: optional Side side
@@ -167,11 +176,11 @@ struct Status {
 /** What each of our nodes answers, whatever its service. */
 service Peer {
   /** The one question that nodes put to each other: a sign of life, news of states, the comparison of views, the
-   *  lease, and the meeting of two that had lost each other. `lease` is a digest of the ranges for which a lease is
-   *  asked, 0 for none; `digest` is that of the caller's view; `wants_members`: the answerer's members, if its view differs;
-   *  `lost`: members that the caller has just lost, a reason to ask them; `token`: what the callee is to bring back when it
-   *  calls the caller, a number that is another one for each callee; `floor`: as in `Reply`. */
-  Reply ask(1: Caller caller, 2: Standing you, 3: i64 lease, 4: i64 digest, 5: Side side, 6: bool wants_members,
+   *  lease, and the meeting of two that had lost each other. `wants_lease`: a lease is asked for; `digest` is
+   *  that of the caller's view; `wants_members`: the answerer's members, if its view differs; `lost`: members that the
+   *  caller has just lost, a reason to ask them; `token`: what the callee is to bring back when it calls the caller, a
+   *  number that is another one for each callee; `floor`: as in `Reply`. */
+  Reply ask(1: Caller caller, 2: Standing you, 3: bool wants_lease, 4: i64 digest, 5: Side side, 6: bool wants_members,
             7: list<locator.Location> lost, 8: i64 token, 9: i64 floor)
 
   /** A candidate asks to be let in. A network has one service, one number of copies and one tick. */

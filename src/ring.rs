@@ -192,6 +192,15 @@ impl Ring {
         }
     }
 
+    /// Whether the owner of keys with that hash has a point between a lower hash and this one: its arc, which ends above
+    /// the hash, begins above the lower one then.
+    pub fn begins_above(&self, lower: u32, hash: u32) -> bool {
+        let between = self.points().get(self.start(lower)..self.start(hash));
+        let mut owners = between.into_iter().flatten();
+        let owner = self.owner(hash);
+        owners.any(|point| Some((point & OWNER_MASK) as usize) == owner)
+    }
+
     /// A hash in each range that holds keys.
     pub fn ranges(&self) -> impl Iterator<Item = u32> {
         (0..self.points().len()).filter_map(|index| self.range_start(index))

@@ -814,6 +814,46 @@ fn must_not_say_safe_when_the_only_full_node_stands_still() {
     });
 }
 
+/// With one copy, 0 alone can't reach 1 and 2, which come first and second for the key. It takes itself for the primary,
+/// and has a lease of 3 for other keys. For this one 3, which reaches all, has another list.
+#[test]
+fn must_not_serve_what_belongs_to_nodes_that_it_alone_has_lost() {
+    direct_seeds("sim_worse must_not_serve_what_belongs", 1, 20, |stage| {
+        let all = [0, 1, 2, 3];
+        stage.begin(all.len())?;
+        let first = |nodes: &[usize]| {
+            let nodes: Vec<_> = nodes.iter().map(|node| location(*node)).collect();
+            stage.world.subject.placement(&nodes)
+        };
+        let (of_two, of_one) = (first(&[0, 2, 3]), first(&[0, 3]));
+        let comes_before_3 =
+            |key: &Vec<u8>| of_two(key) == [location(2)] && of_one(key) == [location(0)];
+        let mut keys = stage.keys_of(&[1], &all);
+        let key = keys.find(comes_before_3).expect("BUG: no such key");
+        stage.put(3, &key, "old")?;
+        for other in [1, 2] {
+            let mut wires = stage.world.wires();
+            wires.cut_both(&location(0), &location(other));
+        }
+        let lost = || {
+            [1, 2]
+                .iter()
+                .all(|other| !stage.knows(0, *other) && !stage.knows(*other, 0))
+        };
+        stage.await_that(40.0, "0 has lost 1 and 2", lost)?;
+        stage.put(3, &key, "new")?;
+        let value = if stage.try_put(0, &key, b"at 0") {
+            "at 0"
+        } else {
+            "new"
+        };
+        stage.reads(3, &key, value)?;
+        stage.world.heal();
+        stage.await_members(80.0, &all)?;
+        stage.reads(0, &key, value)
+    });
+}
+
 /// A put of "new" over "old" at 0 fails, as these links are cut. They are whole for a moment, so that no node is lost;
 /// in some seeds no copy is made then.
 fn fail_a_put(stage: &Stage, key: &[u8], links: &[(usize, usize)]) -> Result<(), String> {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::location::Location;
-use crate::membership::{Caller, Entry, Member, Question, Reply, Side, Standing, State};
+use crate::membership::{Caller, Entry, Member, Question, Range, Reply, Side, Standing, State};
 use crate::net::{CallError, Connection, Request};
 use crate::thrift::{Decode, Encode, Error, Exception, Limits, Reader, Write, put_field, wire};
 use crate::thrift_struct;
@@ -174,7 +174,8 @@ impl Decode<'_> for Standing {
 
 // `ask`: the question that nodes put to each other, and its answer.
 thrift_struct!(Side { 1 confirmed, 2 first, 3 slept, 4 expired });
-thrift_struct!(Question { 1 caller, 2 you, 3 lease, 4 digest, 5 side, 6 wants_members, 7 lost, 8 token, 9 floor });
+thrift_struct!(Range { 1 start, 2 list });
+thrift_struct!(Question { 1 caller, 2 you, 3 wants_lease, 4 digest, 5 side, 6 wants_members, 7 lost, 8 token, 9 floor });
 thrift_struct!(Reply { 1 me, 2 you, 3 granted, 4 digest, 5 side, 6 members, 7 missing, 8 floor, 9 clean });
 
 /// `enter`: what a candidate says of itself and of its network.

@@ -67,7 +67,7 @@ const SILENT_MAX: usize = 1000;
 pub const EXTENSION: &str = "thrifty.Peer";
 
 /// The version of idl/peer.thrift.
-pub const VERSION: i32 = 3;
+pub const VERSION: i32 = 4;
 
 /// The settings of a node.
 pub struct Options {

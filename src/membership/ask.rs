@@ -10,7 +10,7 @@ use crate::location::Location;
 
 use super::{
     Caller, DIFFERENCES_MAX, LEASE_TICKS, LISTS_MAX, Life, Member, Membership, NAMED_MAX, NEWS_MAX,
-    Named, Peer, State,
+    Named, Peer, RANGES_MAX, Range, State,
 };
 
 /// What one node is to another.
@@ -44,8 +44,8 @@ pub struct Question {
     pub caller: Caller,
     /// What the node that is asked is to it.
     pub you: Standing,
-    /// The digest of the ranges for which a lease is asked for; 0: none. See [`super::Ties::lease`].
-    pub lease: u64,
+    /// Whether a lease is asked for: for all ranges of which the asker is the primary and the answerer the granter.
+    pub wants_lease: bool,
     /// The digest of the asker's view.
     pub digest: u64,
     /// Its side, should the two have lost each other.
@@ -78,8 +78,8 @@ pub struct Reply {
     pub me: Member,
     /// What the node that asked is to it.
     pub you: Standing,
-    /// The digest of the ranges for which a lease is granted; 0: none.
-    pub granted: u64,
+    /// The ranges for which a lease is granted, by the answerer's view.
+    pub granted: Vec<Range>,
     /// The digest of the answerer's view.
     pub digest: u64,
     /// Its side, should the two have lost each other.
@@ -105,7 +105,7 @@ impl Membership {
         let question = Question {
             caller: self.caller(to),
             you: self.standing(to),
-            lease: self.ties.get(to).map_or(0, |ties| ties.lease),
+            wants_lease: self.ties.get(to).is_some_and(|ties| !ties.lease.is_empty()),
             digest,
             side: self.side(now, to),
             wants_members,
@@ -178,12 +178,15 @@ impl Membership {
         if caller.state.takes_part() {
             self.hear_outside(&caller.location);
         }
-        let wanted = self.ties.get(&caller.location).map_or(0, |ties| ties.grant);
         let present = itself && self.view.get(&caller.location) == Some(caller);
         let tick = self.rules.tick;
-        let holds = self.state().holds_all();
-        let mut granted = 0;
-        if present && holds && question.lease == wanted && wanted != 0 {
+        let mut granted = Vec::new();
+        if present
+            && self.state().holds_all()
+            && question.wants_lease
+            && let Some(ties) = self.ties.get(&caller.location)
+            && !ties.grant.is_empty()
+        {
             let peer = self.peers.get_mut(&caller.location);
             let peer = peer.expect("BUG: a member of ours that is no peer");
             let waits = peer
@@ -191,7 +194,7 @@ impl Membership {
                 .is_some_and(|(since, _)| now.saturating_sub(since) > tick);
             if !waits {
                 peer.granted = Some(now);
-                granted = wanted;
+                granted.clone_from(&ties.grant);
             }
         }
         let digest = self.view.digest();
@@ -367,7 +370,6 @@ impl Membership {
         }
         let (counted, exactly) = self.has_me(reply.you);
         let same_state = me.state == self.state();
-        let ties = self.ties.get(&asked.to).map_or(0, |ties| ties.lease);
         let both = matches!(reply.you, Standing::Lost(_)) && self.lost.contains_key(&asked.to);
         let lost = both || self.is_lost(&asked.to, other.incarnation);
         let Some(peer) = self.peers.get_mut(&asked.to) else {
@@ -387,13 +389,11 @@ impl Membership {
             // It is in another network, unless it is about to hear of this node.
             peer.waiting = peer.waiting.or(Some((asked.at, self.ticks)));
         }
-        if same_state && exactly && reply.granted != 0 && reply.granted == ties {
-            let lease = (asked.at, reply.granted);
-            peer.lease = peer
-                .lease
-                .max(Some(lease))
-                .filter(|held| held.1 == ties)
-                .or(Some(lease));
+        let granted = !reply.granted.is_empty() && asked.at >= peer.lease.0;
+        if same_state && exactly && granted {
+            let mut ranges: Vec<_> = reply.granted.iter().take(RANGES_MAX).copied().collect();
+            ranges.sort_unstable();
+            peer.lease = (asked.at, ranges);
         }
         let same_view = reply.digest == self.view.digest();
         peer.clean = (same_view && reply.clean).then_some((asked.at, reply.floor));

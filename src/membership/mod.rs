@@ -28,7 +28,7 @@ pub use enter::{Entry, Search};
 pub use member::{Member, State};
 pub use settle::Shared;
 pub use token::Caller;
-pub use view::{Ties, View};
+pub use view::{Range, Ties, View};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -71,6 +71,9 @@ const TOLD: usize = 1;
 
 /// How many losses a question names.
 const NEWS_MAX: usize = 16;
+
+/// How many ranges a lease is for at most. A node has 32 of them, and some more while others come in.
+const RANGES_MAX: usize = 4096;
 
 /// How many nodes are asked for their members in a tick: a list is long in a large network, and most that
 /// differ from one's own say the same.
@@ -142,8 +145,8 @@ struct Peer {
     waiting: Option<(Duration, u64)>,
     /// By its last answer it has this node in its view, in the present state.
     has_me: bool,
-    /// When the lease was asked for that it granted, and for which ranges.
-    lease: Option<(Duration, u64)>,
+    /// When the lease was asked for that it granted last, and its ranges; sorted.
+    lease: (Duration, Vec<Range>),
     /// When this node last granted it a lease.
     granted: Option<Duration>,
     /// It has said "done" to this life; true: when it had all itself.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 
-use super::{Caller, LEASE_TICKS, Member, Membership, State, Ties};
+use super::{Caller, LEASE_TICKS, Member, Membership, Range, State, Ties};
 
 /// What two members share, as one of them sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,33 +57,35 @@ impl Membership {
         {
             return false;
         }
-        let Some(granter) = self.granter(hash) else {
+        let Some((granter, digest)) = self.granter(hash) else {
             return self.needs_no_lease(now);
         };
         let limit = self.ticks(LEASE_TICKS);
         let fresh = asked.is_some_and(|at| now.saturating_sub(at) < limit);
         let mut others = list.iter().map(|place| &members[*place].location);
         (fresh && copies > 1)
-            || (self.has_lease_of(now, granter)
+            || (self.has_lease(now, hash, granter, digest)
                 && self.is_awake(now)
                 && others.all(|other| self.is_synced(other) && self.has_heard(other)))
     }
 
-    /// The node that grants this one, as the primary, the lease for keys with that hash.
-    fn granter(&self, hash: u32) -> Option<&Location> {
-        let far = self.view.list(hash, self.rules.copies.max(2));
-        let far = far.map(|place| &self.view.members()[place]);
-        let mut behind = far.skip_while(|member| member.location != self.location);
+    /// The node that grants this one, as the primary, the lease for keys with that hash; and the digest of the list with
+    /// it, see [`Range`].
+    pub(super) fn granter(&self, hash: u32) -> Option<(&Location, u64)> {
+        let far: Vec<_> = self.view.list(hash, self.rules.copies.max(2)).collect();
+        let members = far.iter().map(|place| &self.view.members()[*place]);
+        let mut behind = members.skip_while(|member| member.location != self.location);
         let next =
             behind.find(|member| member.state.holds_all() && member.location != self.location);
-        next.map(|next| &next.location)
+        next.map(|next| (&next.location, self.view.list_digest(far.iter().copied())))
     }
 
     /// A request waits for the lease for keys with that hash: it is asked for now, not at the next tick.
     pub fn want_lease(&mut self, now: Duration, hash: u32) {
-        let granter = self.granter(hash).cloned();
-        if let Some(granter) = granter.filter(|granter| !self.has_lease_of(now, granter)) {
-            self.ask(granter);
+        if let Some((granter, digest)) = self.granter(hash)
+            && !self.has_lease(now, hash, granter, digest)
+        {
+            self.ask(granter.clone());
         }
     }
 
@@ -121,11 +123,17 @@ impl Membership {
         })
     }
 
-    pub(super) fn has_lease_of(&self, now: Duration, location: &Location) -> bool {
-        let wanted = self.ties.get(location).map_or(0, |ties| ties.lease);
-        let lease = self.peers.get(location).and_then(|peer| peer.lease);
-        let limit = self.ticks(LEASE_TICKS);
-        wanted != 0 && lease.is_some_and(|(at, of)| of == wanted && now.saturating_sub(at) < limit)
+    /// Whether that one has granted a lease for keys with that hash: by its view, too, they have the list with this digest.
+    /// Its ranges may begin and end elsewhere, as each of the two may have members that the other lacks.
+    fn has_lease(&self, now: Duration, hash: u32, granter: &Location, list: u64) -> bool {
+        let Some((asked, ranges)) = self.peers.get(granter).map(|peer| &peer.lease) else {
+            return false;
+        };
+        let below = ranges.partition_point(|range| range.start <= hash.into());
+        let is_for =
+            |range: &Range| range.list == list && !self.view.ends_below(range.start as u32, hash);
+        ranges[..below].last().is_some_and(is_for)
+            && now.saturating_sub(*asked) < self.ticks(LEASE_TICKS)
     }
 
     /// While no other node is full or leaving. One that is coming in may have become it while this node stood still.

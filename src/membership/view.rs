@@ -92,6 +92,11 @@ impl View {
         })
     }
 
+    /// Whether a range that begins with a lower hash, and has the same list as this hash, ends below it.
+    pub(super) fn ends_below(&self, start: u32, hash: u32) -> bool {
+        self.ring.begins_above(start, hash)
+    }
+
     /// What the member at that place shares with each other one of ours.
     pub(super) fn ties(&self, me: usize, copies: usize) -> BTreeMap<usize, Ties> {
         let mut ties: BTreeMap<usize, Ties> = BTreeMap::new();
@@ -118,9 +123,9 @@ impl View {
         for hash in lists {
             let list: Vec<_> = self.list(hash, far).collect();
             let (near, primary) = self.near(&list, copies);
-            let range = |digest: u64| mix(digest ^ u64::from(hash));
             if list[..near].contains(&me) {
-                let digest = range(self.list_digest(list[..near].iter().copied()));
+                let digest = self.list_digest(list[..near].iter().copied());
+                let digest = mix(digest ^ u64::from(hash));
                 let ours = |other: &&usize| **other != me && self.members[**other].is_ours();
                 for other in list[..near].iter().filter(ours) {
                     let tie = ties.entry(*other).or_default();
@@ -131,13 +136,14 @@ impl View {
             let behind = list[primary + 1..].iter();
             let mut behind = behind.filter(|place| self.members[**place].state.holds_all());
             let Some(&next) = behind.next() else { continue };
-            let digest = range(self.list_digest(list.iter().copied()));
+            let range = Range {
+                start: hash.into(),
+                list: self.list_digest(list.iter().copied()),
+            };
             if list[primary] == me {
-                let tie = ties.entry(next).or_default();
-                tie.lease = tie.lease.wrapping_add(digest);
+                ties.entry(next).or_default().lease.push(range);
             } else if next == me {
-                let tie = ties.entry(list[primary]).or_default();
-                tie.grant = tie.grant.wrapping_add(digest);
+                ties.entry(list[primary]).or_default().grant.push(range);
             }
         }
         ties
@@ -185,14 +191,23 @@ impl View {
     }
 }
 
-/// What two nodes share, by the view of one of them: digests of ranges with their lists, 0 where there are none. If
-/// both nodes have the same digest, both have the same ranges and lists.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What two nodes share, by the view of one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ties {
-    /// Of the ranges of which both are replicas.
+    /// The digest of all ranges of which both are replicas, and of their lists; 0: there are none. If both nodes have the
+    /// same digest, both have the same ranges and lists.
     pub shared: u64,
-    /// Of the ranges of which this node is the primary and the other one the granter.
-    pub lease: u64,
-    /// Of those of which the other one is the primary and this node the granter.
-    pub grant: u64,
+    /// The ranges of which this node is the primary and the other one the granter; sorted.
+    pub lease: Vec<Range>,
+    /// Those of which the other one is the primary and this node the granter; sorted.
+    pub grant: Vec<Range>,
+}
+
+/// A range for which one node grants another one the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    /// The hash with which it begins.
+    pub start: u64,
+    /// The digest of its list, to which the granter is added if there is one replica only.
+    pub list: u64,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 
-use super::{Action, LEASE_TICKS, LOST_MAX, Membership, RENEW_HALF_TICKS};
+use super::{Action, LEASE_TICKS, LOST_MAX, Membership, RENEW_HALF_TICKS, Ties};
 
 impl Membership {
     /// The nodes to put questions to at this tick.
@@ -16,11 +16,10 @@ impl Membership {
         chosen.extend(self.not_known_to_be_clean());
         let renew = self.ticks(RENEW_HALF_TICKS) / 2;
         for (location, peer) in &self.peers {
-            let wanted = self.ties.get(location).map_or(0, |ties| ties.lease);
-            let good = peer
-                .lease
-                .is_some_and(|(at, of)| of == wanted && now.saturating_sub(at) < renew);
-            if peer.waiting.is_some() || (wanted != 0 && !good) {
+            let (asked, ranges) = &peer.lease;
+            let old = now.saturating_sub(*asked) >= renew;
+            let lacks = |ties: &Ties| !ties.lease.is_empty() && (old || ties.lease != *ranges);
+            if peer.waiting.is_some() || self.ties.get(location).is_some_and(lacks) {
                 chosen.insert(location.clone());
             }
         }

@@ -37,7 +37,7 @@ def arguments(program, address):
     item = peer.Item(key=b"k", version=int(time.time() * 1e6), value=b"v")
     member = peer.Member(location, peer.State.OUTSIDE, 2)
     return {"location": location, "authorities": [location], "key": b"k", "value": b"v", "items": [item],
-            "me": member, "caller": peer.Caller(member, 1), "token": 1, "candidate": member, "you": peer.Standing(), "lease": 0, "digest": 0, "wants_members": True,
+            "me": member, "caller": peer.Caller(member, 1), "token": 1, "candidate": member, "you": peer.Standing(), "wants_lease": True, "digest": 0, "wants_members": True,
             "side": peer.Side(0, location, False), "replicas": 2, "service_type": PROGRAMS[program][0], "tick_millis": 500,
             "version": peer.VERSION, "shared": 0, "digests": [], "exchanged": False, "put": False, "range": 0,
             "after": b"", "upto": b"", "prefix": b"", "most": 10, "above": 0, "view": 0, "lost": [location], "floor": 0}

@@ -215,7 +215,7 @@ pub fn question(caller: &Member, you: Standing) -> Question {
     Question {
         caller: Caller { me, token },
         you,
-        lease: 0,
+        wants_lease: false,
         digest: 0,
         side: None,
         wants_members: true,

@@ -424,7 +424,7 @@ fn must_drop_nothing_for_a_stranger_that_says_that_it_has_lost_it() {
             incarnation: 4,
         },
         you: Standing::Lost(one.incarnation),
-        granted: 0,
+        granted: Vec::new(),
         digest: 0,
         side: Some(Side {
             confirmed: 1000,
