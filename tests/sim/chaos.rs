@@ -127,9 +127,9 @@ impl Chaos {
             .trace(format_args!("{at} says safe: {safe}"));
         let excused = self.stage.incomplete.load(Ordering::Relaxed);
         let plan = &self.stage.plan;
-        if let Err(why) = world.is_copied(began, plan.replicas, plan.promise())
-            && safe
+        if safe
             && !excused
+            && let Err(why) = world.is_copied(began, plan.replicas, plan.promise())
         {
             let failure = format!("{at} says that all is safe, and it is not: {why}");
             world.scheduler.fail(failure);
