@@ -68,7 +68,9 @@ pub struct Items {
     taken: AtomicUsize,
     /// How many more were wanted when something was refused last.
     lacking: AtomicUsize,
-    /// How many tombstones there are, and the greatest version that one had.
+    /// How many items there are.
+    count: AtomicUsize,
+    /// How many of them are tombstones, and the greatest version that one had.
     tombstones: AtomicUsize,
     deleted: AtomicI64,
     /// Keyed with a secret of this process: nobody outside can choose keys that collide within a shard.
@@ -86,6 +88,7 @@ impl Items {
             limit,
             taken: AtomicUsize::new(0),
             lacking: AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
             tombstones: AtomicUsize::new(0),
             deleted: AtomicI64::new(0),
             hasher,
@@ -256,21 +259,25 @@ impl Items {
     ) -> Result<(), NoRoom> {
         let needed = shard.needed(found, key, value);
         self.take(needed, value, foreseen)?;
-        let before = (shard.bytes(), shard.tombstones());
+        let (bytes, before) = (shard.bytes(), (shard.len(), shard.tombstones()));
         let written = shard.write(found, hash, key, version, value);
-        self.give_back(needed + before.0 - shard.bytes());
+        self.give_back(needed + bytes - shard.bytes());
         if value.is_empty() {
             self.deleted.fetch_max(version, Relaxed);
         }
-        self.count_tombstones(before.1, shard);
+        self.recount(before, shard);
         written.map_err(|_| self.refused(needed))
     }
 
-    fn count_tombstones(&self, before: usize, shard: &Table) {
-        let now = shard.tombstones();
-        if now != before {
-            self.tombstones.fetch_add(now.wrapping_sub(before), Relaxed);
-        }
+    /// A shard had so many items and tombstones before.
+    fn recount(&self, (items, tombstones): (usize, usize), shard: &Table) {
+        let change = |total: &AtomicUsize, before: usize, now: usize| {
+            if now != before {
+                total.fetch_add(now.wrapping_sub(before), Relaxed);
+            }
+        };
+        change(&self.count, items, shard.len());
+        change(&self.tombstones, tombstones, shard.tombstones());
     }
 
     /// How many tombstones there are, and the greatest version that one had.
@@ -286,10 +293,10 @@ impl Items {
         if shard.tombstones() == 0 || !may() {
             return 0;
         }
-        let before = (shard.bytes(), shard.tombstones());
+        let (bytes, before) = (shard.bytes(), (shard.len(), shard.tombstones()));
         shard.remove_tombstones(floor);
-        self.give_back(before.0 - shard.bytes());
-        self.count_tombstones(before.1, &shard);
+        self.give_back(bytes - shard.bytes());
+        self.recount(before, &shard);
         count
     }
 
@@ -299,7 +306,7 @@ impl Items {
             let mut shard = self.shard(number);
             let dropped = shard.clear();
             self.give_back(dropped.bytes());
-            self.count_tombstones(dropped.tombstones(), &shard);
+            self.recount((dropped.len(), dropped.tombstones()), &shard);
         }
     }
 
@@ -311,10 +318,10 @@ impl Items {
         let held = shard.at(found);
         let found = found.filter(|_| held.is_some_and(|held| held.version() == version));
         if let Some(found) = found {
-            let before = (shard.bytes(), shard.tombstones());
+            let (bytes, before) = (shard.bytes(), (shard.len(), shard.tombstones()));
             shard.give_up(found);
-            self.give_back(before.0 - shard.bytes());
-            self.count_tombstones(before.1, &shard);
+            self.give_back(bytes - shard.bytes());
+            self.recount(before, &shard);
         }
         found.is_some()
     }
@@ -324,8 +331,9 @@ impl Items {
         self.shard(shard).removed()
     }
 
+    /// How many items there are.
     pub fn count(&self) -> usize {
-        (0..SHARDS).map(|number| self.shard(number).len()).sum()
+        self.count.load(Relaxed)
     }
 
     /// Hands the items of a shard to `take`, in no particular order, under the shard's lock. The answer is their
@@ -500,6 +508,8 @@ mod tests {
                 assert_eq!(items.memory().0, counted(&items));
                 let tombstones = (0..SHARDS).map(|number| items.shard(number).tombstones());
                 assert_eq!(items.tombstones().0, tombstones.sum::<usize>());
+                let counts = (0..SHARDS).map(|number| items.shard(number).len());
+                assert_eq!(items.count(), counts.sum::<usize>());
             }
         }
         assert!(refused > 1000 && taken_in > 1000, "{refused} {taken_in}");
