@@ -533,6 +533,19 @@ fn must_leave_over_2_megabits_with_many_small_values() {
     });
 }
 
+/// The newcomer asks for what the leaver has. So the leaver sees by its questions that it gets on, for longer than ten
+/// seconds.
+#[test]
+fn must_leave_once_a_newcomer_has_all_over_2_megabits() {
+    direct_seeds("sim_worse must_leave_once_a_newcomer", 2, 2, |stage| {
+        let keys = fill(stage, (1, 600), 17 << 10, TWO_MBIT)?;
+        stage.boot(1, 0);
+        stage.await_that(20.0, "0 knows 1", || stage.knows(0, 1))?;
+        stage.leave(300.0, 0)?;
+        read_great(stage, 1, &keys, 17 << 10)
+    });
+}
+
 #[test]
 fn must_not_say_safe_with_fewer_nodes_than_copies() {
     direct("sim_worse must_not_say_safe_with_fewer", 2, |stage| {

@@ -5,6 +5,7 @@
 //! which takes each item under its own list.
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::location::Location;
@@ -416,11 +417,25 @@ impl Store {
             }
         }
         hold(list.bytes())?;
+        if list.bytes() > 0 {
+            self.note_given(part.range, part.after.unwrap_or_default());
+        }
         // The lists are compared again: what has been forgotten meanwhile was forgotten under another list.
         let differs = Some(look()).filter(|(same, _)| !same);
         let differs = differs.as_ref().map(|(_, view)| view.members());
         write_exchanged(&list, &wanted, reached.as_deref(), differs, result);
         Ok(())
+    }
+
+    /// Items after that key are given to a node that asks for them. If it asks for the same ones time and again, it can't
+    /// keep them.
+    fn note_given(&self, shard: u32, after: &[u8]) {
+        let now = (self.locator.epoch(), shard, after.to_vec());
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if now > *given {
+            *given = now;
+            self.confirmed.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Hands over: offers each item of which this node is no replica to the replicas, and forgets it when all of them

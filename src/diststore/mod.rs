@@ -86,8 +86,10 @@ pub struct Store {
     locator: Locator,
     items: Items,
     strays: Mutex<Strays>,
-    /// Items that other nodes have confirmed.
+    /// Items that other nodes have confirmed, and how often they have got further with those that they ask for.
     confirmed: AtomicUsize,
+    /// How far they have got with these: at which epoch, in which shard, after which key.
+    given: Mutex<(u64, u32, Vec<u8>)>,
     /// Keys for which originals are being called, and by how many threads: an original may send such a request back,
     /// and it is answered here. And keys whose latest value a get is sending to other replicas.
     relayed: Mutex<BTreeMap<Vec<u8>, Marked>>,
@@ -118,6 +120,7 @@ impl Store {
             locator,
             strays: Mutex::default(),
             confirmed: AtomicUsize::new(0),
+            given: Mutex::default(),
             relayed: Mutex::default(),
             underway: Underway::new(),
             agreed: Mutex::default(),

@@ -18,8 +18,8 @@ pub struct Held {
     pub deleted: usize,
     /// Those of which this node is no replica by the present view, or of which it isn't known yet whether it is one.
     pub elsewhere: usize,
-    /// How many items other nodes have confirmed since the start of this node: by this a leaving node sees its
-    /// progress. If it doesn't grow for ten seconds, the node goes with what is left.
+    /// Grows when other nodes confirm items that this node has sent, or get further with those that they ask for: by this
+    /// a leaving node sees its progress. If it doesn't grow for ten seconds, the node goes with what is left.
     pub confirmed: usize,
     /// Bytes that the items take.
     pub taken: usize,
