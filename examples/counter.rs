@@ -211,7 +211,7 @@ impl Counter {
             }
         }
         let answers = self.locator.call_members(&calls, self.locator.ticks(2));
-        let has_any = |route: &Route| !route.list.is_empty();
+        let has_any = |route: &Route| route.list().next().is_some();
         let mut held: Vec<bool> = routes.iter().map(has_any).collect();
         for (place, answer) in places.into_iter().zip(answers) {
             let answer = answer.and_then(|result| read_answer::<bool>(&result, "hold"));

@@ -195,10 +195,14 @@ impl Ring {
     /// Whether the owner of keys with that hash has a point between a lower hash and this one: its arc, which ends above
     /// the hash, begins above the lower one then.
     pub fn begins_above(&self, lower: u32, hash: u32) -> bool {
-        let between = self.points().get(self.start(lower)..self.start(hash));
-        let mut owners = between.into_iter().flatten();
-        let owner = self.owner(hash);
-        owners.any(|point| Some((point & OWNER_MASK) as usize) == owner)
+        match self.points().get(self.start(lower)..self.start(hash)) {
+            None | Some([]) => false,
+            Some(between) => {
+                let mut owners = between.iter().map(|point| (point & OWNER_MASK) as usize);
+                let owner = self.owner(hash);
+                owners.any(|other| Some(other) == owner)
+            }
+        }
     }
 
     /// A hash in each range that holds keys.

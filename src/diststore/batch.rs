@@ -222,14 +222,15 @@ impl<'a> Batch<'a, '_> {
         for place in turn.iter().copied() {
             let request = &mut self.requests[place];
             match &request.step {
-                Step::Forward(_, primary) => {
-                    messages.push((primary.clone(), Message::Forward(place)));
+                Step::Forward(route) => {
+                    let primary = route.primary().cloned();
+                    messages.extend(primary.map(|primary| (primary, Message::Forward(place))));
                 }
                 Step::Fetch(route) => {
-                    let others: Vec<_> = route.others().cloned().collect();
-                    request.missing = others.len();
-                    let fetches = others.into_iter();
-                    messages.extend(fetches.map(|other| (other, Message::Fetch(place))));
+                    let before = messages.len();
+                    let others = route.others().cloned();
+                    messages.extend(others.map(|other| (other, Message::Fetch(place))));
+                    request.missing = messages.len() - before;
                 }
                 Step::Copies(tried) => {
                     let item = Item {
@@ -239,10 +240,9 @@ impl<'a> Batch<'a, '_> {
                         digest: None,
                         list: Some(tried.route.digest),
                     };
-                    let others: Vec<_> = tried.route.others().cloned().collect();
-                    request.missing = others.len();
-                    for other in others {
-                        push_copy(&mut messages, &tried.route.me, other, place, &item);
+                    request.missing = tried.route.others().count();
+                    for other in tried.route.others() {
+                        push_copy(&mut messages, tried.route.me(), other, place, &item);
                     }
                 }
                 Step::Begin | Step::Own(_) => {}
@@ -253,17 +253,18 @@ impl<'a> Batch<'a, '_> {
         }
         let locator = &self.store.locator;
         let now = locator.now();
-        let call = |(to, message): &(Member, Message)| {
+        let (members, messages): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
+        let call = |(to, message): (Member, &Message)| {
             let request = match message {
-                Message::Forward(place) => self.store.forward(&self.requests[*place], to, now),
+                Message::Forward(place) => self.store.forward(&self.requests[*place], &to, now),
                 Message::Fetch(place) => self.store.fetch(&self.requests[*place]),
                 Message::Copies(me, _, items) => {
                     store_request(&locator.caller(me, &to.location), true, items)
                 }
             };
-            (to.clone(), request)
+            (to, request)
         };
-        let calls: Vec<_> = messages.iter().map(call).collect();
+        let calls: Vec<_> = members.into_iter().zip(&messages).map(call).collect();
         let large = Large::new(self.store, bytes_with_copies(&messages, &calls));
         self.large = self.large.take().or(large);
         locator.call_each_member(&calls, locator.ticks(2), &mut |event| {
@@ -271,8 +272,8 @@ impl<'a> Batch<'a, '_> {
             let Event::Answer(number, answer) = event else {
                 return self.answers.flush();
             };
-            let (member, message) = &messages[number];
-            match message {
+            let member = &calls[number].0;
+            match &messages[number] {
                 Message::Forward(place) => self.take_forwarded(*place, answer),
                 Message::Fetch(place) => self.take_fetched(*place, member, answer),
                 Message::Copies(_, places, _) => self.take_stored(places, member, answer),
@@ -347,16 +348,15 @@ impl<'a> Batch<'a, '_> {
 
 /// The most bytes that go to one node and have copies among them, which may come behind all else; or fewer than are
 /// [`LARGE`].
-fn bytes_with_copies(messages: &[(Member, Message)], calls: &[(Member, NetRequest)]) -> usize {
+fn bytes_with_copies(messages: &[Message], calls: &[(Member, NetRequest)]) -> usize {
     let bytes = |(_, request): &(Member, NetRequest)| request.arguments.len();
     let all = calls.iter().map(bytes).sum();
     if all <= LARGE {
         return all;
     }
-    let copies = messages
-        .iter()
-        .filter(|(_, message)| matches!(message, Message::Copies(..)));
-    let most = copies.map(|(to, _)| {
+    let messages = messages.iter().zip(calls);
+    let copies = messages.filter(|(message, _)| matches!(message, Message::Copies(..)));
+    let most = copies.map(|(_, (to, _))| {
         let same = calls.iter().filter(|(other, _)| other == to);
         same.map(bytes).sum()
     });
@@ -367,13 +367,13 @@ fn bytes_with_copies(messages: &[(Member, Message)], calls: &[(Member, NetReques
 fn push_copy(
     messages: &mut Vec<(Member, Message)>,
     me: &Member,
-    to: Member,
+    to: &Member,
     place: usize,
     item: &Item<'_>,
 ) {
     for (member, message) in &mut *messages {
         if let Message::Copies(from, places, items) = message
-            && (&*member, &*from) == (&to, me)
+            && (&*member, &*from) == (to, me)
             && items.bytes() < LARGE
         {
             places.push(place);
@@ -383,5 +383,5 @@ fn push_copy(
     }
     let mut items = ItemList::default();
     items.push(item);
-    messages.push((to, Message::Copies(me.clone(), vec![place], items)));
+    messages.push((to.clone(), Message::Copies(me.clone(), vec![place], items)));
 }

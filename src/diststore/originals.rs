@@ -18,7 +18,7 @@ const ORIGINAL_LIMIT: Duration = Duration::from_secs(2);
 impl Store {
     /// Whether a put may be an original's handing over: this node is joining a network that has only originals so far.
     pub(super) fn is_handed_by_original(&self, route: &Route) -> bool {
-        route.has_originals && route.me.state == State::Joining && route.primary().is_none()
+        route.has_originals() && route.me().state == State::Joining && route.primary().is_none()
     }
 
     /// Calls `get` of an original. A get that it sends back meanwhile, as its ring differs, is answered from what lies

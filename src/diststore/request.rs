@@ -65,8 +65,8 @@ pub(super) enum Wants {
 pub(super) enum Step<'a> {
     /// It looks up the key's replicas.
     Begin,
-    /// It is forwarded to that primary.
-    Forward(Route, Member),
+    /// It is forwarded to the primary.
+    Forward(Route),
     /// A get asks the other replicas.
     Fetch(Route),
     /// The other replicas get copies of a value.

@@ -88,8 +88,8 @@ impl Store {
                 }
             } else if request.forwarded {
                 request.outcome = Some(Ok(Forwarded::not_primary(request.above)));
-            } else if let Some(primary) = route.primary().cloned() {
-                request.step = Step::Forward(route, primary);
+            } else if route.primary().is_some() {
+                request.step = Step::Forward(route);
             } else if request.value.is_some() && route.original().is_some() {
                 // An original owns it, and none of ours keeps a copy.
                 self.finish_put(request, &route);
@@ -188,7 +188,7 @@ impl Store {
             }
             return true;
         };
-        if value.is_empty() && route.has_originals {
+        if value.is_empty() && route.has_originals() {
             // Originals send the "" that they stored when they were asked for a missing key.
             match request.delete {
                 true => request.outcome = Some(Err(no_deletion())),
@@ -261,7 +261,7 @@ impl Store {
         answer: Result<Forwarded, CallError>,
     ) {
         let route = match std::mem::replace(&mut request.step, Step::Begin) {
-            Step::Forward(route, _) => route,
+            Step::Forward(route) => route,
             _ => return,
         };
         match answer {

@@ -49,15 +49,15 @@ impl Membership {
     ) -> bool {
         let copies = self.rules.copies;
         let members = self.view.members();
-        let list: Vec<_> = self.view.list(hash, copies).collect();
-        let holds = |place: &usize| members[*place].state.holds_all();
-        let primary = list.iter().find(|place| holds(place));
-        if primary.is_none_or(|place| members[*place].location != self.location)
+        let far = self.far(hash);
+        let (near, primary) = self.view.near(&far, copies);
+        let list = &far[..near];
+        if !primary.is_some_and(|primary| primary < near && self.is_me(far[primary]))
             || self.view.list_digest(list.iter().copied()) != digest
         {
             return false;
         }
-        let Some((granter, digest)) = self.granter(hash) else {
+        let Some((granter, digest)) = self.granter(&far) else {
             return self.needs_no_lease(now);
         };
         let limit = self.ticks(LEASE_TICKS);
@@ -69,20 +69,27 @@ impl Membership {
                 && others.all(|other| self.is_synced(other) && self.has_heard(other)))
     }
 
-    /// The node that grants this one, as the primary, the lease for keys with that hash; and the digest of the list with
-    /// it, see [`Range`].
-    pub(super) fn granter(&self, hash: u32) -> Option<(&Location, u64)> {
-        let far: Vec<_> = self.view.list(hash, self.rules.copies.max(2)).collect();
-        let members = far.iter().map(|place| &self.view.members()[*place]);
-        let mut behind = members.skip_while(|member| member.location != self.location);
-        let next =
-            behind.find(|member| member.state.holds_all() && member.location != self.location);
-        next.map(|next| (&next.location, self.view.list_digest(far.iter().copied())))
+    /// The list of keys with that hash; with one replica only, as it would be with two.
+    pub(super) fn far(&self, hash: u32) -> Vec<usize> {
+        self.view.list(hash, self.rules.copies.max(2)).collect()
+    }
+
+    fn is_me(&self, place: usize) -> bool {
+        self.view.members()[place].location == self.location
+    }
+
+    /// The node that grants this one, as the primary, the lease for keys with that far list; and the digest of that.
+    pub(super) fn granter(&self, far: &[usize]) -> Option<(&Location, u64)> {
+        let members = self.view.members();
+        let mut behind = far.iter().skip_while(|place| !self.is_me(**place)).skip(1);
+        let next = behind.find(|place| members[**place].state.holds_all())?;
+        let digest = self.view.list_digest(far.iter().copied());
+        Some((&members[*next].location, digest))
     }
 
     /// A request waits for the lease for keys with that hash: it is asked for now, not at the next tick.
     pub fn want_lease(&mut self, now: Duration, hash: u32) {
-        if let Some((granter, digest)) = self.granter(hash)
+        if let Some((granter, digest)) = self.granter(&self.far(hash))
             && !self.has_lease(now, hash, granter, digest)
         {
             self.ask(granter.clone());

@@ -150,7 +150,7 @@ impl View {
     }
 
     /// How many of those on a longer list are replicas, and which of them is the primary of ours.
-    fn near(&self, list: &[usize], copies: usize) -> (usize, Option<usize>) {
+    pub(super) fn near(&self, list: &[usize], copies: usize) -> (usize, Option<usize>) {
         let state = |place: &usize| self.members[*place].state;
         let mut counted = 0;
         let counts = |place: &&usize| {
