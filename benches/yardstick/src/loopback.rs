@@ -1,15 +1,11 @@
-//! The loopback interface: how fast it carries bytes, and what the kernel says it has carried.
+//! The loopback interface: what the kernel says it has carried.
 //!
 //! The counters are those of the network namespace, so `scripts/bench` runs in one of its own.
 
 use crate::Outcome;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What one write hands to the kernel in [`raw`].
-const CHUNK_BYTES: usize = 1 << 20;
 /// Pause between two looks at the counters in [`watch`].
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// So many bytes are a bulk.
@@ -21,40 +17,6 @@ const WATCH_MAX: Duration = Duration::from_secs(60);
 /// The shares of the bytes between which [`watch`] measures the time: both ends are left out, where stray packets lie.
 const FROM_SHARE: f64 = 0.01;
 const TO_SHARE: f64 = 0.99;
-
-/// `yardstick raw BYTES`: one thread sends so many bytes over one connection, another reads them.
-pub fn raw(arguments: &[String]) -> Outcome {
-    let [bytes] = arguments else {
-        return Err("usage: yardstick raw BYTES".into());
-    };
-    let bytes: usize = bytes.parse()?;
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut sender = TcpStream::connect(listener.local_addr()?)?;
-    let (mut receiver, _) = listener.accept()?;
-    let chunk = vec![1; CHUNK_BYTES];
-    let begin = Instant::now();
-    let sending = thread::spawn(move || {
-        let mut left = bytes;
-        while left > 0 {
-            let length = left.min(CHUNK_BYTES);
-            sender.write_all(&chunk[..length])?;
-            left -= length;
-        }
-        Ok::<(), std::io::Error>(())
-    });
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let mut received = 0;
-    while received < bytes {
-        match receiver.read(&mut buffer)? {
-            0 => return Err("the sender closed early".into()),
-            length => received += length,
-        }
-    }
-    let took = begin.elapsed();
-    sending.join().expect("BUG: the sender panicked")?;
-    println!("bytes_per_s\t{:.0}", bytes as f64 / took.as_secs_f64());
-    Ok(())
-}
 
 /// `yardstick carried`: bytes and packets since the namespace exists, headers included.
 pub fn carried() -> Outcome {

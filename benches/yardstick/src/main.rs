@@ -8,7 +8,7 @@
 //! - [`sketch`]: the least store of that design;
 //! - [`relay`]: a ring of that design that stores nothing;
 //! - [`nodes`]: asks nodes which keys they hold, and which nodes they know;
-//! - [`loopback`]: how fast the loopback carries bytes, and how many it carried;
+//! - [`loopback`]: how many bytes the loopback carried;
 //! - [`process`]: how long a program takes from start to exit;
 //! - [`figures`]: what a file of measurements has; [`report`] and [`plot`]: table and picture of it.
 //!
@@ -33,7 +33,7 @@ use std::process::ExitCode;
 /// What a tool comes back with: any error ends the program with a line that says so.
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-const USAGE: &str = "usage: yardstick load|echo|sketch|relay|holders|await|raw|carried|watch|time|report [options], --help for each";
+const USAGE: &str = "usage: yardstick load|echo|sketch|relay|holders|await|carried|watch|time|report [options], --help for each";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -45,7 +45,6 @@ fn main() -> ExitCode {
         "sketch" => sketch::run(&arguments),
         "holders" => nodes::holders(&arguments),
         "await" => nodes::await_members(&arguments),
-        "raw" => loopback::raw(&arguments),
         "carried" => loopback::carried(),
         "watch" => loopback::watch(&arguments),
         "time" => process::run(&arguments),

@@ -10,6 +10,8 @@ enum Rule {
     AtLeast(f64, &'static str),
     /// At most so many times that of the series.
     AtMost(f64, &'static str),
+    /// At least this.
+    Floor(f64),
     /// At most this.
     Limit(f64),
     /// At most so much above that of the series.
@@ -37,11 +39,8 @@ const TARGETS: &[(&str, &str, Rule)] = &[
     ("look-up", "change_us", Rule::Limit(200.0)),
     ("memory", "bytes_per_key", Rule::AtMost(1.0, "redis")),
     ("idle", "bytes_per_connection", Rule::Limit(16384.0)),
-    (
-        "handover",
-        "bytes_per_s",
-        Rule::AtLeast(1.0 / 3.0, "loopback"),
-    ),
+    ("handover", "items_per_s", Rule::Floor(1e6)),
+    ("handover", "bytes_per_s", Rule::Floor(300e6)),
     ("handover", "p99_us", Rule::AtMost(5.0, "quiet")),
 ];
 
@@ -111,6 +110,12 @@ impl Rule {
                     ratio <= factor,
                 )
             }
+            Rule::Floor(least) => (
+                "".into(),
+                "".into(),
+                format!("≥ {}", number(least)),
+                ours >= least,
+            ),
             Rule::Limit(limit) => (
                 "".into(),
                 "".into(),
