@@ -827,6 +827,30 @@ fn must_not_say_safe_when_the_only_full_node_stands_still() {
     });
 }
 
+/// In a large network most members share no keys with a node, so it seldom asks them. Which side of the cut comes back
+/// depends on how many stand behind each.
+#[test]
+fn must_come_back_to_a_network_of_sixty() {
+    direct_seeds("sim_worse must_come_back_to_a_network", 2, 2, |stage| {
+        let all: Vec<_> = (0..60).collect();
+        stage.begin(all.len())?;
+        let (few, many) = all.split_at(3);
+        stage.part(few, many);
+        let apart = || {
+            few.iter()
+                .all(|one| many.iter().all(|other| !stage.knows(*one, *other)))
+        };
+        stage.await_that(60.0, "few have lost many", apart)?;
+        let apart = || {
+            few.iter()
+                .all(|one| many.iter().all(|other| !stage.knows(*other, *one)))
+        };
+        stage.await_that(60.0, "many have lost few", apart)?;
+        stage.world.heal();
+        stage.await_members(60.0, &all)
+    });
+}
+
 /// With one copy, 0 alone can't reach 1 and 2, which come first and second for the key. It takes itself for the primary,
 /// and has a lease of 3 for other keys. For this one 3, which reaches all, has another list.
 #[test]

@@ -526,9 +526,11 @@ impl Membership {
         }
         let mine = self.side(now, &other.location);
         let (Some(mine), Some(theirs)) = (mine, &reply.side) else {
-            // Each is to know how many stand behind it.
+            // Each is to know how many stand behind it. In a large network there are many that it seldom asks.
             self.stay_quiet(2);
-            self.doubted.extend(self.ties.keys().cloned());
+            let others = self.others().filter(|member| member.state.holds_all());
+            let others: Vec<_> = others.map(|member| member.location.clone()).collect();
+            self.doubted.extend(others);
             self.doubted.insert(other.location.clone());
             return;
         };
