@@ -116,7 +116,10 @@ impl Locator {
     pub fn status(&self, application: &dyn Application) -> Status {
         self.with(|membership, now| membership.ask_all(now));
         self.announce();
-        self.state(application)
+        Status {
+            settled: self.with(|membership, now| membership.is_settled(now)),
+            ..self.state(application)
+        }
     }
 
     /// The same without asking other nodes first.
@@ -124,7 +127,7 @@ impl Locator {
         let traffic = self.traffic.get();
         let held = application.held();
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
-        self.with(|membership, now| Status {
+        self.with(|membership, _| Status {
             me: membership.me(),
             replicas: count(self.options.replicas),
             members: count(membership.view().members().len()),
@@ -132,7 +135,7 @@ impl Locator {
             digest: membership.view().digest(),
             items: held.items,
             unconfirmed: held.elsewhere,
-            settled: membership.is_settled(now),
+            settled: membership.seems_settled(),
             missing: membership.alarm(),
             taken: held.taken,
             memory: held.memory,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::location::Location;
 
-use super::{Caller, LEASE_TICKS, Member, Membership, Range, State, Ties};
+use super::{Caller, LEASE_TICKS, Member, Membership, Peer, Range, State, Ties};
 
 /// What two members share, as one of them sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -293,9 +293,17 @@ impl Membership {
         others.all(|member| member.location == self.location || member.state == State::Leaving)
     }
 
-    /// Every other replica has what this node should have, as far as it knows, by answers not older than a
-    /// lease.
+    /// Every other replica has what this node should have, as far as it knows, by answers not older than a lease: the
+    /// replicas have to be asked for that.
     pub fn is_settled(&self, now: Duration) -> bool {
+        let limit = self.ticks(LEASE_TICKS);
+        let fresh = |at: Duration| now.saturating_sub(at) < limit;
+        let fresh = |(_, peer): (_, &Peer)| peer.answered.is_some_and(fresh);
+        self.seems_settled() && self.replicas().all(fresh)
+    }
+
+    /// The same by answers of any age: in a large network most of them are old. But no question is without an answer.
+    pub fn seems_settled(&self) -> bool {
         // Noted: should others be lost now, that they were lost together is known.
         if self.state() == State::Full && self.safe.digest() != self.view.digest() {
             return false;
@@ -305,13 +313,13 @@ impl Membership {
         if nobody_full && self.others().any(|member| member.state.is_coming()) {
             return false;
         }
-        let limit = self.ticks(LEASE_TICKS);
-        let mut ties = self.ties.iter().filter(|(_, ties)| ties.shared != 0);
-        ties.all(|(location, _)| {
-            self.peers.get(location).is_some_and(|peer| {
-                let fresh = |at| now.saturating_sub(at) < limit;
-                peer.synced && peer.answered.is_some_and(fresh)
-            })
-        })
+        let mut replicas = self.replicas();
+        replicas.all(|(_, peer)| peer.synced && peer.waiting.is_none())
+    }
+
+    /// The other replicas of what this node should have.
+    pub(super) fn replicas(&self) -> impl Iterator<Item = (&Location, &Peer)> {
+        let shares = |name: &Location| self.ties.get(name).is_some_and(|ties| ties.shared != 0);
+        self.peers.iter().filter(move |(name, _)| shares(name))
     }
 }

@@ -271,6 +271,20 @@ fn must_take_a_lease_from_one_that_is_leaving() {
     assert!(one.may_decide(TICK, hash, digest, None));
 }
 
+/// In a large network a node seldom asks most of the others.
+#[test]
+fn must_seem_settled_by_old_answers_as_long_as_none_is_awaited() {
+    let (mut one, mut other) = two_full(2);
+    ask(&mut one, &mut other, TICK);
+    one.peers.get_mut(&location(1)).unwrap().synced = true;
+    one.note_safety();
+    assert!(one.is_settled(TICK * 2) && one.seems_settled());
+    assert!(!one.is_settled(TICK * 100) && one.seems_settled());
+    let asked = one.question(TICK * 100, &location(1));
+    one.unanswered(TICK * 101, &asked);
+    assert!(!one.seems_settled());
+}
+
 #[test]
 fn must_keep_one_that_is_silent_while_it_may_hold_a_lease() {
     let (mut one, mut other) = two_full(1);

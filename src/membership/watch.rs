@@ -70,9 +70,8 @@ impl Membership {
     /// except those that have answered within a tick.
     pub fn ask_all(&mut self, now: Duration) {
         let tick = self.ticks(1);
-        let shares = self.ties.iter().filter(|(_, ties)| ties.shared != 0);
-        let old = shares.filter(|(location, _)| {
-            let answered = self.peers.get(*location).and_then(|peer| peer.answered);
+        let old = self.replicas().filter(|(_, peer)| {
+            let answered = peer.answered;
             answered.is_none_or(|at| now.saturating_sub(at) >= tick)
         });
         for location in old
