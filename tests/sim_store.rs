@@ -1,8 +1,8 @@
 //! The store in the simulated world: no acknowledged put is lost or overtaken by an older one.
 //!
-//! The ordinary run has 2,700 schedules, and some hundred of each class in a worse world. 100,000 of a class: `SIM_SCHEDULES=100000 cargo test --release
-//! --test sim_store class_1 -- --nocapture`; see `sim/mod.rs` for replay. What chance brings about too
-//! seldom is in `sim_directed.rs`.
+//! The ordinary run has 2,700 schedules, some hundred of each class in a worse world, and a few of large networks.
+//! 100,000 of a class: `SIM_SCHEDULES=100000 cargo test --release --test sim_store class_1 -- --nocapture`; see
+//! `sim/mod.rs` for replay. What chance brings about too seldom is in `sim_directed.rs`.
 
 mod sim;
 
@@ -25,7 +25,13 @@ fn worse_schedule(class: Class, worse: Worse, replicas: &[usize], seed: u64) -> 
     let replicas = replicas[dice.below(replicas.len())];
     let mut plan = Plan::drawn(class, replicas, &dice);
     plan.worse = worse;
-    let subject: Arc<dyn Subject> = Arc::new(StoreRing { replicas });
+    run_plan(seed, plan)
+}
+
+fn run_plan(seed: u64, plan: Plan) -> Verdict {
+    let subject: Arc<dyn Subject> = Arc::new(StoreRing {
+        replicas: plan.replicas,
+    });
     run_world(seed, &subject, plan.options(), move |world| {
         play(world, &plan)
     })
@@ -96,6 +102,39 @@ fn class_1_must_not_take_back_what_was_read() {
         ..Worse::NONE
     };
     run_worse("class_1_must_not_take_back", Class::Crashes, worse, COPIES);
+}
+
+/// With so many nodes most share no keys with a given one, and are seldom asked by it.
+fn run_large(test: &str, class: Class, replicas: &[usize]) {
+    run_many(&format!("sim_store {test}"), 6, |seed| {
+        let dice = Random::new(seed);
+        let replicas = replicas[dice.below(replicas.len())];
+        let nodes = 25 + dice.below(20);
+        let plan = Plan {
+            nodes,
+            nodes_max: nodes + 5,
+            ..Plan::drawn(class, replicas, &dice)
+        };
+        run_plan(seed, plan)
+    });
+}
+
+#[test]
+fn orderly_must_keep_everything_in_a_large_network() {
+    let name = "orderly_must_keep_everything_in_a_large_network";
+    run_large(name, Class::Orderly, &[1]);
+}
+
+#[test]
+fn class_1_must_keep_everything_in_a_large_network() {
+    let name = "class_1_must_keep_everything_in_a_large_network";
+    run_large(name, Class::Crashes, COPIES);
+}
+
+#[test]
+fn class_2_must_keep_what_is_stable_in_a_large_network() {
+    let name = "class_2_must_keep_what_is_stable_in_a_large_network";
+    run_large(name, Class::Everything, COPIES);
 }
 
 const CLOCKS: Worse = Worse {
