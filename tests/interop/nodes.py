@@ -3,6 +3,7 @@
 No wait here is a guess: each is for a condition, and has an end.
 """
 
+import os
 import random
 import signal
 import socket
@@ -66,8 +67,9 @@ class Node:
                                         stdin=subprocess.DEVNULL)
 
     def output(self):
-        self._output.seek(0)
-        return self._output.read().decode(errors="replace")
+        # Not by `seek`: the node writes where this file is read, and would write over its first lines.
+        file = self._output.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
 
     def running(self):
         return self.process.poll() is None
