@@ -5,7 +5,6 @@
 //! which takes each item under its own list.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::location::Location;
@@ -24,8 +23,7 @@ use super::calls::{
 use super::items::{NoRoom, SHARDS};
 use super::table::Record;
 
-/// A batch of items is closed when it has this many bytes; so it has less than twice as many, or one large
-/// item more.
+/// A batch of items is closed when it has this many bytes: it has less than twice as many, or one large item more.
 pub(super) const BATCH_BYTES: usize = 256 << 10;
 
 /// Keys that are compared, or listed, at a time.
@@ -425,17 +423,6 @@ impl Store {
         let differs = differs.as_ref().map(|(_, view)| view.members());
         write_exchanged(&list, &wanted, reached.as_deref(), differs, result);
         Ok(())
-    }
-
-    /// Items after that key are given to a node that asks for them. If it asks for the same ones time and again, it can't
-    /// keep them.
-    fn note_given(&self, shard: u32, after: &[u8]) {
-        let now = (self.locator.epoch(), shard, after.to_vec());
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        if now > *given {
-            *given = now;
-            self.confirmed.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// Hands over: offers each item of which this node is no replica to the replicas, and forgets it when all of them

@@ -129,6 +129,17 @@ impl Store {
         }
     }
 
+    /// Items after that key are given to a node that asks for them. If it asks for the same ones time and again, it can't
+    /// keep them.
+    fn note_given(&self, shard: u32, after: &[u8]) {
+        let now = (self.locator.epoch(), shard, after.to_vec());
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if now > *given {
+            *given = now;
+            self.confirmed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Hands key, version and value of all that lies here to `take`, in no particular order, under
     /// a lock: it must not call back.
     pub fn each_item(&self, mut take: impl FnMut(&[u8], i64, &[u8])) {
