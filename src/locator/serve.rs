@@ -1,6 +1,9 @@
 //! The calls of the Locator, and those of the extension that are its own.
 
+use std::time::Duration;
+
 use crate::location::Location;
+use crate::membership::Membership;
 use crate::net::Level;
 use crate::service::{Call, Order};
 use crate::thrift::{Exception, Write, put_field};
@@ -116,18 +119,24 @@ impl Locator {
     pub fn status(&self, application: &dyn Application) -> Status {
         self.with(|membership, now| membership.ask_all(now));
         self.announce();
-        Status {
-            settled: self.with(|membership, now| membership.is_settled(now)),
-            ..self.state(application)
-        }
+        self.state_if(application, Membership::is_settled)
     }
 
     /// The same without asking other nodes first.
     pub fn state(&self, application: &dyn Application) -> Status {
+        self.state_if(application, |membership, _| membership.seems_settled())
+    }
+
+    /// All of it at one moment; `settled` says whether this node counts as settled then.
+    fn state_if(
+        &self,
+        application: &dyn Application,
+        settled: fn(&Membership, Duration) -> bool,
+    ) -> Status {
         let traffic = self.traffic.get();
         let held = application.held();
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
-        self.with(|membership, _| Status {
+        self.with(|membership, now| Status {
             me: membership.me(),
             replicas: count(self.options.replicas),
             members: count(membership.view().members().len()),
@@ -135,7 +144,7 @@ impl Locator {
             digest: membership.view().digest(),
             items: held.items,
             unconfirmed: held.elsewhere,
-            settled: membership.seems_settled(),
+            settled: settled(membership, now),
             missing: membership.alarm(),
             taken: held.taken,
             memory: held.memory,
