@@ -526,23 +526,73 @@ fn must_bring_a_node_in_over_2_megabits_with_many_small_values() {
 
 #[test]
 fn must_leave_over_2_megabits_with_many_small_values() {
-    direct_seeds("sim_worse must_leave_over_2", 1, 2, |stage| {
-        let keys = fill(stage, (2, 600), 17 << 10, TWO_MBIT)?;
-        stage.leave(300.0, 0)?;
-        read_great(stage, 1, &keys, 17 << 10)
-    });
+    direct_seeds(
+        "sim_worse must_leave_over_2_megabits_with_many",
+        1,
+        2,
+        |stage| {
+            let keys = fill(stage, (2, 600), 17 << 10, TWO_MBIT)?;
+            stage.leave(300.0, 0)?;
+            read_great(stage, 1, &keys, 17 << 10)
+        },
+    );
 }
 
 /// The newcomer asks for what the leaver has. So the leaver sees by its questions that it gets on, for longer than ten
 /// seconds.
 #[test]
 fn must_leave_once_a_newcomer_has_all_over_2_megabits() {
-    direct_seeds("sim_worse must_leave_once_a_newcomer", 2, 2, |stage| {
-        let keys = fill(stage, (1, 600), 17 << 10, TWO_MBIT)?;
-        stage.boot(1, 0);
-        stage.await_that(20.0, "0 knows 1", || stage.knows(0, 1))?;
-        stage.leave(300.0, 0)?;
-        read_great(stage, 1, &keys, 17 << 10)
+    let name = "sim_worse must_leave_once_a_newcomer";
+    direct_seeds(name, 2, 2, |stage| {
+        leave_to_a_newcomer(stage, 600, 17 << 10, TWO_MBIT)
+    });
+}
+
+fn leave_to_a_newcomer(stage: &Stage, count: usize, bytes: usize, rate: u64) -> Result<(), String> {
+    let keys = fill(stage, (1, count), bytes, rate)?;
+    stage.boot(1, 0);
+    stage.await_that(20.0, "0 knows 1", || stage.knows(0, 1))?;
+    stage.leave(300.0, 0)?;
+    read_great(stage, 1, &keys, bytes)
+}
+
+/// It asks for all of them at once. So it asks for nothing more in the twenty seconds that they take.
+#[test]
+fn must_leave_once_six_great_values_have_gone_over_10_megabits() {
+    let name = "sim_worse must_leave_once_six_great_values";
+    direct_seeds(name, 2, 3, |stage| {
+        leave_to_a_newcomer(stage, 6, 4 * MIB, TEN_MBIT)
+    });
+}
+
+/// One value takes the leaver seventeen seconds.
+#[test]
+fn must_leave_over_2_megabits_with_values_of_4_mebibytes() {
+    direct_seeds(
+        "sim_worse must_leave_over_2_megabits_with_values",
+        1,
+        3,
+        |stage| {
+            let keys = fill(stage, (2, 3), 4 * MIB, TWO_MBIT)?;
+            stage.leave(600.0, 0)?;
+            read_great(stage, 1, &keys, 4 * MIB)
+        },
+    );
+}
+
+/// One of two newcomers may be far behind the other.
+#[test]
+fn must_leave_once_two_newcomers_have_all() {
+    direct_seeds("sim_worse must_leave_once_two_newcomers", 2, 3, |stage| {
+        let keys = fill(stage, (2, 900), 17 << 10, TWO_MBIT)?;
+        stage.world.wires().narrow(&location(3), TWO_MBIT / 4);
+        stage.boot(2, 0);
+        stage.boot(3, 0);
+        let known = || (2..4).all(|new| stage.knows(0, new) && stage.knows(1, new));
+        stage.await_that(20.0, "0 and 1 know 2 and 3", known)?;
+        stage.leave(900.0, 0)?;
+        stage.await_members(900.0, &[1, 2, 3])?;
+        read_great(stage, 3, &keys, 17 << 10)
     });
 }
 

@@ -165,6 +165,11 @@ impl ItemList {
         self.length += 1;
     }
 
+    /// What tells it apart from other lists: some of its first items.
+    pub fn head(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len().min(1024)]
+    }
+
     /// Of all items together.
     pub fn bytes(&self) -> usize {
         self.bytes.len()

@@ -23,7 +23,7 @@ use super::calls::{
 use super::items::{NoRoom, SHARDS};
 use super::table::Record;
 
-/// A batch of items is closed when it has this many bytes: it has less than twice as many, or one large item more.
+/// A batch of items is closed when it has this many bytes: less than twice as many, or one large item more.
 pub(super) const BATCH_BYTES: usize = 256 << 10;
 
 /// Keys that are compared, or listed, at a time.
@@ -340,6 +340,7 @@ impl Store {
     fn send_to(&self, me: &Member, to: &Member, items: &ItemList) -> Result<Vec<Taken>, Exception> {
         let request = store_request(&self.locator.caller(me, &to.location), false, items);
         let large = Large::new(self, items.bytes());
+        self.note_sent(&to.location, items.head(), items.bytes());
         let limit = self.locator.ticks(2);
         let mut answers = self.locator.call_members(&[(to.clone(), request)], limit);
         drop(large);
@@ -415,9 +416,8 @@ impl Store {
             }
         }
         hold(list.bytes())?;
-        if list.bytes() > 0 {
-            self.note_given(part.range, part.after.unwrap_or_default());
-        }
+        let what = [&part.range.to_le_bytes(), part.after.unwrap_or_default()].concat();
+        self.note_sent(&part.caller.me.location, &what, list.bytes());
         // The lists are compared again: what has been forgotten meanwhile was forgotten under another list.
         let differs = Some(look()).filter(|(same, _)| !same);
         let differs = differs.as_ref().map(|(_, view)| view.members());

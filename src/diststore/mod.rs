@@ -28,11 +28,12 @@ mod underway;
 
 pub use calls::{KeyValue, List, Listed, Listing};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::digest::{digest, mix};
 use crate::location::Location;
 use crate::locator::{
     self, Application, Held, Locator, Participant, read_arguments, read_key, write_answer,
@@ -72,6 +73,14 @@ pub const METHODS: &[&str] = &[
     "delete_key",
 ];
 
+/// How many parts of what it has a node remembers that it has sent under one view: those of 256 GiB, if each is a whole
+/// batch.
+const PARTS_MAX: usize = 1 << 20;
+
+/// Bytes that are sent may be on their way for a second for each of these, but no longer than that.
+const SENT_A_SECOND: u32 = 64 << 10;
+const SENT_MAX: Duration = Duration::from_secs(60);
+
 /// Lines of one kind in a second; more are summed up.
 const LINES_MAX: usize = 10;
 
@@ -86,10 +95,9 @@ pub struct Store {
     locator: Locator,
     items: Items,
     strays: Mutex<Strays>,
-    /// Items that other nodes have confirmed, and how often they have got further with those that they ask for.
+    /// Items that other nodes have confirmed.
     confirmed: AtomicUsize,
-    /// How far they have got with these: at which epoch, in which shard, after which key.
-    given: Mutex<(u64, u32, Vec<u8>)>,
+    sent: Mutex<Sent>,
     /// Keys for which originals are being called, and by how many threads: an original may send such a request back,
     /// and it is answered here. And keys whose latest value a get is sending to other replicas.
     relayed: Mutex<BTreeMap<Vec<u8>, Marked>>,
@@ -99,6 +107,16 @@ pub struct Store {
     /// The most that the items have taken since memory was given back to the system.
     most: AtomicUsize,
     lines: Mutex<Lines>,
+}
+
+/// Items that were sent to other nodes.
+#[derive(Debug, Default)]
+struct Sent {
+    /// Digests of what went to whom in this epoch.
+    epoch: u64,
+    parts: HashSet<u64>,
+    /// To members: until when it may be on its way.
+    until: BTreeMap<Location, Duration>,
 }
 
 /// Items that lie here and should not.
@@ -120,7 +138,7 @@ impl Store {
             locator,
             strays: Mutex::default(),
             confirmed: AtomicUsize::new(0),
-            given: Mutex::default(),
+            sent: Mutex::default(),
             relayed: Mutex::default(),
             underway: Underway::new(),
             agreed: Mutex::default(),
@@ -129,14 +147,21 @@ impl Store {
         }
     }
 
-    /// Items after that key are given to a node that asks for them. If it asks for the same ones time and again, it can't
-    /// keep them.
-    fn note_given(&self, shard: u32, after: &[u8]) {
-        let now = (self.locator.epoch(), shard, after.to_vec());
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        if now > *given {
-            *given = now;
-            self.confirmed.fetch_add(1, Ordering::Relaxed);
+    /// So many bytes of items are sent to a node. If the same ones go there time and again, it can't keep them: that is no
+    /// progress. `what` tells them apart.
+    fn note_sent(&self, to: &Location, what: &[u8], bytes: usize) {
+        let (now, epoch) = (self.locator.now(), self.locator.epoch());
+        let part = mix(digest(what) ^ digest(to.name().as_bytes()));
+        let mut sent = self.sent();
+        if sent.epoch != epoch {
+            (sent.epoch, sent.parts) = (epoch, HashSet::new());
+            let view = self.locator.view();
+            sent.until.retain(|to, _| view.get(to).is_some());
+        }
+        if bytes > 0 && sent.parts.len() < PARTS_MAX && sent.parts.insert(part) {
+            let until = sent.until.entry(to.clone()).or_default();
+            let time = Duration::from_secs(bytes as u64) / SENT_A_SECOND;
+            *until = ((*until).max(now) + time).min(now + SENT_MAX);
         }
     }
 
@@ -147,6 +172,18 @@ impl Store {
             let take = |record: &Record| take(record.key(), record.version(), record.value());
             self.items.each(shard, take);
         }
+    }
+
+    fn sent(&self) -> MutexGuard<'_, Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sent_until(&self) -> Duration {
+        let view = self.locator.view();
+        let sent = self.sent();
+        let until = sent.until.iter();
+        let until = until.filter(|(to, _)| view.get(to).is_some());
+        until.map(|(_, until)| *until).max().unwrap_or_default()
     }
 
     fn strays(&self) -> MutexGuard<'_, Strays> {
@@ -449,6 +486,7 @@ impl Application for Store {
             deleted: self.items.tombstones().0,
             elsewhere: strays.count.max(unknown),
             confirmed: self.confirmed.load(Ordering::Relaxed),
+            sent_until: self.sent_until(),
         }
     }
 }

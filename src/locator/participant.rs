@@ -1,5 +1,7 @@
 //! What a service on the locator has to be, and the least of them: nothing but the locator.
 
+use std::time::Duration;
+
 use crate::location::Location;
 use crate::membership::{Member, State, View};
 use crate::net::Level;
@@ -18,9 +20,12 @@ pub struct Held {
     pub deleted: usize,
     /// Those of which this node is no replica by the present view, or of which it isn't known yet whether it is one.
     pub elsewhere: usize,
-    /// Grows when other nodes confirm items that this node has sent, or get further with those that they ask for: by this
-    /// a leaving node sees its progress. If it doesn't grow for ten seconds, the node goes with what is left.
+    /// Grows when other nodes confirm items that this node has sent: by this a leaving node sees its progress. If it
+    /// doesn't grow for ten seconds, the node goes with what is left.
     pub confirmed: usize,
+    /// Until when items that this node has sent may be on their way, by [`Locator::now`]: a leaving node counts the ten
+    /// seconds from then at the earliest.
+    pub sent_until: Duration,
     /// Bytes that the items take.
     pub taken: usize,
     /// Bytes that they may take.

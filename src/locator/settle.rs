@@ -8,7 +8,7 @@ use crate::net::CallError;
 use crate::thrift::Exception;
 
 use super::calls::{Compared, Comparison, read_answer, read_arguments, request_of, write_answer};
-use super::participant::Application;
+use super::participant::{Application, Held};
 use super::{ANSWER_TICKS, Locator};
 
 /// A comparison may take this long: the other one walks through all that it has.
@@ -217,7 +217,7 @@ impl Locator {
                 }
                 return Ok(if alone { held.items } else { 0 });
             }
-            if progress.has_ended(self.now(), held.confirmed) {
+            if progress.has_ended(self.now(), &held) {
                 self.say_goodbye();
                 // Of what it shares with others it doesn't know how much they have.
                 let shared = if settled {
@@ -240,7 +240,7 @@ impl Locator {
     ) -> Result<usize, usize> {
         while !application.give() {
             let held = application.held();
-            if progress.has_ended(self.now(), held.confirmed) {
+            if progress.has_ended(self.now(), &held) {
                 return Err(held.elsewhere.max(1));
             }
             self.environment.clock.pause(self.ticks(1) / 10);
@@ -257,11 +257,11 @@ struct Progress {
 }
 
 impl Progress {
-    /// Whether nothing has been confirmed for too long.
-    fn has_ended(&mut self, now: Duration, confirmed: usize) -> bool {
-        if confirmed != self.confirmed {
-            (self.confirmed, self.since) = (confirmed, now);
+    /// Whether nothing has been confirmed for too long, and nothing is on its way.
+    fn has_ended(&mut self, now: Duration, held: &Held) -> bool {
+        if held.confirmed != self.confirmed {
+            (self.confirmed, self.since) = (held.confirmed, now);
         }
-        now.saturating_sub(self.since) > NO_PROGRESS_MAX
+        now.saturating_sub(self.since.max(held.sent_until)) > NO_PROGRESS_MAX
     }
 }
