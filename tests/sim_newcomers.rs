@@ -181,6 +181,152 @@ fn a_leaver_must_not_answer_beside_one_that_has_become_full() {
     });
 }
 
+/// A key whose nodes are, as they come in, 0 with 1 behind it, then 2 with 3 behind it.
+fn key_of_newcomers(stage: &Stage) -> Vec<u8> {
+    let first = |key: &[u8], nodes: &[usize]| {
+        let nodes = nodes.iter();
+        let nodes: Vec<_> = nodes.map(|node| location(*node)).collect();
+        stage.world.subject.placement(&nodes)(key)[0].clone()
+    };
+    let keys = (0..).map(|number| format!("k{number}").into_bytes());
+    let is_so = |key: &Vec<u8>| {
+        first(key, &[0, 1, 2, 3]) == location(2)
+            && first(key, &[0, 1, 3]) == location(3)
+            && first(key, &[0, 1]) == location(0)
+    };
+    let mut keys = keys.take(10_000).filter(is_so);
+    keys.next().expect("BUG: no such key")
+}
+
+/// Whether that one has these as members, all of them full.
+fn sees_full(stage: &Stage, at: usize, nodes: &[usize]) -> bool {
+    let node = stage.world.node(&location(at));
+    node.is_some_and(|node| {
+        let members = node.members();
+        let mut nodes = nodes.iter().map(|node| (location(*node), false));
+        nodes.all(|full| members.contains(&full))
+    })
+}
+
+/// A client puts by way of 3 until that is acknowledged; another one reads at 0 all the time.
+fn put_and_read_beside(stage: &Stage, key: &[u8], ticks: usize) -> Result<(), String> {
+    let (reader, read) = (stage.client(), key.to_vec());
+    let until = stage.now() + TICK * ticks as u32;
+    stage.meanwhile("reads", move || {
+        while reader.now() < until {
+            let _ = reader.get(0, &read);
+            reader.sleep(0.01);
+        }
+    });
+    let mut number = 0;
+    while !stage.try_put(3, key, format!("new {number}").as_bytes()) {
+        number += 1;
+        stage.sleep(0.1);
+        if stage.now() > until {
+            return Err("no put is acknowledged".to_owned());
+        }
+    }
+    stage.await_all();
+    Ok(())
+}
+
+fn hang(stage: &Stage, at: usize, methods: &'static [&'static str]) {
+    stage.world.wires().hang(&location(at), methods);
+}
+
+/// 2 and 3 come at once, and get a key of which one is to be the primary, and the other one its granter. They can't be
+/// full before they compare with each other.
+fn begin_with_two_that_come(stage: &Stage) -> Result<Vec<u8>, String> {
+    stage.begin(2)?;
+    let key = key_of_newcomers(stage);
+    stage.put(0, &key, "old")?;
+    for at in [0, 2, 3] {
+        hang(stage, at, &["compare"]);
+    }
+    stage.boot(2, 0);
+    stage.boot(3, 0);
+    stage.await_that(20.0, "both are let in, and know it", || {
+        stage.knows(2, 3) && stage.knows(3, 2)
+    })?;
+    hang(stage, 0, &[]);
+    stage.await_that(20.0, "both have the key", || {
+        let node = |at| stage.world.node(&location(at));
+        let has = |at| node(at).is_some_and(|node| node.items().iter().any(|item| item.key == key));
+        has(2) && has(3)
+    })?;
+    stage.sleep(0.2);
+    Ok(key)
+}
+
+fn let_them_become_full(stage: &Stage) -> Result<(), String> {
+    for at in [2, 3] {
+        hang(stage, at, &[]);
+    }
+    stage.await_that(20.0, "both are full", || {
+        sees_full(stage, 2, &[2, 3]) && sees_full(stage, 3, &[2, 3])
+    })
+}
+
+fn heal_after(stage: &Stage, ticks: f64) {
+    let healer = stage.clone();
+    stage.meanwhile("heals", move || {
+        healer.sleep(ticks);
+        healer.world.heal();
+    });
+}
+
+/// Two become full at once, and the node that was the primary before hears it late.
+fn two_become_full_unheard(stage: &Stage) -> Result<(), String> {
+    let key = begin_with_two_that_come(stage)?;
+    hang(stage, 0, &["ask"]);
+    for to in [2, 3] {
+        stage.world.wires().deafen(&location(0), &location(to));
+    }
+    let_them_become_full(stage)?;
+    heal_after(stage, 2.0);
+    put_and_read_beside(stage, &key, 20)
+}
+
+#[test]
+fn two_full_at_once_must_not_serve_beside_the_primary_before() {
+    for replicas in [1, 2] {
+        direct_seeds(
+            "sim_newcomers two_full_at_once",
+            replicas,
+            60,
+            two_become_full_unheard,
+        );
+    }
+}
+
+/// The same, but the two lose the primary before they are full. Another member grants it a lease until then.
+fn two_become_full_without(stage: &Stage) -> Result<(), String> {
+    let key = begin_with_two_that_come(stage)?;
+    for from in [2, 3] {
+        stage.world.wires().deafen(&location(from), &location(0));
+    }
+    stage.sleep(5.0);
+    stage.part(&[0], &[2, 3]);
+    stage.await_that(20.0, "both lose it", || {
+        !stage.knows(2, 0) && !stage.knows(3, 0)
+    })?;
+    let_them_become_full(stage)?;
+    heal_after(stage, 6.0);
+    put_and_read_beside(stage, &key, 20)
+}
+
+#[test]
+fn two_full_without_the_primary_before_must_not_serve_beside_it() {
+    for replicas in [1, 2] {
+        direct_seeds(
+            "sim_newcomers two_full_without",
+            replicas,
+            60,
+            two_become_full_without,
+        );
+    }
+}
+
 /// A node that has just begun to leave and the other replica of its keys hang until they are lost: what both held is
 /// missing.
 #[test]

@@ -305,8 +305,9 @@ impl Store {
         accounts.push(self.account(request.key));
         let latest = accounts.iter().max().expect("BUG: no account").clone();
         if accounts.iter().all(|account| *account == latest) {
-            let same = |membership: &Membership| membership.is_replica(route.hash, route.digest);
-            if self.locator.with(|membership, _| same(membership)) {
+            let (hash, digest) = (route.hash, route.digest);
+            let may = |membership: &Membership, now| membership.may_show(now, hash, digest);
+            if self.locator.with(|membership, now| may(membership, now)) {
                 request.is_done(latest.1);
             }
             return;
@@ -333,7 +334,7 @@ impl Store {
         let route = &tried.route;
         let same = self.locator.with(|membership, now| {
             let mut not_here = false;
-            let same = membership.is_replica(route.hash, route.digest);
+            let same = membership.may_show(now, route.hash, route.digest);
             let same = same && (large || !self.is_late(tried, now));
             if same && latest.0 > 0 {
                 let merged = self.items.merge(request.key, latest.0, &latest.1, false);

@@ -199,6 +199,12 @@ impl Membership {
         }
         let digest = self.view.digest();
         let differ = question.wants_members && digest != question.digest;
+        if digest == question.digest
+            && let Some(nothing) = self.shared(&caller.location).filter(|it| it.digest == 0)
+        {
+            // See `answered`: it may take this for "done".
+            self.compared(&caller.location, nothing);
+        }
         Reply {
             me: self.me(),
             you: self.standing(&caller.location),
@@ -369,6 +375,9 @@ impl Membership {
             self.hear_outsider(reply);
         }
         let (counted, exactly) = self.has_me(reply.you);
+        if counted && matches!(reply.you, Standing::Member(state, _) if state.holds_all()) {
+            self.note_aware(now, &asked.to);
+        }
         let same_state = me.state == self.state();
         let both = matches!(reply.you, Standing::Lost(_)) && self.lost.contains_key(&asked.to);
         let lost = both || self.is_lost(&asked.to, other.incarnation);

@@ -138,6 +138,8 @@ impl Membership {
         self.peers.clear();
         self.named.clear();
         self.unmet.clear();
+        self.unaware.clear();
+        self.decides_from = None;
         self.doubted.clear();
         self.lost.retain(|_, lost| lost.expired);
         self.alarm.clear();

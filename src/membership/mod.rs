@@ -155,7 +155,7 @@ struct Peer {
     synced: bool,
     /// How often what was compared has ceased to hold.
     doubts: u64,
-    /// What the two shared when it last compared.
+    /// What the two shared when it last compared. `None`: it can't have this node as done in this life.
     compared: Option<Shared>,
     /// When it was asked last, under the present view, and said that it is [clean](Membership::all_clean); and the floor that
     /// it had.
@@ -225,6 +225,11 @@ pub struct Membership {
     large: usize,
     /// Originals that have not given this node what is its own now.
     unmet: BTreeSet<Location>,
+    /// Of the members when this node became full: those that have not said that they know it. One of them may still be the
+    /// primary of keys whose primary is this node now.
+    unaware: BTreeSet<Location>,
+    /// A member was lost in silence before all those said so: any lease that it may have has ended by then.
+    decides_from: Option<Duration>,
     /// To be asked at the next tick.
     doubted: BTreeSet<Location>,
     /// Being asked now: one question to a node at a time.
@@ -282,6 +287,8 @@ impl Membership {
             clean_since: None,
             large: 0,
             unmet: BTreeSet::new(),
+            unaware: BTreeSet::new(),
+            decides_from: None,
             doubted: BTreeSet::new(),
             asking: BTreeSet::new(),
             lists: 0,
@@ -415,6 +422,8 @@ impl Membership {
                 // The full ones that let it in may have had what it lacks.
                 self.raise_alarm(self.missing.clone());
             }
+            let unaware = self.peers.keys().filter(|peer| self.may_be_full(peer));
+            self.unaware = unaware.cloned().collect();
             self.change_life(if leaves { Life::Left } else { Life::Full });
         }
     }

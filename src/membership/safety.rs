@@ -7,8 +7,8 @@ use crate::location::Location;
 
 use super::clean::{Lost, PAST_MAX};
 use super::{
-    ALARM_MAX, Action, LEFT_MAX, LOST_MAX, MEMBERS_MAX, Member, Membership, NEWS_MAX, Peer,
-    SILENCE_TICKS, State, TOLD,
+    ALARM_MAX, Action, LEASE_TICKS, LEFT_MAX, LOST_MAX, MEMBERS_MAX, Member, Membership, NEWS_MAX,
+    Peer, SILENCE_TICKS, State, TOLD,
 };
 
 impl Membership {
@@ -18,6 +18,7 @@ impl Membership {
             return;
         };
         self.peers.remove(location);
+        self.unaware.remove(location);
         self.tokens.remove(location);
         self.change_view(|view| drop(view.remove(location)));
         self.actions
@@ -88,7 +89,12 @@ impl Membership {
             .map(|(location, _)| location.clone())
             .collect();
         for location in silent {
+            let taken_over = self.state().holds_all() && self.has_taken_over(now);
+            let may_have_a_lease = !taken_over && self.may_be_full(&location);
             self.lose(&location, false);
+            if may_have_a_lease {
+                self.decides_from = Some(now + self.ticks(LEASE_TICKS));
+            }
         }
     }
 

@@ -52,7 +52,8 @@ impl Membership {
         let far = self.far(hash);
         let (near, primary) = self.view.near(&far, copies);
         let list = &far[..near];
-        if !primary.is_some_and(|primary| primary < near && self.is_me(far[primary]))
+        if !self.has_taken_over(now)
+            || !primary.is_some_and(|primary| primary < near && self.is_me(far[primary]))
             || self.view.list_digest(list.iter().copied()) != digest
         {
             return false;
@@ -67,6 +68,32 @@ impl Membership {
             || (self.has_lease(now, hash, granter, digest)
                 && self.is_awake(now)
                 && others.all(|other| self.is_synced(other) && self.has_heard(other)))
+    }
+
+    /// Whether this node, being the primary of keys with that hash, may answer with what all on the list with this digest
+    /// have said that they have.
+    pub fn may_show(&self, now: Duration, hash: u32, digest: u64) -> bool {
+        self.has_taken_over(now) && self.is_replica(hash, digest)
+    }
+
+    /// Whether no other node takes itself for the primary of keys whose primary this node is since it has become full.
+    pub(super) fn has_taken_over(&self, now: Duration) -> bool {
+        self.unaware.is_empty() && self.decides_from.is_none_or(|from| now >= from)
+    }
+
+    /// Whether a member is full or leaving, or may be without this node's knowing.
+    pub(super) fn may_be_full(&self, member: &Location) -> bool {
+        let holds_all = |member: &Member| member.state.holds_all();
+        let known = self.view.get(member).is_some_and(holds_all);
+        let peer = self.peers.get(member);
+        known || peer.is_some_and(|peer| peer.compared.is_some())
+    }
+
+    /// A member has said that it has this node as full or leaving.
+    pub(super) fn note_aware(&mut self, now: Duration, member: &Location) {
+        if self.unaware.remove(member) && self.decides_from.is_some() {
+            self.decides_from = Some(now + self.ticks(LEASE_TICKS));
+        }
     }
 
     /// The list of keys with that hash; with one replica only, as it would be with two.
@@ -122,7 +149,7 @@ impl Membership {
     }
 
     /// What this node and that one share now.
-    fn shared(&self, with: &Location) -> Option<Shared> {
+    pub(super) fn shared(&self, with: &Location) -> Option<Shared> {
         let peer = self.peers.get(with)?;
         Some(Shared {
             digest: self.ties.get(with).map_or(0, |ties| ties.shared),

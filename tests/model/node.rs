@@ -568,6 +568,11 @@ impl World {
         membership.may_decide(time, hash, digest, asked)
     }
 
+    fn may_show(&mut self, run: Run, digest: u64) -> bool {
+        let (hash, time) = (self.hash(), self.time());
+        self.node(run).membership.may_show(time, hash, digest)
+    }
+
     fn again(&mut self, run: Run, job: impl FnOnce(&mut World) + 'static) {
         let delay = 300 + self.up_to(1);
         self.after(delay, move |world| {
@@ -642,9 +647,8 @@ impl World {
                 _ => None,
             };
             let all: Option<Vec<_>> = outcomes.into_iter().map(found).collect();
-            let same = world.list_of(run.place).1 == digest;
             let own = world.node(run).data;
-            let Some(all) = all.filter(|_| same) else {
+            let Some(all) = all.filter(|_| world.may_show(run, digest)) else {
                 return again(world, answer);
             };
             let latest = all.iter().copied().fold(own, Data::max);
@@ -652,9 +656,9 @@ impl World {
                 return answer(world, Response::Done(Some(latest)));
             }
             world.store(run, latest, true, list, digest, move |world, accepted| {
-                let same = world.list_of(run.place).1 == digest;
+                let may = world.may_show(run, digest);
                 let node = world.node(run);
-                if accepted == Accepted::All && same && latest >= node.data {
+                if accepted == Accepted::All && may && latest >= node.data {
                     node.data = latest;
                     return answer(world, Response::Done(Some(latest)));
                 }
