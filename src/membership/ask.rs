@@ -534,12 +534,15 @@ impl Membership {
             return;
         }
         let mine = self.side(now, &other.location);
+        let is_unknown = mine.is_none();
         let (Some(mine), Some(theirs)) = (mine, &reply.side) else {
             // Each is to know how many stand behind it. In a large network there are many that it seldom asks.
             self.stay_quiet(2);
-            let others = self.others().filter(|member| member.state.holds_all());
-            let others: Vec<_> = others.map(|member| member.location.clone()).collect();
-            self.doubted.extend(others);
+            if is_unknown {
+                let others = self.others().filter(|member| member.state.holds_all());
+                let others: Vec<_> = others.map(|member| member.location.clone()).collect();
+                self.doubted.extend(others);
+            }
             self.doubted.insert(other.location.clone());
             return;
         };

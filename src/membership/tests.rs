@@ -122,6 +122,31 @@ fn must_not_let_a_lost_life_come_back() {
     assert_eq!(one.enter(&same_life), Ok(Entry::Lost));
 }
 
+/// Which side of a cut comes back is decided by those that stand behind each. A node asks them all if it doesn't know
+/// itself, not time and again if only the other one doesn't.
+#[test]
+fn must_ask_those_behind_it_only_if_it_does_not_know_its_side() {
+    let ((mut one, mut other), mut third) = (two_full(2), node(2, 2));
+    join(&mut third, &mut one);
+    third.done(&one.me(), third.shared_with_life(&one.me()).unwrap(), None);
+    third.done(
+        &other.me(),
+        third.shared_with_life(&other.me()).unwrap(),
+        None,
+    );
+    ask(&mut third, &mut one, Duration::ZERO);
+    one.refused(&location(2), third.me().incarnation);
+    third.refused(&location(0), one.me().incarnation);
+    let now = 10 * TICK;
+    one.doubted.clear();
+    ask(&mut one, &mut third, now);
+    assert_eq!(one.doubted, [location(1), location(2)].into());
+    ask(&mut one, &mut other, now);
+    one.doubted.clear();
+    ask(&mut one, &mut third, now);
+    assert_eq!(one.doubted, [location(2)].into());
+}
+
 #[test]
 fn must_not_take_an_answer_of_an_earlier_life() {
     let (mut one, other) = two_full(2);
