@@ -208,16 +208,22 @@ fn sees_full(stage: &Stage, at: usize, nodes: &[usize]) -> bool {
     })
 }
 
-/// A client puts by way of 3 until that is acknowledged; another one reads at 0 all the time.
-fn put_and_read_beside(stage: &Stage, key: &[u8], ticks: usize) -> Result<(), String> {
-    let (reader, read) = (stage.client(), key.to_vec());
+/// A client that reads a key all the time, for so many ticks.
+fn read_beside(stage: &Stage, at: usize, key: &[u8], ticks: usize) {
+    let (reader, key) = (stage.client(), key.to_vec());
     let until = stage.now() + TICK * ticks as u32;
     stage.meanwhile("reads", move || {
         while reader.now() < until {
-            let _ = reader.get(0, &read);
+            let _ = reader.get(at, &key);
             reader.sleep(0.01);
         }
     });
+}
+
+/// A client puts by way of 3 until that is acknowledged; another one reads at 0 all the time.
+fn put_and_read_beside(stage: &Stage, key: &[u8], ticks: usize) -> Result<(), String> {
+    let until = stage.now() + TICK * ticks as u32;
+    read_beside(stage, 0, key, ticks);
     let mut number = 0;
     while !stage.try_put(3, key, format!("new {number}").as_bytes()) {
         number += 1;
@@ -325,6 +331,57 @@ fn two_full_without_the_primary_before_must_not_serve_beside_it() {
             two_become_full_without,
         );
     }
+}
+
+/// 0 has lost 1 and 2, and they have lost 0; the others have all of them. So nothing is acknowledged for a key of 0 and 1,
+/// until 4 becomes full between the two, as its second replica. Then 1, which hears of it late, must not show what was
+/// there before.
+fn become_full_between_two_that_lost_each_other(stage: &Stage) -> Result<(), String> {
+    stage.begin(4)?;
+    let placed = |key: &[u8], nodes: &[usize]| {
+        let nodes: Vec<_> = nodes.iter().map(|node| location(*node)).collect();
+        stage.world.subject.placement(&nodes)(key)
+    };
+    let mut keys = stage.keys_of(&[0, 4], &[0, 1, 2, 3, 4]);
+    let behind = [1, 2].map(location);
+    let key = keys.find(|key| placed(key, &[1, 2, 3]) == behind);
+    let key = key.ok_or("no such key")?;
+    stage.put(0, &key, "old")?;
+    hang(stage, 3, &["compare"]);
+    stage.boot(4, 3);
+    stage.await_that(20.0, "it has the key", || {
+        let node = stage.world.node(&location(4));
+        node.is_some_and(|node| node.items().iter().any(|item| item.key == key))
+    })?;
+    stage.sleep(0.2);
+    stage.part(&[0], &[1, 2]);
+    stage.await_that(30.0, "they have lost each other", || {
+        let apart = |other| !stage.knows(0, other) && !stage.knows(other, 0);
+        apart(1) && apart(2)
+    })?;
+    hang(stage, 3, &[]);
+    while !sees_full(stage, 4, &[4]) {
+        stage.sleep(0.001);
+    }
+    // What says so is still on its way.
+    stage.part(&[4], &[1, 2]);
+    heal_after(stage, 5.0);
+    read_beside(stage, 1, &key, 12);
+    while !stage.try_put(0, &key, b"new") {
+        stage.sleep(0.1);
+    }
+    stage.await_all();
+    Ok(())
+}
+
+#[test]
+fn one_full_between_two_that_lost_each_other_must_not_accept_what_the_third_does_not_know() {
+    direct_seeds(
+        "sim_newcomers one_full_between",
+        2,
+        60,
+        become_full_between_two_that_lost_each_other,
+    );
 }
 
 /// A node that has just begun to leave and the other replica of its keys hang until they are lost: what both held is

@@ -198,7 +198,8 @@ impl Store {
             let known = membership.shared_with(&caller).is_some();
             let mut take = |item: &Item<'a>| {
                 let hash = ring::hash(item.key);
-                if !known || !membership.is_replica(hash, item.list.unwrap_or(0)) {
+                let takes = known && (!put || membership.has_taken_over());
+                if !takes || !membership.is_replica(hash, item.list.unwrap_or(0)) {
                     return Taken::Differs;
                 }
                 let Some(value) = item.value else {

@@ -303,13 +303,13 @@ impl Store {
             return;
         }
         accounts.push(self.account(request.key));
+        let may = |membership: &Membership| membership.may_show(route.hash, route.digest);
+        if !self.locator.with(|membership, _| may(membership)) {
+            return;
+        }
         let latest = accounts.iter().max().expect("BUG: no account").clone();
         if accounts.iter().all(|account| *account == latest) {
-            let (hash, digest) = (route.hash, route.digest);
-            let may = |membership: &Membership, now| membership.may_show(now, hash, digest);
-            if self.locator.with(|membership, now| may(membership, now)) {
-                request.is_done(latest.1);
-            }
+            request.is_done(latest.1);
             return;
         }
         // If each get sent the same value to the same nodes, none would arrive in time over a narrow link.
@@ -334,7 +334,7 @@ impl Store {
         let route = &tried.route;
         let same = self.locator.with(|membership, now| {
             let mut not_here = false;
-            let same = membership.may_show(now, route.hash, route.digest);
+            let same = membership.may_show(route.hash, route.digest);
             let same = same && (large || !self.is_late(tried, now));
             if same && latest.0 > 0 {
                 let merged = self.items.merge(request.key, latest.0, &latest.1, false);

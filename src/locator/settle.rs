@@ -149,6 +149,9 @@ impl Locator {
             let same = same.filter(|same| same.digest == shared);
             let other = &caller.me.location;
             let same = same.filter(|same| !exchanged || membership.has_compared(other, *same));
+            if let Some(same) = same {
+                membership.compared(other, same);
+            }
             let view = membership.view().clone();
             (membership.me(), view, membership.left().to_vec(), same)
         });
@@ -162,8 +165,7 @@ impl Locator {
         if let Some(own) = &own {
             let equal = exchanged || *own == theirs;
             self.with(|membership, _| {
-                if let Some(same) = same.filter(|_| membership.shared_with(&caller) == same) {
-                    membership.compared(&caller.me.location, same);
+                if same.is_some() && membership.shared_with(&caller) == same {
                     membership.synced(&caller.me.location, equal);
                 }
             });

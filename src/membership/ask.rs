@@ -183,6 +183,7 @@ impl Membership {
         let mut granted = Vec::new();
         if present
             && self.state().holds_all()
+            && self.has_taken_over()
             && question.wants_lease
             && let Some(ties) = self.ties.get(&caller.location)
             && !ties.grant.is_empty()
@@ -199,9 +200,7 @@ impl Membership {
         }
         let digest = self.view.digest();
         let differ = question.wants_members && digest != question.digest;
-        if digest == question.digest
-            && let Some(nothing) = self.shared(&caller.location).filter(|it| it.digest == 0)
-        {
+        if let Some(nothing) = self.shared(&caller.location).filter(|it| it.digest == 0) {
             // See `answered`: it may take this for "done".
             self.compared(&caller.location, nothing);
         }
@@ -376,7 +375,7 @@ impl Membership {
         }
         let (counted, exactly) = self.has_me(reply.you);
         if counted && matches!(reply.you, Standing::Member(state, _) if state.holds_all()) {
-            self.note_aware(now, &asked.to);
+            self.note_aware(&asked.to, reply.digest == self.view.digest());
         }
         let same_state = me.state == self.state();
         let both = matches!(reply.you, Standing::Lost(_)) && self.lost.contains_key(&asked.to);

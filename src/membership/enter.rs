@@ -11,7 +11,7 @@ use crate::location::Location;
 use super::clean::EXPIRED_MAX;
 use super::{
     Action, LEASE_TICKS, LOST_MAX, Life, MEMBERS_MAX, Member, Membership, NAMED_MAX, Peer,
-    SILENCE_TICKS, State,
+    SILENCE_TICKS, State, Takeover,
 };
 
 /// What a node outside knows of the nodes that it asks.
@@ -138,8 +138,7 @@ impl Membership {
         self.peers.clear();
         self.named.clear();
         self.unmet.clear();
-        self.unaware.clear();
-        self.decides_from = None;
+        self.takeover = Takeover::default();
         self.doubted.clear();
         self.lost.retain(|_, lost| lost.expired);
         self.alarm.clear();

@@ -18,6 +18,7 @@ mod member;
 mod originals;
 mod safety;
 mod settle;
+mod takeover;
 mod token;
 mod view;
 mod watch;
@@ -38,6 +39,7 @@ use crate::location::Location;
 use crate::net::Random;
 
 use clean::Lost;
+use takeover::Takeover;
 use token::Given;
 
 /// A lease ends this many ticks after the moment when the question that it answers was asked.
@@ -225,11 +227,7 @@ pub struct Membership {
     large: usize,
     /// Originals that have not given this node what is its own now.
     unmet: BTreeSet<Location>,
-    /// Of the members when this node became full: those that have not said that they know it. One of them may still be the
-    /// primary of keys whose primary is this node now.
-    unaware: BTreeSet<Location>,
-    /// A member was lost in silence before all those said so: any lease that it may have has ended by then.
-    decides_from: Option<Duration>,
+    takeover: Takeover,
     /// To be asked at the next tick.
     doubted: BTreeSet<Location>,
     /// Being asked now: one question to a node at a time.
@@ -287,8 +285,7 @@ impl Membership {
             clean_since: None,
             large: 0,
             unmet: BTreeSet::new(),
-            unaware: BTreeSet::new(),
-            decides_from: None,
+            takeover: Takeover::default(),
             doubted: BTreeSet::new(),
             asking: BTreeSet::new(),
             lists: 0,
@@ -417,13 +414,12 @@ impl Membership {
             true => self.brought == Some(self.changes),
             false => self.peers.values().any(|peer| peer.done == Some(true)),
         };
-        if done && may {
+        if done && may && !self.waits_for_a_silent_one() {
             if returning && !self.peers.values().any(|peer| peer.done == Some(true)) {
                 // The full ones that let it in may have had what it lacks.
                 self.raise_alarm(self.missing.clone());
             }
-            let unaware = self.peers.keys().filter(|peer| self.may_be_full(peer));
-            self.unaware = unaware.cloned().collect();
+            self.begin_takeover();
             self.change_life(if leaves { Life::Left } else { Life::Full });
         }
     }

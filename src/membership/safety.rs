@@ -7,18 +7,24 @@ use crate::location::Location;
 
 use super::clean::{Lost, PAST_MAX};
 use super::{
-    ALARM_MAX, Action, LEASE_TICKS, LEFT_MAX, LOST_MAX, MEMBERS_MAX, Member, Membership, NEWS_MAX,
-    Peer, SILENCE_TICKS, State, TOLD,
+    ALARM_MAX, Action, LEFT_MAX, LOST_MAX, MEMBERS_MAX, Member, Membership, NEWS_MAX, Peer,
+    SILENCE_TICKS, State, TOLD,
 };
 
 impl Membership {
-    /// A member is no longer a member. Its life never comes back here.
+    /// A member is no longer a member, but not for silence. Its life never comes back here.
     pub(super) fn lose(&mut self, location: &Location, goodbye: bool) {
+        if self.view.get(location).is_some() {
+            self.note_gone(location);
+            self.remove(location, goodbye);
+        }
+    }
+
+    fn remove(&mut self, location: &Location, goodbye: bool) {
         let Some(member) = self.view.get(location).cloned() else {
             return;
         };
         self.peers.remove(location);
-        self.unaware.remove(location);
         self.tokens.remove(location);
         self.change_view(|view| drop(view.remove(location)));
         self.actions
@@ -89,12 +95,8 @@ impl Membership {
             .map(|(location, _)| location.clone())
             .collect();
         for location in silent {
-            let taken_over = self.state().holds_all() && self.has_taken_over(now);
-            let may_have_a_lease = !taken_over && self.may_be_full(&location);
-            self.lose(&location, false);
-            if may_have_a_lease {
-                self.decides_from = Some(now + self.ticks(LEASE_TICKS));
-            }
+            self.note_silent(&location);
+            self.remove(&location, false);
         }
     }
 

@@ -52,7 +52,7 @@ impl Membership {
         let far = self.far(hash);
         let (near, primary) = self.view.near(&far, copies);
         let list = &far[..near];
-        if !self.has_taken_over(now)
+        if !self.has_taken_over()
             || !primary.is_some_and(|primary| primary < near && self.is_me(far[primary]))
             || self.view.list_digest(list.iter().copied()) != digest
         {
@@ -72,28 +72,8 @@ impl Membership {
 
     /// Whether this node, being the primary of keys with that hash, may answer with what all on the list with this digest
     /// have said that they have.
-    pub fn may_show(&self, now: Duration, hash: u32, digest: u64) -> bool {
-        self.has_taken_over(now) && self.is_replica(hash, digest)
-    }
-
-    /// Whether no other node takes itself for the primary of keys whose primary this node is since it has become full.
-    pub(super) fn has_taken_over(&self, now: Duration) -> bool {
-        self.unaware.is_empty() && self.decides_from.is_none_or(|from| now >= from)
-    }
-
-    /// Whether a member is full or leaving, or may be without this node's knowing.
-    pub(super) fn may_be_full(&self, member: &Location) -> bool {
-        let holds_all = |member: &Member| member.state.holds_all();
-        let known = self.view.get(member).is_some_and(holds_all);
-        let peer = self.peers.get(member);
-        known || peer.is_some_and(|peer| peer.compared.is_some())
-    }
-
-    /// A member has said that it has this node as full or leaving.
-    pub(super) fn note_aware(&mut self, now: Duration, member: &Location) {
-        if self.unaware.remove(member) && self.decides_from.is_some() {
-            self.decides_from = Some(now + self.ticks(LEASE_TICKS));
-        }
+    pub fn may_show(&self, hash: u32, digest: u64) -> bool {
+        self.has_taken_over() && self.is_replica(hash, digest)
     }
 
     /// The list of keys with that hash; with one replica only, as it would be with two.
@@ -275,7 +255,7 @@ impl Membership {
         self.may_lack(others.iter());
     }
 
-    /// A member has got this node's digests, and the two may exchange what differs. `shared`: what the two shared then.
+    /// A member gets this node's digests, and the two may exchange what differs. `shared`: what the two share.
     pub fn compared(&mut self, with: &Location, shared: Shared) {
         if let Some(peer) = self.peers.get_mut(with) {
             peer.compared = Some(shared);

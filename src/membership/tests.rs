@@ -122,6 +122,27 @@ fn must_not_let_a_lost_life_come_back() {
     assert_eq!(one.enter(&same_life), Ok(Entry::Lost));
 }
 
+/// As a full one it would have to wait for that member as well, and others could not serve meanwhile.
+#[test]
+fn must_not_become_full_while_a_full_member_is_silent() {
+    let ((mut one, other), mut third) = (two_full(2), node(2, 2));
+    join(&mut third, &mut one);
+    for now in (1..=3).map(|tick| tick * TICK) {
+        third.silent(&location(1), TICK);
+        third.tick(now);
+    }
+    for full in [&one, &other] {
+        let shared = third.shared_with_life(&full.me()).unwrap();
+        third.done(&full.me(), shared, None);
+    }
+    assert_eq!(third.state(), State::Joining);
+    third.refused(&location(1), other.me().incarnation);
+    assert_eq!(third.state(), State::Full);
+    assert!(!third.has_taken_over());
+    ask(&mut third, &mut one, 3 * TICK);
+    assert!(third.has_taken_over());
+}
+
 /// Which side of a cut comes back is decided by those that stand behind each. A node asks them all if it doesn't know
 /// itself, not time and again if only the other one doesn't.
 #[test]

@@ -13,7 +13,7 @@ impl Membership {
     pub(super) fn choose(&mut self, now: Duration) -> BTreeSet<Location> {
         let mut chosen = std::mem::take(&mut self.doubted);
         chosen.extend(self.some_others(1));
-        chosen.extend(self.unaware.iter().cloned());
+        chosen.extend(self.unaware().cloned());
         chosen.extend(self.not_known_to_be_clean());
         let renew = self.ticks(RENEW_HALF_TICKS) / 2;
         for (location, peer) in &self.peers {

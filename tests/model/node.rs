@@ -241,6 +241,7 @@ impl World {
                     let membership = &mut node.membership;
                     let me = membership.me();
                     let takes = digest == store.list
+                        && (!store.put || membership.has_taken_over())
                         && membership.shared_with(&store.caller).is_some()
                         && Node::has_me(&list, &me.location);
                     if !takes {
@@ -276,15 +277,16 @@ impl World {
                 let response = self.act(run, |node, _| {
                     let members = node.membership.known();
                     let now = node.membership.shared_with(&caller);
-                    if now.is_none_or(|now| now.digest != shared) {
+                    let Some(now) = now.filter(|now| now.digest == shared) else {
                         return Response::Differs(members);
-                    }
+                    };
                     let (list, _) = node.list(hash, copies);
                     let own = node.membership.me();
                     let mine = Node::has_me(&list, &own.location);
                     let both = mine && Node::has_me(&list, &caller.me.location);
                     let equal = !both || node.data == data;
                     node.membership.synced(&caller.me.location, equal);
+                    node.membership.compared(&caller.me.location, now);
                     if !equal && !drives {
                         return Response::Differs(members);
                     }
@@ -569,8 +571,8 @@ impl World {
     }
 
     fn may_show(&mut self, run: Run, digest: u64) -> bool {
-        let (hash, time) = (self.hash(), self.time());
-        self.node(run).membership.may_show(time, hash, digest)
+        let hash = self.hash();
+        self.node(run).membership.may_show(hash, digest)
     }
 
     fn again(&mut self, run: Run, job: impl FnOnce(&mut World) + 'static) {
