@@ -1368,6 +1368,56 @@ fn must_show_what_a_returning_node_has_and_the_other_has_no_room_for() {
     });
 }
 
+/// A node comes back from a cut with a put that it alone has, and is told to leave meanwhile.
+#[test]
+fn must_bring_what_it_has_when_it_is_told_to_leave_as_it_comes_back() {
+    direct_seeds("sim_worse must_bring_what_it_has_when", 2, 60, |stage| {
+        stage.begin(3)?;
+        stage.part(&[0], &[1, 2]);
+        stage.await_members(40.0, &[0])?;
+        stage.await_members(40.0, &[1, 2])?;
+        stage.put(0, b"k", "new")?;
+        stage.world.heal();
+        let ticks = stage.world.random.below(50) as f64 / 10.0;
+        stage.sleep(ticks);
+        let left = stage.begin_leaving(0);
+        stage.await_that(60.0, "0 has left", || left.load(Ordering::Relaxed) > 0)?;
+        match left.load(Ordering::Relaxed) {
+            1 => stage.reads(1, b"k", "new"),
+            // It has not met the others yet, and says that it drops the key.
+            _ if ticks < 2.5 => Ok(()),
+            _ => Err("it doesn't bring what it has".to_owned()),
+        }
+    });
+}
+
+/// What a node brings from a cut is to be at two others, of which one has no room. The node is told to leave: it can't wait
+/// for that one, though the other one confirms again and again that it has all.
+#[test]
+fn must_leave_though_one_of_two_has_no_room_for_what_it_brings() {
+    direct("sim_worse must_leave_though_one_of_two", 2, |stage| {
+        stage.begin(2)?;
+        stage.boot(3, 0);
+        stage.boot_small(2, Some(0), SMALL);
+        stage.await_members(40.0, &[0, 1, 2, 3])?;
+        stage.part(&[0], &[1, 2, 3]);
+        stage.await_members(40.0, &[0])?;
+        stage.await_members(40.0, &[1, 2, 3])?;
+        let mut keys = stage.keys_of(&[1, 2], &[0, 1, 2, 3]);
+        let brought = keys.next().expect("BUG: keys have no end");
+        stage.put(0, &brought, value(&brought, LARGE_VALUE))?;
+        while keys
+            .next()
+            .is_some_and(|key| stage.try_put(1, &key, &value(&key, LARGE_VALUE)))
+        {}
+        stage.world.heal();
+        stage.await_that(60.0, "0 is a member again", || stage.knows(1, 0))?;
+        let left = stage.begin_leaving(0);
+        stage.await_that(60.0, "0 has left", || left.load(Ordering::Relaxed) == 2)?;
+        reads_large(stage, &[1, 3], &[brought])
+    });
+}
+
 /// One of three is killed. One of those that stay has no room for its share, but gives the other one all that it has.
 fn must_have_two_copies_of_what_one_has_room_for(
     stage: &Stage,

@@ -23,7 +23,7 @@ use super::calls::{
 use super::items::{NoRoom, SHARDS};
 use super::table::Record;
 
-/// A batch of items is closed when it has this many bytes: less than twice as many, or one large item more.
+/// A batch is closed when it has this many bytes: it has less than twice as many, or one large item more.
 pub(super) const BATCH_BYTES: usize = 256 << 10;
 
 /// Keys that are compared, or listed, at a time.
@@ -317,6 +317,8 @@ impl Store {
                 });
             }
             let taken = self.send_to(me, to, &items)?;
+            let new = taken.iter().filter(|one| matches!(one, Taken::Held(_)));
+            self.confirmed.fetch_add(new.count(), Ordering::Relaxed);
             let held = |(taken, version): (&Taken, &i64)| matches!(taken, Taken::Held(held) if held >= version);
             if taken.len() != versions.len() || !taken.iter().zip(&versions).all(held) {
                 return Ok(false);
@@ -346,8 +348,6 @@ impl Store {
         drop(large);
         let answer = answers.pop().expect("BUG: an answer for each call");
         let StoreAnswer { taken, full, .. } = self.stored(to, answer);
-        let held = taken.iter().filter(|taken| matches!(taken, Taken::Held(_)));
-        self.confirmed.fetch_add(held.count(), Ordering::Relaxed);
         match full {
             None => Ok(taken),
             Some(why) => {

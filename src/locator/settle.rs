@@ -208,7 +208,8 @@ impl Locator {
             if state == State::Left {
                 return Ok(0);
             }
-            if alone || (settled && held.elsewhere == 0) {
+            let empty = state == State::Outside && held.items == 0;
+            if alone || empty || (settled && held.elsewhere == 0) {
                 self.say_goodbye();
                 if self.view().has_originals() {
                     return self.give_to_originals(application, progress);

@@ -18,9 +18,11 @@ use super::{
 #[derive(Debug, Default)]
 pub struct Search {
     /// It was full in an earlier life, and has what it had.
-    returning: bool,
+    pub(super) returning: bool,
     /// It was full in an earlier life: it looks for its network until it finds one.
     stays: bool,
+    /// It was told to leave: it does when it has brought what it has.
+    pub(super) leaves: bool,
     /// It is to drop what it had before it asks.
     drops: bool,
     /// The lives that were members before, and those that it waited for.
@@ -126,6 +128,7 @@ impl Membership {
     /// A new life, outside.
     pub(super) fn begin_anew(&mut self, returning: bool, contacts: Vec<Location>) {
         self.draw_incarnation(returning);
+        let leaves = self.is_to_leave();
         let members = std::mem::take(&mut self.view);
         let members = members.members().iter();
         let members = members.map(|member| (member.location.clone(), member.incarnation));
@@ -144,6 +147,7 @@ impl Membership {
         self.alarm.clear();
         self.life = Life::Outside(Search {
             returning,
+            leaves,
             stays: returning,
             may_begin: returning,
             drops: !returning,
@@ -169,6 +173,11 @@ impl Membership {
         if let Life::Outside(search) = &mut self.life {
             (search.stays, search.may_begin) = (true, true);
         }
+    }
+
+    /// Whether it is outside, with what it had when it was full.
+    pub(super) fn is_outside_with_items(&self) -> bool {
+        matches!(&self.life, Life::Outside(search) if search.returning)
     }
 
     /// Whether this node has to drop what it has, and has not said that it [did](Membership::dropped).
@@ -276,7 +285,8 @@ impl Membership {
             for contact in contacts {
                 self.remember_lost(contact, 0);
             }
-            self.change_life(Life::Full);
+            let leaves = self.is_to_leave();
+            self.change_life(if leaves { Life::Leaving } else { Life::Full });
             self.stay_quiet(2);
             self.actions.push(Action::Began);
         }
@@ -512,7 +522,9 @@ impl Membership {
         }
         let contacts: Vec<_> = search.contacts.keys().cloned().collect();
         self.life = if search.returning {
-            Life::Returning { leaves: false }
+            Life::Returning {
+                leaves: search.leaves,
+            }
         } else {
             Life::Joining
         };

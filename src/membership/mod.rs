@@ -436,8 +436,18 @@ impl Membership {
         match &mut self.life {
             Life::Full => self.change_life(Life::Leaving),
             Life::Returning { leaves } => *leaves = true,
+            Life::Outside(search) if search.returning => search.leaves = true,
             Life::Outside(_) | Life::Joining => self.change_life(Life::Left),
             Life::Leaving | Life::Left => {}
+        }
+    }
+
+    fn is_to_leave(&self) -> bool {
+        match &self.life {
+            Life::Outside(search) => search.leaves,
+            Life::Returning { leaves } => *leaves,
+            Life::Leaving => true,
+            Life::Joining | Life::Full | Life::Left => false,
         }
     }
 

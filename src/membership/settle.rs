@@ -297,7 +297,9 @@ impl Membership {
     /// Whether no other member stays: all of them are leaving.
     pub fn is_left_alone(&self) -> bool {
         let mut others = self.view.members().iter();
-        others.all(|member| member.location == self.location || member.state == State::Leaving)
+        let goes =
+            |member: &Member| member.location == self.location || member.state == State::Leaving;
+        !self.is_outside_with_items() && others.all(goes)
     }
 
     /// Every other replica has what this node should have, as far as it knows, by answers not older than a lease: the
@@ -311,6 +313,9 @@ impl Membership {
 
     /// The same by answers of any age: in a large network most of them are old. But no question is without an answer.
     pub fn seems_settled(&self) -> bool {
+        if self.is_outside_with_items() {
+            return false;
+        }
         // Noted: should others be lost now, that they were lost together is known.
         if self.state() == State::Full && self.safe.digest() != self.view.digest() {
             return false;
