@@ -87,15 +87,17 @@ const LINES_MAX: usize = 10;
 /// That there is no room is said once in this time.
 const NO_ROOM_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Memory is given back to the system when there is so much of it, in bytes, and an eighth of all.
+/// Memory is given back to the system when there is so much of it, in bytes, and an eighth of all; what is left once no more
+/// becomes free, if it is so much: a few items may keep many pages.
 const GIVEN_BACK: usize = 4 << 20;
+const REST: usize = 64 << 10;
 
 /// A store node.
 pub struct Store {
     locator: Locator,
     items: Items,
     strays: Mutex<Strays>,
-    /// Items that other nodes have confirmed.
+    /// Items that other nodes have confirmed, when they were sent their values.
     confirmed: AtomicUsize,
     sent: Mutex<Sent>,
     /// Keys for which originals are being called, and by how many threads: an original may send such a request back,
@@ -104,8 +106,7 @@ pub struct Store {
     underway: Underway,
     /// How far this node is with forgetting tombstones.
     agreed: Mutex<Agreed>,
-    /// The most that the items have taken since memory was given back to the system.
-    most: AtomicUsize,
+    freed: Mutex<Freed>,
     lines: Mutex<Lines>,
 }
 
@@ -117,6 +118,28 @@ struct Sent {
     parts: HashSet<u64>,
     /// To members: until when it may be on its way.
     until: BTreeMap<Location, Duration>,
+}
+
+/// What items have freed since memory was given back to the system.
+#[derive(Debug, Default)]
+struct Freed {
+    /// The most that they have taken since then, and what they took last.
+    most: usize,
+    last: usize,
+}
+
+impl Freed {
+    /// Whether memory is to be given back now. `taken`: what the items take.
+    fn is_much(&mut self, taken: usize) -> bool {
+        let rests = std::mem::replace(&mut self.last, taken) == taken;
+        self.most = self.most.max(taken);
+        let freed = self.most - taken;
+        let is_much = freed >= GIVEN_BACK.max(self.most / 8) || (rests && freed >= REST);
+        if is_much {
+            self.most = taken;
+        }
+        is_much
+    }
 }
 
 /// Items that lie here and should not.
@@ -142,7 +165,7 @@ impl Store {
             relayed: Mutex::default(),
             underway: Underway::new(),
             agreed: Mutex::default(),
-            most: AtomicUsize::new(0),
+            freed: Mutex::default(),
             lines: Mutex::default(),
         }
     }
@@ -311,9 +334,8 @@ impl Store {
     /// Gives memory back to the system, if the items take much less than they did.
     fn give_memory_back(&self) {
         let (taken, _) = self.items.memory();
-        let most = self.most.fetch_max(taken, Ordering::Relaxed).max(taken);
-        if most - taken >= GIVEN_BACK.max(most / 8) {
-            self.most.store(taken, Ordering::Relaxed);
+        let mut freed = self.freed.lock().unwrap_or_else(PoisonError::into_inner);
+        if freed.is_much(taken) {
             give_back_free_pages();
         }
     }
@@ -504,5 +526,24 @@ impl Participant for Store {
         let mut values = 0;
         self.each_item(|_, _, value| values += usize::from(others || !value.is_empty()));
         Ok(dropped.min(values))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The last items that are forgotten may lie on as many pages as all others together.
+    #[test]
+    fn must_give_back_what_is_left_once_no_more_becomes_free() {
+        let mut freed = Freed::default();
+        assert!(!freed.is_much(20 << 20));
+        assert!(freed.is_much(10 << 20));
+        assert!(!freed.is_much(8 << 20));
+        assert!(!freed.is_much(7 << 20));
+        assert!(freed.is_much(7 << 20));
+        assert!(!freed.is_much(7 << 20));
+        assert!(!freed.is_much((7 << 20) - 1000));
+        assert!(!freed.is_much((7 << 20) - 1000));
     }
 }
