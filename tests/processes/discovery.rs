@@ -74,7 +74,7 @@ fn must_start_a_network_of_its_own_beside_another_kind() {
     });
     settle(&locators.each_ref());
     settle(&[&store]);
-    assert!(locators[0].process.has_said("Initiating the network..."));
+    locators[0].process.await_said("Initiating the network...");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn must_start_a_network_whatever_is_found_if_told_so() {
     let second = Node::store(&address, &["--new"]);
     settle(&[&second]);
     settle(&[&first]);
-    assert!(second.process.has_said("Initiating the network..."));
+    second.process.await_said("Initiating the network...");
     let with: [&[&str]; 3] = [
         &["--new", "-h", &address],
         &["--new", &address, "9950"],

@@ -50,7 +50,7 @@ fn must_take_ipv6_addresses_as_people_write_them() {
                 .has_said("Starting the server at [::1]:9901...")
         );
         settle(&[&first, &node]);
-        assert!(first.process.has_said("added [::1]:9901"));
+        first.process.await_said("added [::1]:9901");
         let names: Vec<_> = members(&network(), &node.location)
             .unwrap()
             .iter()

@@ -29,7 +29,7 @@ fn must_hand_over(replicas: &str, end: impl FnOnce(&Node)) {
     assert!(status(&network, &leaver.location).items > 0);
     end(&leaver);
     leaver.left();
-    assert!(leaver.process.has_said("Leaving the network..."));
+    leaver.process.await_said("Leaving the network...");
     // At once: the leaving node has ended, so all is handed over and said.
     for node in &nodes {
         for key in &keys {

@@ -53,7 +53,7 @@ fn must_log_what_goes_wrong_with_time_level_and_place() {
     });
     for name in &names {
         assert!(has_logged(node, "warn", &lost(name)));
-        assert!(node.process.has_said(&format!("removed {name}")));
+        node.process.await_said(&format!("removed {name}"));
     }
     // Of one form, so they can be compared as texts.
     let ended = date();

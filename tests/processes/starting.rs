@@ -24,11 +24,11 @@ fn must_take_the_first_free_port_and_find_the_others() {
     let first = Node::store(&address, &[]);
     assert_eq!(*first.location.name(), format!("{address}:9900").into());
     settle(&[&first]);
-    assert!(first.process.has_said("Initiating the network..."));
+    first.process.await_said("Initiating the network...");
     let second = Node::store(&address, &[]);
     assert_eq!(second.location.port(), 9901);
     settle(&[&first, &second]);
-    assert!(second.process.has_said("Joining the network..."));
+    second.process.await_said("Joining the network...");
     assert!(
         first
             .process
@@ -114,7 +114,7 @@ fn regression_must_look_again_when_the_node_found_has_gone() {
     stream.write_all(&message).unwrap();
     let node = Node::serving(started);
     settle(&[&node]);
-    assert!(node.process.has_said("Initiating the network..."));
+    node.process.await_said("Initiating the network...");
 }
 
 /// They find each other first, as their ports come first, but the network is elsewhere.
@@ -175,7 +175,7 @@ fn regression_must_not_wait_for_nodes_that_are_told_to_join() {
         let others = [low, middle].map(|address| start(address, &["-h", peer]));
         let others = others.map(Node::serving);
         settle(&[&first, &others[0], &others[1]]);
-        assert!(first.process.has_said("Initiating the network..."));
+        first.process.await_said("Initiating the network...");
     }
 }
 

@@ -187,6 +187,11 @@ impl Process {
     pub fn has_said(&self, line: &str) -> bool {
         self.out().lines().any(|said| said == line)
     }
+
+    /// What a thread says of what others can see already may come a moment later.
+    pub fn await_said(&self, line: &str) {
+        wait_until(LONG, line, || self.has_said(line));
+    }
 }
 
 impl Process {
