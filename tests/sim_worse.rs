@@ -1391,6 +1391,63 @@ fn must_bring_what_it_has_when_it_is_told_to_leave_as_it_comes_back() {
     });
 }
 
+/// The same where the other one is killed meanwhile.
+#[test]
+fn must_say_so_when_a_returning_node_leaves_and_the_other_one_is_gone() {
+    direct_seeds(
+        "sim_worse must_say_so_when_a_returning_node_leaves_and",
+        2,
+        60,
+        |stage| {
+            stage.begin(2)?;
+            stage.part(&[0], &[1]);
+            stage.await_members(40.0, &[0])?;
+            stage.await_members(40.0, &[1])?;
+            stage.put(0, b"k", "new")?;
+            stage.put(1, b"k", "newer")?;
+            let key = stage.key(&[0, 1], &[0, 1]);
+            stage.put(1, &key, value(&key, 500_000))?;
+            (0..2).for_each(|at| stage.world.wires().narrow(&location(at), TWO_MBIT));
+            stage.world.heal();
+            stage.await_that(60.0, "1 is a member again", || stage.knows(0, 1))?;
+            let left = stage.begin_leaving(1);
+            stage.sleep(stage.world.random.below(20) as f64 / 10.0);
+            stage.crash(0);
+            stage.await_that(60.0, "it has left", || left.load(Ordering::Relaxed) > 0)?;
+            let says = left.load(Ordering::Relaxed) == 2;
+            says.then_some(()).ok_or("it says nothing".to_owned())
+        },
+    );
+}
+
+/// The same where the other one has no room for it. As a node that stays it would be full nevertheless.
+#[test]
+fn must_say_so_when_a_returning_node_leaves_what_the_other_has_no_room_for() {
+    direct_seeds(
+        "sim_worse must_say_so_when_a_returning_node_leaves_what",
+        2,
+        60,
+        |stage| {
+            stage.boot_small(0, None, SMALL);
+            stage.sleep(1.0);
+            stage.boot(1, 0);
+            stage.await_members(40.0, &[0, 1])?;
+            stage.part(&[0], &[1]);
+            stage.await_members(40.0, &[0])?;
+            stage.await_members(40.0, &[1])?;
+            let brought = stage.key(&[0, 1], &[0, 1]);
+            stage.put(1, &brought, value(&brought, SMALL))?;
+            stage.world.heal();
+            stage.await_that(60.0, "1 is a member again", || stage.knows(0, 1))?;
+            stage.sleep(stage.world.random.below(20) as f64 / 100.0);
+            let left = stage.begin_leaving(1);
+            stage.await_that(60.0, "it has left", || left.load(Ordering::Relaxed) > 0)?;
+            let says = left.load(Ordering::Relaxed) == 2;
+            says.then_some(()).ok_or("it says nothing".to_owned())
+        },
+    );
+}
+
 /// What a node brings from a cut is to be at two others, of which one has no room. The node is told to leave: it can't wait
 /// for that one, though the other one confirms again and again that it has all.
 #[test]

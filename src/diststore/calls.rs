@@ -157,12 +157,15 @@ thrift_struct!(Item<'a> { 1 key, 2 version, 3 value, 4 digest, 5 list } if |item
 pub struct ItemList {
     bytes: Vec<u8>,
     length: usize,
+    /// Whether an item has its value with it.
+    pub has_values: bool,
 }
 
 impl ItemList {
     pub fn push(&mut self, item: &Item<'_>) {
         item.encode(&mut self.bytes);
         self.length += 1;
+        self.has_values |= item.value.is_some();
     }
 
     /// What tells it apart from other lists: some of its first items.

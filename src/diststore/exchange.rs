@@ -145,7 +145,7 @@ impl Store {
         if no_room.me {
             self.locator.rest_from(&with.location);
         }
-        !no_room.me && (!no_room.other || self.locator.me().state.is_coming())
+        !no_room.me && (!no_room.other || self.locator.with(|it, _| it.comes_in_to_stay()))
     }
 
     /// What is left of the parts; `None`: something went wrong, and it is to be done again.
@@ -175,9 +175,8 @@ impl Store {
             (with.location.clone(), part.request(&offer.list))
         });
         let calls: Vec<_> = calls.collect();
-        let made = self.locator.with(|_, now| now);
+        let (made, limit) = (self.locator.with(|_, now| now), self.locator.ticks(4));
         let (mut rest, mut wanted, mut good) = (Vec::new(), Vec::new(), true);
-        let limit = self.locator.ticks(4);
         let network = &self.locator.environment().network;
         network.call_each(&calls, limit, &mut |event| {
             let Event::Answer(place, answer) = event else {
@@ -317,8 +316,6 @@ impl Store {
                 });
             }
             let taken = self.send_to(me, to, &items)?;
-            let new = taken.iter().filter(|one| matches!(one, Taken::Held(_)));
-            self.confirmed.fetch_add(new.count(), Ordering::Relaxed);
             let held = |(taken, version): (&Taken, &i64)| matches!(taken, Taken::Held(held) if held >= version);
             if taken.len() != versions.len() || !taken.iter().zip(&versions).all(held) {
                 return Ok(false);
@@ -348,10 +345,13 @@ impl Store {
         drop(large);
         let answer = answers.pop().expect("BUG: an answer for each call");
         let StoreAnswer { taken, full, .. } = self.stored(to, answer);
+        let held = |taken: &&Taken| items.has_values && matches!(taken, Taken::Held(_));
+        let held = taken.iter().filter(held).count();
+        self.confirmed.fetch_add(held, Ordering::Relaxed);
         match full {
             None => Ok(taken),
             Some(why) => {
-                self.locator.rest_from(&to.location);
+                self.note_no_room(&to.location);
                 Err(Exception::new(Exception::NO_ROOM, why))
             }
         }

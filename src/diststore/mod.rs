@@ -134,7 +134,8 @@ impl Freed {
         let rests = std::mem::replace(&mut self.last, taken) == taken;
         self.most = self.most.max(taken);
         let freed = self.most - taken;
-        let is_much = freed >= GIVEN_BACK.max(self.most / 8) || (rests && freed >= REST);
+        let is_much = freed >= GIVEN_BACK.max(self.most / 8)
+            || (rests && freed >= REST.max(self.most / 1024));
         if is_much {
             self.most = taken;
         }
@@ -175,10 +176,10 @@ impl Store {
     fn note_sent(&self, to: &Location, what: &[u8], bytes: usize) {
         let (now, epoch) = (self.locator.now(), self.locator.epoch());
         let part = mix(digest(what) ^ digest(to.name().as_bytes()));
+        let view = self.locator.view();
         let mut sent = self.sent();
         if sent.epoch != epoch {
             (sent.epoch, sent.parts) = (epoch, HashSet::new());
-            let view = self.locator.view();
             sent.until.retain(|to, _| view.get(to).is_some());
         }
         if bytes > 0 && sent.parts.len() < PARTS_MAX && sent.parts.insert(part) {
@@ -199,6 +200,12 @@ impl Store {
 
     fn sent(&self) -> MutexGuard<'_, Sent> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// That node had no room for something: nothing is on its way there any more, nor is for a while.
+    fn note_no_room(&self, by: &Location) {
+        self.sent().until.remove(by);
+        self.locator.rest_from(by);
     }
 
     fn sent_until(&self) -> Duration {

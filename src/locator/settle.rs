@@ -193,6 +193,7 @@ impl Locator {
         }
         let mut progress = Progress {
             confirmed: 0,
+            state: self.me().state,
             since: self.now(),
         };
         loop {
@@ -205,11 +206,9 @@ impl Locator {
                 let (settled, alone) = (membership.is_settled(now), membership.is_left_alone());
                 (membership.me().state, settled, alone)
             });
-            if state == State::Left {
-                return Ok(0);
-            }
             let empty = state == State::Outside && held.items == 0;
-            if alone || empty || (settled && held.elsewhere == 0) {
+            let gone = state == State::Left;
+            if gone || alone || empty || (settled && held.elsewhere == 0) {
                 self.say_goodbye();
                 if self.view().has_originals() {
                     return self.give_to_originals(application, progress);
@@ -220,13 +219,13 @@ impl Locator {
                 }
                 return Ok(if alone { held.items } else { 0 });
             }
-            if progress.has_ended(self.now(), &held) {
+            if progress.has_ended(self.now(), &held, state) {
                 self.say_goodbye();
                 // Of what it shares with others it doesn't know how much they have.
                 let shared = if settled {
                     0
                 } else {
-                    held.items - held.deleted
+                    held.items.saturating_sub(held.deleted)
                 };
                 return Err(held.elsewhere.max(shared).max(1));
             }
@@ -243,7 +242,7 @@ impl Locator {
     ) -> Result<usize, usize> {
         while !application.give() {
             let held = application.held();
-            if progress.has_ended(self.now(), &held) {
+            if progress.has_ended(self.now(), &held, State::Left) {
                 return Err(held.elsewhere.max(1));
             }
             self.environment.clock.pause(self.ticks(1) / 10);
@@ -254,16 +253,17 @@ impl Locator {
 
 /// How a leaver gets on.
 struct Progress {
-    /// Items that others have confirmed, when one was last.
+    /// Items that others have confirmed, when one was last; or how far it was in its life, when that changed last.
     confirmed: usize,
+    state: State,
     since: Duration,
 }
 
 impl Progress {
     /// Whether nothing has been confirmed for too long, and nothing is on its way.
-    fn has_ended(&mut self, now: Duration, held: &Held) -> bool {
-        if held.confirmed != self.confirmed {
-            (self.confirmed, self.since) = (held.confirmed, now);
+    fn has_ended(&mut self, now: Duration, held: &Held, state: State) -> bool {
+        if (held.confirmed, state) != (self.confirmed, self.state) {
+            (self.confirmed, self.state, self.since) = (held.confirmed, state, now);
         }
         now.saturating_sub(self.since.max(held.sent_until)) > NO_PROGRESS_MAX
     }

@@ -166,6 +166,9 @@ impl Membership {
         let Life::Outside(search) = &self.life else {
             return;
         };
+        if search.leaves {
+            return self.change_life(Life::Left);
+        }
         let contacts = search.contacts.keys();
         let trusted = contacts.filter(|contact| search.trusted.contains(*contact));
         let trusted = trusted.cloned().collect();

@@ -435,11 +435,23 @@ impl Membership {
     pub fn leave(&mut self) {
         match &mut self.life {
             Life::Full => self.change_life(Life::Leaving),
-            Life::Returning { leaves } => *leaves = true,
+            Life::Returning { leaves } => {
+                *leaves = true;
+                // One that had no room for an item was done all the same.
+                for peer in self.peers.values_mut() {
+                    (peer.done, peer.synced) = (None, false);
+                    peer.doubts += 1;
+                }
+            }
             Life::Outside(search) if search.returning => search.leaves = true,
             Life::Outside(_) | Life::Joining => self.change_life(Life::Left),
             Life::Leaving | Life::Left => {}
         }
+    }
+
+    /// Whether this node is coming in, and was not told to leave.
+    pub fn comes_in_to_stay(&self) -> bool {
+        self.state().is_coming() && !self.is_to_leave()
     }
 
     fn is_to_leave(&self) -> bool {
