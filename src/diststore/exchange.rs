@@ -119,8 +119,8 @@ impl Store {
         digests
     }
 
-    /// Exchanges what differs in these shards. True: each has what the other had, or this node, which is coming in, has
-    /// it and the other has no room: that one may have room only when this one is full, and then all is compared again.
+    /// Exchanges what differs in these shards. True: each has what the other had, or this node, which comes in to stay,
+    /// has it and the other has no room: that one may have room only when this one is full. Then all is compared again.
     pub(super) fn exchange_shards(&self, with: &Member, shared: u64, shards: &[usize]) -> bool {
         let mut open: Vec<_> = shards
             .iter()

@@ -134,8 +134,8 @@ impl Freed {
         let rests = std::mem::replace(&mut self.last, taken) == taken;
         self.most = self.most.max(taken);
         let freed = self.most - taken;
-        let is_much = freed >= GIVEN_BACK.max(self.most / 8)
-            || (rests && freed >= REST.max(self.most / 1024));
+        let is_much =
+            freed >= GIVEN_BACK.max(self.most / 8) || (rests && freed >= REST.max(self.most / 64));
         if is_much {
             self.most = taken;
         }

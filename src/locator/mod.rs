@@ -411,9 +411,12 @@ impl Locator {
     /// Begins to leave. False: this node never held anything of its own, and is out already.
     #[must_use]
     pub fn begin_leaving(&self) -> bool {
-        self.with(|membership, _| membership.leave());
+        let is_out = self.with(|membership, _| {
+            membership.leave();
+            membership.me().state == State::Left
+        });
         self.announce();
-        self.me().state != State::Left
+        !is_out
     }
 
     /// Says goodbye: this node is no member any more, and everybody is told.

@@ -241,7 +241,10 @@ impl Locator {
         mut progress: Progress,
     ) -> Result<usize, usize> {
         while !application.give() {
-            let held = application.held();
+            let held = Held {
+                sent_until: Duration::ZERO,
+                ..application.held()
+            };
             if progress.has_ended(self.now(), &held, State::Left) {
                 return Err(held.elsewhere.max(1));
             }

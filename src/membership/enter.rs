@@ -268,7 +268,9 @@ impl Membership {
         let circle = tick - search.began >= u64::from(SILENCE_TICKS)
             && !search.contacts.is_empty()
             && all.all(|one| *one == Contact::Outside);
-        let may = (search.may_begin || circle) && !search.drops;
+        // One that is to leave would be alone in its network, and drop what it has.
+        let waits_for_this = search.leaves && outside().next().is_some();
+        let may = (search.may_begin || circle) && !search.drops && !waits_for_this;
         let first = outside().all(|(location, _)| self.location < *location);
         let begins = may && first && !search.contacts.values().any(waits);
         if begins {

@@ -414,7 +414,7 @@ impl Membership {
             true => self.brought == Some(self.changes),
             false => self.peers.values().any(|peer| peer.done == Some(true)),
         };
-        if done && may && !self.waits_for_a_silent_one() {
+        if done && may && (leaves || !self.waits_for_a_silent_one()) {
             if returning && !self.peers.values().any(|peer| peer.done == Some(true)) {
                 // The full ones that let it in may have had what it lacks.
                 self.raise_alarm(self.missing.clone());
