@@ -502,7 +502,7 @@ impl Application for Store {
     }
 
     fn held(&self) -> Held {
-        let items = self.items.count();
+        let (items, sent_until) = (self.items.count(), self.sent_until());
         let strays = self.strays();
         let epoch = self.locator.epoch();
         let looked = strays.epoch == epoch || self.locator.epoch_by_itself() == Some(epoch);
@@ -516,7 +516,7 @@ impl Application for Store {
             deleted: self.items.tombstones().0,
             elsewhere: strays.count.max(unknown),
             confirmed: self.confirmed.load(Ordering::Relaxed),
-            sent_until: self.sent_until(),
+            sent_until,
         }
     }
 }

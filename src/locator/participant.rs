@@ -72,10 +72,10 @@ pub trait Application: Send + Sync {
         vec![Vec::new(); others.len()]
     }
 
-    /// Gives that node what it lacks in the ranges with these numbers, and takes what it has, while both
-    /// have the lists with the digest `shared`. True: each has what the other had, nothing was refused. For a node that
-    /// is coming in to stay it is enough that it has what the other had, if that one had no room. False: it is done again. The
-    /// calls for it are the service's own; one of the two nodes makes them.
+    /// Gives that node what it lacks in the ranges with these numbers, and takes what it has, while both have the lists
+    /// with the digest `shared`. True: each has what the other had, nothing was refused. For a node that is coming in
+    /// to stay it is enough that it has what the other had, if that one had no room. False: it is done again. The calls
+    /// for it are the service's own; one of the two nodes makes them.
     fn exchange(&self, with: &Member, shared: u64, ranges: &[usize]) -> bool {
         let _ = (with, shared, ranges);
         true
