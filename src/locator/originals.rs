@@ -168,17 +168,17 @@ impl Locator {
         };
         let forget = || drop(self.lock().originals.named.remove(location));
         match types {
+            Ok(types) if kind(&types).is_some_and(|kind| kind != self.service_type()) => {
+                self.drop_original(location);
+                let line = format!("{location} is refused: it runs another service");
+                self.log(Level::Warn, &line);
+            }
             Ok(types) if types.iter().any(|name| name == EXTENSION) => {
                 forget();
                 self.with(|membership, _| {
                     membership.remove_original(location);
                     membership.hear_of(location);
                 });
-            }
-            Ok(types) if kind(&types).is_some_and(|kind| kind != self.service_type()) => {
-                forget();
-                let line = format!("{location} is refused: it runs another service");
-                self.log(Level::Warn, &line);
             }
             Ok(_) => {
                 forget();

@@ -130,6 +130,20 @@ fn must_drop_one_of_ours_whose_name_is_not_found_any_more() {
 }
 
 #[test]
+fn must_not_wait_for_what_runs_another_service() {
+    let (node, _) = node(CallError::Silent);
+    node.with(|membership, _| membership.start(&[], true));
+    let says = |kind: &str| {
+        node.on_add(&location(1), BTreeSet::new());
+        let types = [kind, EXTENSION].map(str::to_owned);
+        node.hear_kind(&location(1), Ok(types.to_vec()));
+        node.with(|membership, _| membership.lost().count())
+    };
+    assert_eq!(says("another.Service"), 0);
+    assert_eq!(says(node.service_type()), 1);
+}
+
+#[test]
 fn must_bound_what_it_remembers_of_originals() {
     let (node, _) = node(CallError::Silent);
     node.with(|membership, _| membership.start(&[], true));
