@@ -47,7 +47,7 @@ pub(super) fn connect(
             return outcome;
         }
     }
-    names.forget(to.address());
+    names.doubt(to.address());
     outcome
 }
 

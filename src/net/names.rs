@@ -4,6 +4,7 @@
 //! resolver that is silent, or doesn't know a name, costs a caller its time once, and the callers behind it none.
 
 use std::collections::HashMap;
+use std::mem;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -26,6 +27,8 @@ enum Known {
     /// Being looked up since then.
     Asked(Instant),
     Found(Vec<IpAddr>),
+    /// Found, but they didn't serve.
+    Doubted(Vec<IpAddr>),
     /// Not found then, and why.
     Failed(Instant, String),
 }
@@ -68,8 +71,14 @@ impl Names {
                     let waited = self.ended.wait_timeout(known, left);
                     known = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
-                Some(Known::Failed(..)) | None => {
-                    make_room(&mut known)?;
+                Some(Known::Failed(..) | Known::Doubted(_)) | None => {
+                    if let Err(cause) = make_room(&mut known) {
+                        // Names that strangers give can keep all look-ups busy.
+                        return match known.get(name) {
+                            Some(Known::Doubted(addresses)) => Ok(addresses.clone()),
+                            _ => Err(cause),
+                        };
+                    }
                     known.insert(name.to_owned(), Known::Asked(Instant::now()));
                     self.look_up(name, &mut known)?;
                 }
@@ -77,11 +86,12 @@ impl Names {
         }
     }
 
-    /// They didn't serve: they are looked up again next time.
-    pub fn forget(&self, name: &str) {
-        let mut known = self.known();
-        if let Some(Known::Found(_)) = known.get(name) {
-            known.remove(name);
+    /// They didn't serve: they are looked up again next time, if that is possible then.
+    pub fn doubt(&self, name: &str) {
+        if let Some(known) = self.known().get_mut(name)
+            && let Known::Found(addresses) = known
+        {
+            *known = Known::Doubted(mem::take(addresses));
         }
     }
 
@@ -119,11 +129,14 @@ impl Names {
     }
 }
 
-/// For one more look-up.
+/// For one more look-up. Of too many names, those go first that were not found.
 fn make_room(known: &mut HashMap<String, Known>) -> Result<(), String> {
     let is_asked = |known: &Known| matches!(known, Known::Asked(_));
     if known.values().filter(|known| is_asked(known)).count() >= LOOK_UPS_MAX {
         return Err(format!("{LOOK_UPS_MAX} names are being looked up already"));
+    }
+    if known.len() >= NAMES_MAX {
+        known.retain(|_, known| !matches!(known, Known::Failed(..)));
     }
     if known.len() >= NAMES_MAX {
         known.retain(|_, known| is_asked(known));
@@ -154,8 +167,6 @@ mod tests {
         let found = names.addresses("localhost", soon()).unwrap();
         assert!(found.iter().all(IpAddr::is_loopback));
         assert!(matches!(names.known()["localhost"], Known::Found(_)));
-        names.forget("localhost");
-        assert!(names.known().is_empty());
     }
 
     #[test]
@@ -183,6 +194,22 @@ mod tests {
     }
 
     #[test]
+    fn must_find_again_what_it_had_found_though_no_more_can_be_looked_up() {
+        let names = Arc::new(Names::default());
+        let old = vec!["127.9.9.9".parse().unwrap()];
+        let found = Known::Found(old.clone());
+        names.known().insert("localhost".to_owned(), found);
+        names.doubt("localhost");
+        for number in 0..LOOK_UPS_MAX {
+            is_asked(&format!("silent {number}"), &names);
+        }
+        assert_eq!(names.addresses("localhost", soon()), Ok(old));
+        names.known().remove("silent 0");
+        let new = names.addresses("localhost", soon()).unwrap();
+        assert!(new.iter().all(|address| address.to_string() != "127.9.9.9"));
+    }
+
+    #[test]
     fn must_remember_no_more_than_so_many_names() {
         let names = Arc::new(Names::default());
         for number in 0..NAMES_MAX {
@@ -193,6 +220,24 @@ mod tests {
             names.addresses("7x", soon()),
             Err("no such name".to_owned())
         );
+        assert!(names.addresses("localhost", soon()).is_ok());
+        assert_eq!(names.known().len(), 1);
+        // Those that were found stay, unless there are too many of them.
+        names.known().clear();
+        for number in 1..NAMES_MAX {
+            let failed = Known::Failed(Instant::now(), "no such name".to_owned());
+            names.known().insert(number.to_string() + "x", failed);
+        }
+        let found = Known::Found(Vec::new());
+        names.known().insert("a member".to_owned(), found.clone());
+        assert!(names.addresses("localhost", soon()).is_ok());
+        assert_eq!(names.known().len(), 2);
+        assert!(names.known().contains_key("a member"));
+        for number in 0..NAMES_MAX {
+            let name = number.to_string() + "x";
+            names.known().insert(name, found.clone());
+        }
+        names.known().remove("localhost");
         assert!(names.addresses("localhost", soon()).is_ok());
         assert_eq!(names.known().len(), 1);
     }
