@@ -176,6 +176,8 @@ mod tests {
         assert_eq!(allowed("own", &[MEMINFO, v2, own]), Some(7000));
         let files = [MEMINFO, v2, free, around];
         assert_eq!(allowed("around", &files), Some(6000));
+        // The smallest counts, not the innermost.
+        assert_eq!(allowed("both", &[MEMINFO, v2, own, around]), Some(6000));
         // The container sees its own group as the top, whatever its path.
         assert_eq!(allowed("top", &[MEMINFO, v2, top]), Some(5000));
         assert_eq!(allowed("free", &[MEMINFO, v2, free]), Some(1_024_000));
@@ -187,6 +189,13 @@ mod tests {
         let files = [MEMINFO, v1, free, around];
         assert_eq!(allowed("around 1", &files), Some(6000));
         assert_eq!(allowed("free 1", &[MEMINFO, v1, free]), Some(1_024_000));
+        let files = [MEMINFO, v1, own, around];
+        assert_eq!(allowed("both 1", &files), Some(6000));
+        let top_1 = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "4000\n");
+        assert_eq!(allowed("top 1", &[MEMINFO, v1, own, top_1]), Some(4000));
+        // A machine may have both versions.
+        let files = [MEMINFO, v1, own, top];
+        assert_eq!(allowed("1 and 2", &files), Some(5000));
     }
 
     #[test]

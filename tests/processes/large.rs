@@ -27,7 +27,7 @@ fn message(method: &str, arguments: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// How many of `nodes` hold the values: with one copy, each is at one of them.
+/// So many nodes of one network.
 fn nodes(count: usize) -> Vec<Node> {
     let address = own_address();
     let first = Node::store(&address, &["--memory", "64m", "--new"]);
@@ -88,6 +88,18 @@ fn must_bear(nodes: &[Node], bytes: &[u8]) {
         });
     }
     settle(&nodes.iter().collect::<Vec<_>>());
+}
+
+/// An eighth of what the node may take is for messages: 8 MiB.
+#[test]
+fn must_take_messages_of_up_to_an_eighth_of_its_memory() {
+    let node = &nodes(1)[0];
+    let network = network();
+    let message = |bytes| put(&network, &node.location, b"key", &vec![b'x'; bytes]);
+    message((8 << 20) - 100).unwrap();
+    message(8 << 20).unwrap_err();
+    let kept = get(&network, &node.location, b"key").unwrap();
+    assert_eq!(kept.len(), (8 << 20) - 100);
 }
 
 /// The first part of a put of that many bytes.

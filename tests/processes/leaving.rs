@@ -234,6 +234,31 @@ fn must_end_in_time_when_the_only_other_one_has_no_room() {
     );
 }
 
+/// The one that has stopped is waited for until it is lost, and no longer.
+#[test]
+fn must_end_in_time_beside_a_node_that_has_stopped() {
+    let address = own_address();
+    let mut nodes: Vec<_> = (0..3).map(|_| Node::store(&address, &[])).collect();
+    settle(&nodes.iter().collect::<Vec<_>>());
+    let network = network();
+    let keys: Vec<_> = (0..200).map(|number| format!("key {number}")).collect();
+    for key in &keys {
+        put(&network, &nodes[1].location, key.as_bytes(), key.as_bytes()).unwrap();
+    }
+    nodes[2].process.signal("STOP");
+    let mut leaver = nodes.remove(0);
+    let began = Instant::now();
+    leaver.process.signal("TERM");
+    let status = leaver.process.wait(LONG);
+    let took = began.elapsed();
+    assert_eq!(status.code(), Some(0), "{:?}", leaver.process.complaints());
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    for key in &keys {
+        let value = get(&network, &nodes[0].location, key.as_bytes()).unwrap();
+        assert_eq!(value, key.as_bytes());
+    }
+}
+
 #[test]
 fn must_hand_over_when_the_terminal_has_gone() {
     must_hand_over("1", |leaver| leaver.process.signal("HUP"));

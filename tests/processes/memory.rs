@@ -163,6 +163,10 @@ fn must_refuse_what_one_of_the_replicas_has_no_room_for() {
     let items = [&large, &small].map(|node| status(&network, &node.location).items);
     assert_eq!(items[0], items[1]);
     assert_eq!(items[0], done.len() + again.len());
+    for node in [&large, &small] {
+        let most = highest(node);
+        assert!(most < HIGHEST, "{most} bytes at the highest");
+    }
     for (number, _) in &done {
         put(&network, &large.location, &key(client, *number), b"").unwrap();
     }
