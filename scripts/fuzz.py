@@ -26,6 +26,7 @@ BURST, BURSTS = 40, 24
 SLOW_BURST, SLOW_BURSTS = 2, 16
 ANSWER_SECONDS = 60  # The longest answer takes some seconds; a burst is answered before.
 WHOLE_SECONDS = 60
+MEMORY_MAX_KB, THREADS_MAX = 128 << 10, 300  # Of a node, at any time. Usual: 25 MiB, 60 threads.
 LOOK_SECONDS = 0.1  # Between two looks at logs and processes.
 REFRESH_BURSTS = 100  # So many bursts are taken from one stock of prebuilt inputs.
 CALL, REPLY, EXCEPTION, ONEWAY = 1, 2, 3, 4
@@ -317,6 +318,10 @@ class Fuzzer:
             found += ["port %d: %s" % (node.port, line) for line in log if "panicked" in line or "BUG" in line]
             if node.process.poll() is not None:
                 found.append("the node at port %d has ended" % node.port)
+                continue
+            memory, threads = node.measure("VmHWM")
+            if memory > MEMORY_MAX_KB or threads > THREADS_MAX:
+                found.append("the node at port %d takes %d KiB, %d threads" % (node.port, memory, threads))
         if found:
             self.wrong.append("".join(found) + "\n" + "\n".join(burst.describe() for burst in self.recent))
         for burst in self.running:
