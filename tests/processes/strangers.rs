@@ -269,7 +269,7 @@ fn must_not_believe_what_others_say_in_a_members_name() {
             &question(&said, Standing::Lost(target.incarnation)),
         );
     }
-    // A member that is said to be lost is asked, once, however often it is named.
+    // Nobody asks because of what a stranger says is lost, however much that is.
     let mut long = question(&named, you);
     long.lost = vec![named.location.clone(); 300_000];
     ask(&network, &nodes[0], &long);
