@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use thrifty_p2p::cli::{self, ClientOptions, NodeOptions, Trouble, Usage, run_node};
+use thrifty_p2p::cli::{self, ClientOptions, NodeOptions, Usage, run_node};
 use thrifty_p2p::digest::digest;
 use thrifty_p2p::location::Location;
 use thrifty_p2p::locator::{
@@ -446,10 +446,10 @@ const ASK: Usage = Usage {
 
 /// The client.
 fn ask(method: &'static str) -> ExitCode {
-    let parse =
-        |program: &str, arguments: &[String]| ClientOptions::parse(&ASK, program, &arguments[1..]);
-    let program = format!("counter {method}");
-    cli::main(&program, parse, |options| -> Result<_, Trouble> {
+    let parse = |usage: &Usage, program: &str, arguments: &[String]| {
+        ClientOptions::parse(usage, program, &arguments[1..])
+    };
+    cli::main(&format!("counter {method}"), &ASK, parse, |options| {
         let client = options.client_of("example.Counter")?;
         let count: i64 = client.ask(once(method, &options.arguments[0]))?;
         cli::print(count.to_string().as_bytes())?;
@@ -461,12 +461,8 @@ pub fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(word) if word == "increment" => ask("increment"),
         Some(word) if word == "value" => ask("value"),
-        _ => {
-            let parse =
-                |program: &str, arguments: &[String]| NodeOptions::parse(&NODE, program, arguments);
-            cli::main("counter", parse, |options| {
-                run_node(options, SERVICE_TYPES, Counter::new)
-            })
-        }
+        _ => cli::main("counter", &NODE, NodeOptions::parse, |options| {
+            run_node(options, SERVICE_TYPES, Counter::new)
+        }),
     }
 }

@@ -9,7 +9,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use thrifty_p2p::cli::{self, ClientOptions, NodeOptions, Trouble, Usage, run_node};
+use thrifty_p2p::cli::{self, ClientOptions, End, NodeOptions, Usage, run_node};
 use thrifty_p2p::locator::{
     Application, Locator, Participant, read_arguments, request, request_of, write_answer,
 };
@@ -112,9 +112,9 @@ const ASK: Usage = Usage {
 };
 
 /// The client.
-fn ask(options: ClientOptions) -> Result<ExitCode, Trouble> {
+fn ask(options: ClientOptions) -> Result<ExitCode, End> {
     let text = String::from_utf8_lossy(&options.arguments[0]).into_owned();
-    let number = text.parse().map_err(|_| Trouble::usage("not a number"))?;
+    let number = text.parse().map_err(|_| End::usage("not a number"))?;
     let question = request_of(
         "factor",
         &Question {
@@ -129,17 +129,13 @@ fn ask(options: ClientOptions) -> Result<ExitCode, Trouble> {
 fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(word) if word == "ask" => {
-            let parse = |program: &str, arguments: &[String]| {
-                ClientOptions::parse(&ASK, program, &arguments[1..])
+            let parse = |usage: &Usage, program: &str, arguments: &[String]| {
+                ClientOptions::parse(usage, program, &arguments[1..])
             };
-            cli::main("factor ask", parse, ask)
+            cli::main("factor ask", &ASK, parse, ask)
         }
-        _ => {
-            let parse =
-                |program: &str, arguments: &[String]| NodeOptions::parse(&NODE, program, arguments);
-            cli::main("factor", parse, |options| {
-                run_node(options, SERVICE_TYPES, |locator| Factor { locator })
-            })
-        }
+        _ => cli::main("factor", &NODE, NodeOptions::parse, |options| {
+            run_node(options, SERVICE_TYPES, |locator| Factor { locator })
+        }),
     }
 }

@@ -14,9 +14,7 @@ const USAGE: Usage = NodeOptions::usage(
 );
 
 fn main() -> ExitCode {
-    let parse =
-        |program: &str, arguments: &[String]| NodeOptions::parse(&USAGE, program, arguments);
-    cli::main("location", parse, |options| {
+    cli::main("location", &USAGE, NodeOptions::parse, |options| {
         run_node(options, SERVICE_TYPES, LocatorService::new)
     })
 }

@@ -16,9 +16,7 @@ const USAGE: Usage = Usage {
 };
 
 fn main() -> ExitCode {
-    let parse =
-        |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
-    cli::main("storedel", parse, |options| {
+    cli::main("storedel", &USAGE, ClientOptions::parse, |options| {
         let client = options.client()?;
         let keys = options.arguments.iter();
         let operations: Vec<_> = keys.map(|key| Operation::Delete(key)).collect();

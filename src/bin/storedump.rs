@@ -20,9 +20,7 @@ const USAGE: Usage = Usage {
 };
 
 fn main() -> ExitCode {
-    let parse =
-        |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
-    cli::main("storedump", parse, |options| {
+    cli::main("storedump", &USAGE, ClientOptions::parse, |options| {
         dump(&options.client()?, options.has("quiet"))?;
         Ok(ExitCode::SUCCESS)
     })

@@ -15,9 +15,7 @@ const USAGE: Usage = Usage {
 };
 
 fn main() -> ExitCode {
-    let parse =
-        |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
-    cli::main("storeget", parse, |options| {
+    cli::main("storeget", &USAGE, ClientOptions::parse, |options| {
         let value = options.client()?.get(&options.arguments[0])?;
         if options.has("no-newline") {
             cli::write(&value)?;

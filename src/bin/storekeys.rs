@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use thrifty_p2p::cli::{self, ClientOptions, ORIGINALS, Stop, Trouble, Usage};
+use thrifty_p2p::cli::{self, ClientOptions, End, ORIGINALS, Usage};
 
 const USAGE: Usage = Usage {
     purpose: "prints all keys of the store, or those that begin with PREFIX",
@@ -21,34 +21,27 @@ const USAGE: Usage = Usage {
 };
 
 fn main() -> ExitCode {
-    let parse =
-        |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
-    cli::main("storekeys", parse, |options| {
+    cli::main("storekeys", &USAGE, ClientOptions::parse, |options| {
         let client = options.client()?;
         let prefix = options.arguments.first().map_or(&b""[..], Vec::as_slice);
         let end = if options.has("null") { b'\0' } else { b'\n' };
         let mut sorted = Vec::new();
         let print = |keys: &[Vec<u8>]| {
             let lines = keys.iter().flat_map(|key| key.iter().chain([&end]));
-            Stop::write(&lines.copied().collect::<Vec<_>>())
+            cli::write(&lines.copied().collect::<Vec<_>>())
         };
-        let listed = client.keys(prefix, &mut |keys, _| {
+        let all = client.keys(prefix, &mut |keys, _| {
             let mut keys: Vec<_> = keys.into_iter().map(|key| key.key).collect();
             if options.has("sort") {
                 sorted.append(&mut keys);
             }
             print(&keys)
-        });
-        let listed = listed.and_then(|all| {
-            sorted.sort_unstable();
-            print(&sorted).map(|()| all)
-        });
-        let Some(all) = Stop::settle(listed)? else {
-            return Ok(ExitCode::SUCCESS);
-        };
+        })?;
+        sorted.sort_unstable();
+        print(&sorted)?;
         match all {
             true => Ok(ExitCode::SUCCESS),
-            false => Err(Trouble::new(client.server(), ORIGINALS)),
+            false => Err(End::trouble(client.server(), ORIGINALS)),
         }
     })
 }

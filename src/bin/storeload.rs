@@ -31,9 +31,7 @@ fn length() -> io::Result<Option<u64>> {
 }
 
 fn main() -> ExitCode {
-    let parse =
-        |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
-    cli::main("storeload", parse, |options| {
+    cli::main("storeload", &USAGE, ClientOptions::parse, |options| {
         load(
             &options.client()?,
             &mut stdin().lock(),

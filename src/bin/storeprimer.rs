@@ -14,9 +14,7 @@ const USAGE: Usage = Usage {
 };
 
 fn main() -> ExitCode {
-    let parse =
-        |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
-    cli::main("storeprimer", parse, |options| {
+    cli::main("storeprimer", &USAGE, ClientOptions::parse, |options| {
         let client = options.client()?;
         for (key, value) in nato() {
             client.put(key.as_bytes(), value.as_bytes())?;

@@ -3,7 +3,7 @@
 use std::io::{Read, stdin};
 use std::process::ExitCode;
 
-use thrifty_p2p::cli::{self, ClientOptions, Trouble, Usage};
+use thrifty_p2p::cli::{self, ClientOptions, End, Usage};
 use thrifty_p2p::locator::LIMITS;
 
 const USAGE: Usage = Usage {
@@ -17,9 +17,7 @@ const USAGE: Usage = Usage {
 };
 
 fn main() -> ExitCode {
-    let parse =
-        |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
-    cli::main("storeput", parse, |options| {
+    cli::main("storeput", &USAGE, ClientOptions::parse, |options| {
         let value = match options.arguments.get(1) {
             Some(value) => value.clone(),
             None => read_input()?,
@@ -29,8 +27,8 @@ fn main() -> ExitCode {
     })
 }
 
-fn read_input() -> Result<Vec<u8>, Trouble> {
-    let trouble = |cause: &str| Trouble::new("standard input", cause);
+fn read_input() -> Result<Vec<u8>, End> {
+    let trouble = |cause: &str| End::trouble("standard input", cause);
     let mut value = Vec::new();
     let most = LIMITS.string_bytes_max;
     let read = stdin().take(most as u64 + 1).read_to_end(&mut value);

@@ -14,9 +14,7 @@ const USAGE: Usage = NodeOptions::usage(
 );
 
 fn main() -> ExitCode {
-    let parse =
-        |program: &str, arguments: &[String]| NodeOptions::parse(&USAGE, program, arguments);
-    cli::main("storeserver", parse, |options| {
+    cli::main("storeserver", &USAGE, NodeOptions::parse, |options| {
         let memory = options.memory();
         run_node(options, SERVICE_TYPES, |locator| {
             Store::new(locator, memory)

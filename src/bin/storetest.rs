@@ -15,9 +15,7 @@ const USAGE: Usage = Usage {
 };
 
 fn main() -> ExitCode {
-    let parse =
-        |program: &str, arguments: &[String]| ClientOptions::parse(&USAGE, program, arguments);
-    cli::main("storetest", parse, |options| {
+    cli::main("storetest", &USAGE, ClientOptions::parse, |options| {
         let client = options.client()?;
         let mut missing = 0;
         for (key, _) in nato() {

@@ -25,7 +25,7 @@ use crate::locator::LIMITS;
 use crate::words::counted;
 
 use super::progress::Progress;
-use super::{Stop, Trouble, write};
+use super::{End, write};
 
 const HEAD: &[u8] = b"diststore dump 1";
 const END: &[u8] = b"end ";
@@ -57,10 +57,10 @@ struct Batch {
 /// # Errors
 /// A node doesn't answer, the keys of an original can't be listed, or what is written is lost. What has been written
 /// lacks its last line then. Or members were lost together: all keys that are left have been written.
-pub fn dump(client: &Client, quiet: bool) -> Result<(), Trouble> {
+pub fn dump(client: &Client, quiet: bool) -> Result<(), End> {
     let mut progress = Progress::new(quiet);
     let mut out = [HEAD, b"\n"].concat();
-    let listed = client.keys(b"", &mut |keys, share| -> Result<(), Stop> {
+    let all = client.keys(b"", &mut |keys, share| -> Result<(), End> {
         let mut keys = VecDeque::from(keys);
         while !keys.is_empty() {
             let some = take_some(&mut keys);
@@ -78,19 +78,15 @@ pub fn dump(client: &Client, quiet: bool) -> Result<(), Trouble> {
                     progress.add(1, None);
                 }
             }
-            Stop::write(&out)?;
+            write(&out)?;
             out.clear();
         }
         progress.add(0, Some(share));
         Ok(())
-    });
-    match Stop::settle(listed)? {
-        None => return Ok(()),
-        Some(true) => {}
-        Some(false) => {
-            write(&out)?;
-            return Err(Trouble::new(client.server(), ORIGINALS));
-        }
+    })?;
+    if !all {
+        write(&out)?;
+        return Err(End::trouble(client.server(), ORIGINALS));
     }
     out.extend_from_slice(format!("end {}\n", progress.keys()).as_bytes());
     write(&out)?;
@@ -99,7 +95,7 @@ pub fn dump(client: &Client, quiet: bool) -> Result<(), Trouble> {
         missing => {
             let members = counted(missing.len(), "member was", "members were");
             let cause = format!("{members} lost together: keys may be missing");
-            Err(Trouble::new(client.server(), cause))
+            Err(End::trouble(client.server(), cause))
         }
     }
 }
@@ -130,7 +126,7 @@ pub fn load(
     input: &mut impl BufRead,
     length: Option<u64>,
     quiet: bool,
-) -> Result<usize, Trouble> {
+) -> Result<usize, End> {
     let (put, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let progress = Mutex::new((Progress::new(quiet), 0));
     let (give, take) = mpsc::sync_channel::<Batch>(THREADS);
@@ -173,7 +169,7 @@ pub fn load(
     let put = put.into_inner();
     let before = |cause: &str| {
         let keys = counted(put, "key has", "keys have");
-        Trouble(format!("{cause}; {keys} been put"))
+        End::Trouble(format!("{cause}; {keys} been put"))
     };
     let error = error.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(error) = error {

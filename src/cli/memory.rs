@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Trouble;
+use super::End;
 
 /// What may be asked for at least: 1 MiB.
 const LEAST: usize = 1 << 20;
@@ -16,23 +16,23 @@ const USUAL: usize = 1 << 30;
 ///
 /// # Errors
 /// It is no such number, less than 1 MiB, or more than the machine allows.
-pub(super) fn limit(text: Option<&str>) -> Result<usize, Trouble> {
+pub(super) fn limit(text: Option<&str>) -> Result<usize, End> {
     limit_of(text, machine(Path::new("/")))
 }
 
 /// The same on a machine that allows so much.
-fn limit_of(text: Option<&str>, most: Option<usize>) -> Result<usize, Trouble> {
+fn limit_of(text: Option<&str>, most: Option<usize>) -> Result<usize, End> {
     let Some(text) = text else {
         return Ok((most.unwrap_or(USUAL) / 4 * 3).max(LEAST));
     };
     let Some(bytes) = bytes(text).filter(|bytes| *bytes >= LEAST) else {
-        return Err(Trouble::usage(format!(
+        return Err(End::usage(format!(
             "--memory: not a number of bytes, with k, m or g behind it or without, from 1m up: {}",
             text.escape_debug()
         )));
     };
     match most {
-        Some(most) if bytes > most => Err(Trouble::usage(format!(
+        Some(most) if bytes > most => Err(End::usage(format!(
             "--memory: {bytes} bytes is above {most}, what the machine or its cgroup allows"
         ))),
         _ => Ok(bytes),
@@ -121,8 +121,10 @@ mod tests {
     #[test]
     fn must_refuse_what_is_too_little_or_more_than_there_is() {
         for text in ["1023k", "0", "-64m", "9999999g"] {
-            let trouble = limit(Some(text)).unwrap_err().to_string();
-            assert!(trouble.starts_with("--memory: "), "{trouble}");
+            let Err(End::Trouble(cause)) = limit(Some(text)) else {
+                panic!("{text} is taken");
+            };
+            assert!(cause.starts_with("--memory: "), "{cause}");
         }
         assert_eq!(limit(Some("1m")).unwrap(), 1 << 20);
     }

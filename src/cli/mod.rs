@@ -28,59 +28,64 @@ use crate::locator::one_line;
 use crate::log;
 use crate::os::output_was_closed;
 
-/// Why a program ends in trouble: the line that it prints, without its own name.
+/// Why a program ends early.
 #[derive(Debug)]
-pub struct Trouble(String);
+pub enum End {
+    /// Something went wrong: the line that the program prints, without its own name.
+    Trouble(String),
+    /// `--help` or `--version`: the text to print, and nothing to do.
+    Tell(String),
+    /// The reader of stdout has gone, and wants no more.
+    ReaderGone,
+}
 
-impl Trouble {
+impl End {
     /// Trouble at a place: a peer, a file, an address.
-    pub fn new(place: impl fmt::Display, cause: impl fmt::Display) -> Self {
-        Trouble(format!("{place}: {cause}"))
+    pub fn trouble(place: impl fmt::Display, cause: impl fmt::Display) -> Self {
+        End::Trouble(format!("{place}: {cause}"))
     }
 
     /// Wrong usage: the line points to `--help`.
     pub fn usage(cause: impl fmt::Display) -> Self {
-        Trouble(format!("{cause} (--help tells more)"))
+        End::Trouble(format!("{cause} (--help tells more)"))
+    }
+
+    /// Trouble in other words. Any other end stays as it is.
+    fn reworded(self, words: impl FnOnce(String) -> String) -> Self {
+        match self {
+            End::Trouble(cause) => End::Trouble(words(cause)),
+            end => end,
+        }
     }
 }
 
-impl From<client::Error> for Trouble {
+impl From<client::Error> for End {
     fn from(error: client::Error) -> Self {
-        Trouble(error.to_string())
+        End::Trouble(error.to_string())
     }
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What a program's options came to.
-pub enum Parsed<T> {
-    /// The options, for the program to run with.
-    Run(T),
-    /// `--help` or `--version`: the text to print, and nothing to do.
-    Tell(String),
 }
 
 /// Runs a program: parses its options, does its work, turns trouble into a line and an exit code.
 pub fn main<T>(
     program: &str,
-    parse: impl FnOnce(&str, &[String]) -> Result<Parsed<T>, Trouble>,
-    work: impl FnOnce(T) -> Result<ExitCode, Trouble>,
+    usage: &Usage,
+    parse: impl FnOnce(&Usage, &str, &[String]) -> Result<T, End>,
+    work: impl FnOnce(T) -> Result<ExitCode, End>,
 ) -> ExitCode {
     let arguments = std::env::args_os().skip(1);
     let arguments: Vec<String> = arguments.map(|argument| widen(&argument)).collect();
-    let done = match parse(program, &arguments) {
-        Ok(Parsed::Run(options)) => work(options),
-        Ok(Parsed::Tell(text)) => print(text.trim_end().as_bytes()).map(|()| ExitCode::SUCCESS),
-        Err(trouble) => Err(trouble),
+    let mut done = parse(usage, program, &arguments).and_then(work);
+    if let Err(End::Tell(text)) = &done {
+        done = print(text.trim_end().as_bytes()).map(|()| ExitCode::SUCCESS);
+    }
+    let code = match done {
+        Ok(code) => code,
+        Err(End::Trouble(cause)) => {
+            complain(program, &cause);
+            ExitCode::from(2)
+        }
+        Err(End::Tell(_) | End::ReaderGone) => ExitCode::SUCCESS,
     };
-    let code = done.unwrap_or_else(|trouble| {
-        complain(program, &trouble);
-        ExitCode::from(2)
-    });
     log::flush();
     code
 }
@@ -89,66 +94,30 @@ pub fn main<T>(
 ///
 /// # Errors
 /// The line is lost. If the reader has gone, it wants no more, and nothing is lost.
-pub fn print(line: &[u8]) -> Result<(), Trouble> {
-    write(&[line, b"\n"].concat()).map(|_| ())
+pub fn print(line: &[u8]) -> Result<(), End> {
+    match write(&[line, b"\n"].concat()) {
+        Err(End::ReaderGone) => Ok(()),
+        done => done,
+    }
 }
 
-/// Writes bytes to stdout. False: the reader has gone, and wants no more.
+/// Writes bytes to stdout.
 ///
 /// # Errors
-/// They are lost.
-pub fn write(bytes: &[u8]) -> Result<bool, Trouble> {
-    let trouble = |cause: &dyn fmt::Display| Trouble::new("standard output", cause);
+/// They are lost, or nobody wants them.
+pub fn write(bytes: &[u8]) -> Result<(), End> {
+    let trouble = |cause: &dyn fmt::Display| End::trouble("standard output", cause);
     if output_was_closed() {
         return Err(trouble(&"closed"));
     }
     let mut out = io::stdout().lock();
     let written = out.write_all(bytes);
-    match written.and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(trouble(&error)),
-    }
-}
-
-/// Why a program that writes much to stdout ends early.
-pub enum Stop {
-    /// The reader has gone, and wants no more.
-    Gone,
-    /// Something went wrong.
-    Trouble(Trouble),
-}
-
-impl From<client::Error> for Stop {
-    fn from(error: client::Error) -> Self {
-        Stop::Trouble(error.into())
-    }
-}
-
-impl Stop {
-    /// Writes bytes to stdout.
-    ///
-    /// # Errors
-    /// They are lost, or nobody wants them.
-    pub fn write(bytes: &[u8]) -> Result<(), Stop> {
-        match write(bytes) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Stop::Gone),
-            Err(trouble) => Err(Stop::Trouble(trouble)),
-        }
-    }
-
-    /// `None`: the reader has gone.
-    ///
-    /// # Errors
-    /// Something went wrong.
-    pub fn settle<T>(done: Result<T, Stop>) -> Result<Option<T>, Trouble> {
-        match done {
-            Ok(done) => Ok(Some(done)),
-            Err(Stop::Gone) => Ok(None),
-            Err(Stop::Trouble(trouble)) => Err(trouble),
-        }
-    }
+    written
+        .and_then(|()| out.flush())
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => End::ReaderGone,
+            _ => trouble(&error),
+        })
 }
 
 /// Prints a line on stderr: one line, whatever the options or a peer had in them.
@@ -178,29 +147,29 @@ fn narrow(argument: &str) -> Vec<u8> {
 ///
 /// # Errors
 /// The text is neither, or both the text and `port` name a port.
-fn peer(text: &str, port: Option<u16>) -> Result<Location, Trouble> {
+fn peer(text: &str, port: Option<u16>) -> Result<Location, End> {
     let text = String::from_utf8_lossy(&narrow(text)).into_owned();
     let Some((host, own)) = host_and_port(&text) else {
-        return Err(Trouble::usage(format!(
+        return Err(End::usage(format!(
             "not HOST:PORT or HOST: {}",
             text.escape_debug()
         )));
     };
     if let (Some(_), Some(port)) = (own, port) {
-        return Err(Trouble::usage(format!(
+        return Err(End::usage(format!(
             "the port is given twice: {} and {port}",
             text.escape_debug()
         )));
     }
     let port = own.or(port).unwrap_or(DEFAULT_PORT);
-    Location::new(host, port).map_err(Trouble::usage)
+    Location::new(host, port).map_err(End::usage)
 }
 
 /// Several of them, with commas between.
 ///
 /// # Errors
 /// As of [`peer`].
-fn peers(text: &str, port: Option<u16>) -> Result<Vec<Location>, Trouble> {
+fn peers(text: &str, port: Option<u16>) -> Result<Vec<Location>, End> {
     text.split(',').map(|text| peer(text, port)).collect()
 }
 
@@ -211,19 +180,19 @@ const PEERS_VARIABLE: &str = "THRIFTY_PEERS";
 ///
 /// # Errors
 /// As of [`peers`].
-fn peers_of_environment() -> Result<Vec<Location>, Trouble> {
+fn peers_of_environment() -> Result<Vec<Location>, End> {
     let list = std::env::var_os(PEERS_VARIABLE).unwrap_or_default();
     if list.is_empty() {
         return Ok(Vec::new());
     }
-    let wrong = |trouble| Trouble(format!("{PEERS_VARIABLE}: {trouble}"));
-    peers(&widen(&list), None).map_err(wrong)
+    let wrong = |cause| format!("{PEERS_VARIABLE}: {cause}");
+    peers(&widen(&list), None).map_err(|end| end.reworded(wrong))
 }
 
-fn port(text: &str) -> Result<u16, Trouble> {
+fn port(text: &str) -> Result<u16, End> {
     match text.parse() {
         Ok(port) if port > 0 => Ok(port),
-        _ => Err(Trouble::usage(format!(
+        _ => Err(End::usage(format!(
             "not a port (1 to 65535): {}",
             text.escape_debug()
         ))),

@@ -25,7 +25,7 @@ use crate::words::counted;
 use crate::{log, server};
 
 use super::status::Question;
-use super::{Parsed, Trouble, Usage, memory, peers, peers_of_environment, port};
+use super::{End, Usage, memory, peers, peers_of_environment, port};
 use crate::client::discovery::{Offer, Until, search};
 
 /// The interval between two looks at the others, in milliseconds; and what it may be.
@@ -94,11 +94,7 @@ impl NodeOptions {
     ///
     /// # Errors
     /// Options that aren't any, with a line that says which.
-    pub fn parse(
-        usage: &Usage,
-        program: &str,
-        arguments: &[String],
-    ) -> Result<Parsed<Self>, Trouble> {
+    pub fn parse(usage: &Usage, program: &str, arguments: &[String]) -> Result<Self, End> {
         let mut options = Options::new();
         options.parsing_style(ParsingStyle::FloatingFrees);
         let text = "start nothing: print how the network is, and end";
@@ -147,10 +143,7 @@ impl NodeOptions {
         let text = "log to stderr down to error, warn, info (as by default), debug or trace";
         options.optopt("", "log-level", text, "LEVEL");
         options.optflag("v", "verbose", "--log-level trace: a line for each request");
-        let matches = match usage.parse(options, program, ABOUT, &joined(arguments))? {
-            Parsed::Run(matches) => matches,
-            Parsed::Tell(text) => return Ok(Parsed::Tell(text)),
-        };
+        let matches = usage.parse(options, program, ABOUT, &joined(arguments))?;
         let (free_peer, free_port) = match &matches.free[..] {
             [] => (None, None),
             [port] => (None, Some(port.clone())),
@@ -164,15 +157,13 @@ impl NodeOptions {
         let new = matches.opt_present("new");
         if new && (status || host.is_some()) {
             let with = if status { "--status" } else { "PEER" };
-            return Err(Trouble::usage(format!(
-                "--new and {with} exclude each other"
-            )));
+            return Err(End::usage(format!("--new and {with} exclude each other")));
         }
         let seconds = number(&matches, WAIT, WAIT_SECONDS_RANGE)?;
         let waits = matches.opt_present(WAIT);
         let json = matches.opt_present("json");
         if !status && (waits || json) {
-            return Err(Trouble::usage("--wait and --json go with --status"));
+            return Err(End::usage("--wait and --json go with --status"));
         }
         // To ask a node is to be a client: there is no port of one's own.
         let peer_port = own_port.filter(|_| status);
@@ -195,7 +186,7 @@ impl NodeOptions {
                 seconds => Some(Duration::from_secs(seconds.unwrap_or(0) as u64)),
             },
         });
-        Ok(Parsed::Run(NodeOptions {
+        Ok(NodeOptions {
             program: program.to_owned(),
             address,
             port: own_port,
@@ -211,7 +202,7 @@ impl NodeOptions {
             level: level(&matches)?,
             question,
             new,
-        }))
+        })
     }
 
     /// How many bytes items may take, 1 MiB or more.
@@ -250,7 +241,7 @@ fn number(
     matches: &getopts::Matches,
     name: &str,
     range: std::ops::RangeInclusive<usize>,
-) -> Result<Option<usize>, Trouble> {
+) -> Result<Option<usize>, End> {
     let Some(text) = matches.opt_str(name) else {
         return Ok(None);
     };
@@ -258,20 +249,20 @@ fn number(
         Ok(number) if range.contains(&number) => Ok(Some(number)),
         _ => {
             let (low, high) = (range.start(), range.end());
-            Err(Trouble::usage(format!(
+            Err(End::usage(format!(
                 "--{name}: not a number from {low} to {high}: {text}"
             )))
         }
     }
 }
 
-fn level(matches: &getopts::Matches) -> Result<Level, Trouble> {
+fn level(matches: &getopts::Matches) -> Result<Level, End> {
     let named = |text: String| {
         let level = Level::NAMES.iter().find(|(name, _)| *name == text);
         let names = Level::NAMES.map(|(name, _)| name).join(", ");
         level
             .map(|(_, level)| *level)
-            .ok_or_else(|| Trouble::usage(format!("--log-level: none of {names}: {text}")))
+            .ok_or_else(|| End::usage(format!("--log-level: none of {names}: {text}")))
     };
     let level = matches.opt_str("log-level").map(named).transpose()?;
     Ok(match level {
@@ -280,11 +271,11 @@ fn level(matches: &getopts::Matches) -> Result<Level, Trouble> {
     })
 }
 
-fn connections(matches: &getopts::Matches) -> Result<Option<usize>, Trouble> {
+fn connections(matches: &getopts::Matches) -> Result<Option<usize>, End> {
     let wanted = number(matches, "connections", 1..=1_000_000)?;
     let most = server::connections_max();
     if let Some(wanted) = wanted.filter(|wanted| *wanted > most) {
-        return Err(Trouble::usage(format!(
+        return Err(End::usage(format!(
             "--connections: {wanted} is above {most}, three quarters of the descriptor limit (ulimit -n)"
         )));
     }
@@ -293,7 +284,7 @@ fn connections(matches: &getopts::Matches) -> Result<Option<usize>, Trouble> {
 
 /// The address, without the brackets that an IPv6 address may have. No port may follow: `::1:9900` is an
 /// address here, and not `::1` with port 9900.
-fn checked_address(text: &str) -> Result<String, Trouble> {
+fn checked_address(text: &str) -> Result<String, End> {
     let address = match host_and_port(text) {
         Some((address, None)) => address,
         _ if text.parse::<Ipv6Addr>().is_ok() => text,
@@ -301,7 +292,7 @@ fn checked_address(text: &str) -> Result<String, Trouble> {
     };
     match Location::new(address, 0) {
         Ok(_) => Ok(address.to_owned()),
-        Err(_) => Err(Trouble::usage(format!(
+        Err(_) => Err(End::usage(format!(
             "not an address: {}",
             text.escape_debug()
         ))),
@@ -317,7 +308,7 @@ pub fn run_node<P: Participant>(
     options: NodeOptions,
     types: &'static [&'static str],
     build: impl FnOnce(Locator) -> P,
-) -> Result<ExitCode, Trouble> {
+) -> Result<ExitCode, End> {
     if let Some(question) = options.question {
         return question.put();
     }
@@ -331,11 +322,11 @@ pub fn run_node<P: Participant>(
         &format!("Starting the server at {location}..."),
     );
     let bound = listener.local_addr();
-    let bound = bound.map_err(|error| Trouble::new(&location, error))?;
+    let bound = bound.map_err(|error| End::trouble(&location, error))?;
     let peers = others(&options.peers, bound);
     if peers.is_empty() && !options.peers.is_empty() {
         let cause = "no other node is named to join: --new starts a network";
-        return Err(Trouble::new(location, cause));
+        return Err(End::trouble(location, cause));
     }
     let network = Arc::new(TcpNetwork::new(LIMITS).from(bound.ip()));
     let participant = Arc::new(build(Locator::new(
@@ -393,9 +384,9 @@ pub fn run_node<P: Participant>(
         server_options.connections_max = connections_max;
     }
     let node = Node::start(listener, participant.clone(), server_options);
-    let mut node = node.map_err(|error| Trouble::new(&location, error))?;
+    let mut node = node.map_err(|error| End::trouble(&location, error))?;
     let program = options.program;
-    watch_signals(program.clone(), signals, end).map_err(|error| Trouble::new(&location, error))?;
+    watch_signals(program.clone(), signals, end).map_err(|error| End::trouble(&location, error))?;
     let service = types.last().expect("BUG: a node without a service type");
     let joined = match &peers[..] {
         [] if options.new => node.begin(&[]),
@@ -404,13 +395,13 @@ pub fn run_node<P: Participant>(
     };
     if let Err(error) = joined {
         node.stop();
-        return Err(Trouble::new(location, error));
+        return Err(End::trouble(location, error));
     }
     // It fails only if no sender is left: then there is nothing to wait for.
     let _ = ended.recv();
     if let Some(reason) = participant.locator().end_reason() {
         node.stop();
-        return Err(Trouble::new(location, reason));
+        return Err(End::trouble(location, reason));
     }
     participant.locator().say("Leaving the network...");
     match node.leave() {
@@ -421,10 +412,10 @@ pub fn run_node<P: Participant>(
                 "{} dropped: nobody was left to take them",
                 counted(dropped, "key", "keys")
             );
-            super::complain(&program, &Trouble::new(location, cause));
+            super::complain(&program, &format!("{location}: {cause}"));
             Ok(ExitCode::SUCCESS)
         }
-        Err(left) => Err(Trouble::new(
+        Err(left) => Err(End::trouble(
             location,
             format!("up to {} not taken by others", counted(left, "key", "keys")),
         )),
@@ -479,30 +470,30 @@ fn look_around(network: Arc<dyn Network>, me: &Location, service: &'static str) 
 }
 
 /// Binds the port that was asked for, or the first free one from [`DEFAULT_PORT`] up.
-fn bind(address: &str, port: Option<u16>) -> Result<(TcpListener, Location), Trouble> {
+fn bind(address: &str, port: Option<u16>) -> Result<(TcpListener, Location), End> {
     let ports = match port {
         Some(port) => port..=port,
         None => DEFAULT_PORT..=i16::MAX.cast_unsigned(),
     };
     for candidate in ports {
-        let location = Location::new(address, candidate).map_err(Trouble::usage)?;
+        let location = Location::new(address, candidate).map_err(End::usage)?;
         let resolved = (address, candidate).to_socket_addrs();
-        let mut resolved = resolved.map_err(|error| Trouble::new(&location, error))?;
+        let mut resolved = resolved.map_err(|error| End::trouble(&location, error))?;
         let Some(socket) = resolved.next() else {
-            return Err(Trouble::new(location, "no such address"));
+            return Err(End::trouble(location, "no such address"));
         };
         // What others are told has to lead them here. Names may stand for it, "0" does.
         if socket.ip().to_canonical().is_unspecified() {
             let cause = "stands for all addresses: other nodes can't be told it";
-            return Err(Trouble::new(address, cause));
+            return Err(End::trouble(address, cause));
         }
         match TcpListener::bind(socket) {
             Ok(listener) => return Ok((listener, location)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && port.is_none() => {}
-            Err(error) => return Err(Trouble::new(location, error)),
+            Err(error) => return Err(End::trouble(location, error)),
         }
     }
-    Err(Trouble::new(address, "no free port from 9900 up"))
+    Err(End::trouble(address, "no free port from 9900 up"))
 }
 
 /// The first signal ends the node in good order; one that comes a second or more after it, at once.

@@ -5,7 +5,7 @@ use getopts::{Matches, Options, ParsingStyle};
 use crate::client::{Client, Error, STORE};
 use crate::location::Location;
 
-use super::{PEERS_VARIABLE, Parsed, Trouble, Usage, narrow, peers, peers_of_environment, port};
+use super::{End, PEERS_VARIABLE, Usage, narrow, peers, peers_of_environment, port};
 
 /// Where to, and the program's own arguments as bytes.
 pub struct ClientOptions {
@@ -20,30 +20,22 @@ impl ClientOptions {
     ///
     /// # Errors
     /// An option that the program doesn't have, or a wrong number of arguments.
-    pub fn parse(
-        usage: &Usage,
-        program: &str,
-        arguments: &[String],
-    ) -> Result<Parsed<Self>, Trouble> {
+    pub fn parse(usage: &Usage, program: &str, arguments: &[String]) -> Result<Self, End> {
         let parsed = Self::parse_all(usage, program, arguments);
         let dash = |argument: &String| argument.len() > 1 && argument.starts_with('-');
         match usage.first() {
             // Data may have been taken for an option, or an option for data.
-            Some(first) if arguments.iter().any(dash) => parsed.map_err(|trouble| {
-                Trouble(format!(
-                    "{trouble}; options come before {first}, and -- before a {first} that begins \
-                     with a dash"
-                ))
-            }),
+            Some(first) if arguments.iter().any(dash) => {
+                let hint = format!(
+                    "options come before {first}, and -- before a {first} that begins with a dash"
+                );
+                parsed.map_err(|end| end.reworded(|cause| format!("{cause}; {hint}")))
+            }
             _ => parsed,
         }
     }
 
-    fn parse_all(
-        usage: &Usage,
-        program: &str,
-        arguments: &[String],
-    ) -> Result<Parsed<Self>, Trouble> {
+    fn parse_all(usage: &Usage, program: &str, arguments: &[String]) -> Result<Self, End> {
         let mut options = Options::new();
         // What comes after the first argument is data, dashes or not.
         options.parsing_style(ParsingStyle::StopAtFirstFree);
@@ -64,17 +56,14 @@ impl ClientOptions {
                 "\nOptions come before {first}, and -- before a {first} that begins with a dash."
             );
         }
-        let matches = match usage.parse(options, program, &about, arguments)? {
-            Parsed::Run(matches) => matches,
-            Parsed::Tell(text) => return Ok(Parsed::Tell(text)),
-        };
+        let matches = usage.parse(options, program, &about, arguments)?;
         let free = matches.free.iter();
         let arguments = free.map(|argument| narrow(argument)).collect();
-        Ok(Parsed::Run(ClientOptions {
+        Ok(ClientOptions {
             servers: servers(&matches)?,
             matches,
             arguments,
-        }))
+        })
     }
 
     /// Whether an option without an argument was given.
@@ -103,7 +92,7 @@ impl ClientOptions {
     }
 }
 
-fn servers(matches: &Matches) -> Result<Vec<Location>, Trouble> {
+fn servers(matches: &Matches) -> Result<Vec<Location>, End> {
     let port = matches
         .opt_str("port")
         .map(|text| port(&text))
@@ -111,7 +100,7 @@ fn servers(matches: &Matches) -> Result<Vec<Location>, Trouble> {
     match (matches.opt_str("host"), port) {
         (Some(hosts), port) => peers(&hosts, port),
         (None, Some(port)) => {
-            let location = Location::new("localhost", port).map_err(Trouble::usage)?;
+            let location = Location::new("localhost", port).map_err(End::usage)?;
             Ok(vec![location])
         }
         (None, None) => peers_of_environment(),

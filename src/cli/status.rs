@@ -11,7 +11,7 @@ use crate::locator::{EMPTY, EXTENSION, LIMITS, request};
 use crate::net::{Network, TcpNetwork};
 use crate::report::{self, Report};
 
-use super::{Trouble, print};
+use super::{End, print};
 
 /// For the list of members, and once more for all of their answers.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ impl Question {
     ///
     /// # Errors
     /// No node that is asked answers, not even while it is waited; or what is printed is lost.
-    pub fn put(&self) -> Result<ExitCode, Trouble> {
+    pub fn put(&self) -> Result<ExitCode, End> {
         let deadline = self.wait.map(|wait| Instant::now() + wait);
         let network = Arc::new(TcpNetwork::new(LIMITS));
         let mut accepted = !self.accept_loss;
@@ -61,9 +61,9 @@ impl Question {
         Ok(ExitCode::from(u8::from(!report.is_safe())))
     }
 
-    fn ask(&self, network: &Arc<TcpNetwork>, accepted: &mut bool) -> Result<Report, Trouble> {
+    fn ask(&self, network: &Arc<TcpNetwork>, accepted: &mut bool) -> Result<Report, End> {
         let asked = self.asked(network)?;
-        let trouble = |cause| Trouble::new(&asked, cause);
+        let trouble = |cause| End::trouble(&asked, cause);
         if !*accepted {
             let members = report::members(&**network, &asked, LIMIT).map_err(trouble)?;
             let accept = |member| (member, request("accept_loss", EMPTY.to_vec()));
@@ -76,16 +76,16 @@ impl Question {
     }
 
     /// The first peer that answers, or the node at the port, or the first on the address.
-    fn asked(&self, network: &Arc<TcpNetwork>) -> Result<Location, Trouble> {
-        let own = |port| Location::new(&self.address, port).map_err(Trouble::usage);
+    fn asked(&self, network: &Arc<TcpNetwork>) -> Result<Location, End> {
+        let own = |port| Location::new(&self.address, port).map_err(End::usage);
         let ours = |types: &[String]| types.iter().any(|name| name == EXTENSION);
         match (&self.peers[..], self.port) {
             ([], Some(port)) => own(port),
             ([], None) => {
                 let found = first_node(network.clone(), &self.address, Until::once(), ours);
                 let nobody = || match own(DEFAULT_PORT) {
-                    Ok(first) => Trouble::new(format!("{first} and up"), "no node found"),
-                    Err(trouble) => trouble,
+                    Ok(first) => End::trouble(format!("{first} and up"), "no node found"),
+                    Err(end) => end,
                 };
                 found.map(|found| found.0).ok_or_else(nobody)
             }
@@ -95,10 +95,10 @@ impl Question {
                 for peer in peers {
                     match report::members(&**network, peer, LIMIT) {
                         Ok(_) => return Ok(peer.clone()),
-                        Err(cause) => silent.push(Trouble::new(peer, cause).to_string()),
+                        Err(cause) => silent.push(format!("{peer}: {cause}")),
                     }
                 }
-                Err(Trouble(silent.join("; ")))
+                Err(End::Trouble(silent.join("; ")))
             }
         }
     }

@@ -5,7 +5,7 @@ use getopts::{Matches, Options};
 use crate::locator::LIMITS;
 use crate::words::counted;
 
-use super::{Parsed, Trouble};
+use super::End;
 
 /// How many arguments a program takes.
 pub type Arity = std::ops::RangeInclusive<usize>;
@@ -42,19 +42,19 @@ impl Usage {
         program: &str,
         about: &str,
         arguments: &[String],
-    ) -> Result<Parsed<Matches>, Trouble> {
+    ) -> Result<Matches, End> {
         for (short, long, text) in self.flags {
             options.optflag(short, long, text);
         }
         options.optflag("", "help", "print this and end");
         options.optflag("", "version", "print the version and end");
-        let matches = options.parse(arguments).map_err(Trouble::usage)?;
+        let matches = options.parse(arguments).map_err(End::usage)?;
         if matches.opt_present("help") {
-            return Ok(Parsed::Tell(self.help(&options, program, about)));
+            return Err(End::Tell(self.help(&options, program, about)));
         }
         if matches.opt_present("version") {
             let version = env!("CARGO_PKG_VERSION");
-            return Ok(Parsed::Tell(format!("{program} {version}")));
+            return Err(End::Tell(format!("{program} {version}")));
         }
         let (words, arity) = &self.arguments;
         if !arity.contains(&matches.free.len()) {
@@ -63,9 +63,9 @@ impl Usage {
                 words => words,
             };
             let found = counted(matches.free.len(), "argument", "arguments");
-            return Err(Trouble::usage(format!("{wanted} expected, {found} found")));
+            return Err(End::usage(format!("{wanted} expected, {found} found")));
         }
-        Ok(Parsed::Run(matches))
+        Ok(matches)
     }
 
     fn help(&self, options: &Options, program: &str, about: &str) -> String {
