@@ -1,9 +1,7 @@
 //! A report as a document of JSON, as README.md tells its fields.
 
-use std::fmt::Write;
-
-use super::{Account, Report};
-use crate::words::utc;
+use super::{Account, Report, Value};
+use crate::locator::Status;
 
 impl Report {
     /// The document: a line for each member. A number or text that a member doesn't tell is null.
@@ -22,55 +20,38 @@ impl Report {
 impl Account {
     fn to_json(&self) -> String {
         let status = self.status.as_ref().ok();
-        let number = |number: Option<usize>| number.map_or("null".to_owned(), |n| n.to_string());
-        let text = |text: Option<String>| text.map_or("null".to_owned(), |text| quote(&text));
+        let number = |number: fn(&Status) -> usize| or_null(status.map(number));
         let missing = status.map(|status| {
             let names = status.missing.iter().map(ToString::to_string);
             list(&names.collect::<Vec<_>>())
         });
-        let fields = [
-            ("name", quote(&self.location.to_string())),
-            ("state", quote(&self.state())),
-            ("keys", number(status.map(|status| status.keys()))),
-            ("deleted", number(status.and_then(|status| status.deleted))),
-            ("bytes", number(status.map(|status| status.taken))),
-            ("memory", number(status.map(|status| status.memory))),
-            (
-                "connections",
-                number(status.and_then(|status| status.connections)),
-            ),
-            (
-                "requests_per_second",
-                number(status.and_then(|status| status.rate)),
-            ),
-            ("share", format!("{:.4}", self.share)),
-            ("version", text(self.version())),
-            (
-                "since",
-                text(status.and_then(|status| status.since).map(utc)),
-            ),
-            (
-                "replicas",
-                number(status.map(|status| status.replicas as usize)),
-            ),
-            (
-                "members",
-                number(status.map(|status| status.members as usize)),
-            ),
-            (
-                "settled",
-                status.map_or("null".to_owned(), |status| status.settled.to_string()),
-            ),
-            (
-                "not_handed_over",
-                number(status.map(|status| status.unconfirmed)),
-            ),
-            ("lacking", number(status.map(|status| status.lacking))),
-            ("lost_together", missing.unwrap_or("null".to_owned())),
+        let others = [
+            ("replicas", number(|status| status.replicas as usize)),
+            ("members", number(|status| status.members as usize)),
+            ("settled", or_null(status.map(|status| status.settled))),
+            ("not_handed_over", number(|status| status.unconfirmed)),
+            ("lacking", number(|status| status.lacking)),
+            ("lost_together", or_null(missing)),
         ];
+        let shown = self.columns().map(|(name, value)| (name, value.to_json()));
+        let fields = shown.into_iter().chain(others);
         let fields = fields.map(|(name, value)| format!("\"{name}\": {value}"));
-        format!("{{{}}}", fields.join(", "))
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
     }
+}
+
+impl Value {
+    fn to_json(&self) -> String {
+        match self {
+            Value::Text(text) => or_null(text.as_deref().map(quote)),
+            Value::Number(number) => or_null(*number),
+            Value::Share(share) => format!("{share:.4}"),
+        }
+    }
+}
+
+fn or_null(value: Option<impl ToString>) -> String {
+    value.map_or("null".to_owned(), |value| value.to_string())
 }
 
 fn list(texts: &[String]) -> String {
@@ -78,17 +59,8 @@ fn list(texts: &[String]) -> String {
     format!("[{}]", texts.join(", "))
 }
 
-/// A string of JSON: RFC 8259, section 7.
+/// A string of JSON: RFC 8259, section 7. No text of a report has control characters, which would have to be escaped.
 fn quote(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            // Writing to a string doesn't fail.
-            c if c.is_control() => drop(write!(quoted, "\\u{:04x}", u32::from(c))),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{escaped}\"")
 }

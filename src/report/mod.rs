@@ -17,7 +17,7 @@ use crate::locator::{EMPTY, Status, one_line, read_answer, single_request};
 use crate::membership::State;
 use crate::net::{CallError, Network};
 use crate::ring::Ring;
-use crate::words::{counted, no_room};
+use crate::words::{counted, no_room, utc};
 
 /// A longer version of a program is cut off here.
 const VERSION_CHARS_MAX: usize = 20;
@@ -44,6 +44,14 @@ pub struct Account {
     pub share: f64,
     /// Its answer, or why there is none.
     pub status: Result<Status, CallError>,
+}
+
+/// What the document and the table show of a member, in a form of their own. `None`: it doesn't tell.
+enum Value {
+    Text(Option<String>),
+    Number(Option<usize>),
+    /// A part of all, 0 to 1.
+    Share(f64),
 }
 
 /// The members of the network, as a node has them that is asked. Blocks for `limit` at most.
@@ -203,6 +211,26 @@ impl Account {
         let version = self.status.as_ref().ok()?.version.as_ref()?;
         let cut_off: String = version.chars().take(VERSION_CHARS_MAX).collect();
         Some(one_line(&cut_off))
+    }
+
+    /// The fields of the document that are columns of the table as well, in their order there.
+    fn columns(&self) -> [(&'static str, Value); COLUMNS.len()] {
+        let status = self.status.as_ref().ok();
+        let told = |number: fn(&Status) -> Option<usize>| Value::Number(status.and_then(number));
+        let since = status.and_then(|status| status.since);
+        [
+            ("name", Value::Text(Some(self.location.to_string()))),
+            ("state", Value::Text(Some(self.state()))),
+            ("keys", told(|status| Some(status.keys()))),
+            ("deleted", told(|status| status.deleted)),
+            ("bytes", told(|status| Some(status.taken))),
+            ("memory", told(|status| Some(status.memory))),
+            ("connections", told(|status| status.connections)),
+            ("requests_per_second", told(|status| status.rate)),
+            ("share", Value::Share(self.share)),
+            ("version", Value::Text(self.version())),
+            ("since", Value::Text(since.map(utc))),
+        ]
     }
 }
 

@@ -1,7 +1,7 @@
 //! A report as a table, a line for each member.
 
-use super::{Account, Report};
-use crate::words::{utc, with_commas};
+use super::{Account, Report, Value};
+use crate::words::with_commas;
 
 /// What stands above the columns.
 pub const COLUMNS: [&str; 11] = [
@@ -52,22 +52,17 @@ impl Report {
 impl Account {
     /// What stands in the columns; a dash for what it doesn't tell.
     pub fn cells(&self) -> [String; COLUMNS.len()] {
-        let status = self.status.as_ref().ok();
-        let number = |number: Option<usize>| number.map_or("-".to_owned(), with_commas);
-        [
-            self.location.to_string(),
-            self.state(),
-            number(status.map(|status| status.keys())),
-            number(status.and_then(|status| status.deleted)),
-            number(status.map(|status| status.taken)),
-            number(status.map(|status| status.memory)),
-            number(status.and_then(|status| status.connections)),
-            number(status.and_then(|status| status.rate)),
-            format!("{:.1}%", 100.0 * self.share),
-            self.version().unwrap_or("-".to_owned()),
-            status
-                .and_then(|status| status.since)
-                .map_or("-".to_owned(), utc),
-        ]
+        self.columns().map(|(_, value)| value.to_cell())
+    }
+}
+
+impl Value {
+    fn to_cell(&self) -> String {
+        let cell = match self {
+            Value::Text(text) => text.clone(),
+            Value::Number(number) => number.map(with_commas),
+            Value::Share(share) => Some(format!("{:.1}%", 100.0 * share)),
+        };
+        cell.unwrap_or("-".to_owned())
     }
 }
