@@ -188,7 +188,7 @@ impl Server {
             }
             let table = self.shared.table();
             let left = deadline.saturating_duration_since(Instant::now());
-            if (table.is_empty() && !table.accepting) || left.is_zero() {
+            if (table.open.is_empty() && !table.accepting) || left.is_zero() {
                 break;
             }
             wait(&self.shared.changed, table, left.min(STOP_INTERVAL));
@@ -247,7 +247,7 @@ impl Shared {
     /// Those of the open connections that are to be handled; the table is free meanwhile.
     fn chosen(&self, by: impl Fn(&Connection) -> bool) -> Vec<Arc<Connection>> {
         let table = self.table();
-        let chosen = table.open().filter(|connection| by(connection));
+        let chosen = table.open.values().filter(|connection| by(connection));
         chosen.cloned().collect()
     }
 
@@ -337,7 +337,7 @@ impl Shared {
             // Numbered under the lock: in the order in which they get in.
             let turn = self.turns.accepted();
             let number = table.admit(Arc::clone(&connection));
-            self.options.traffic.set_connections(table.open().len());
+            self.options.traffic.set_connections(table.open.len());
             drop(table);
             let place = Place {
                 shared: Arc::clone(self),
@@ -370,7 +370,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.shared.table();
         let ended = table.remove(self.number);
-        let open = table.open().len();
+        let open = table.open.len();
         self.shared.options.traffic.set_connections(open);
         let awaited = !table.waiting.is_empty();
         drop(table);

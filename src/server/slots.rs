@@ -11,35 +11,53 @@
 //! A client that has the same address as a node may take its slots.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 /// Slots that are kept for a node: one for its questions, one for those that it puts to silent nodes, one for what
 /// moves items, and one for the requests that it forwards.
 const EACH: usize = 4;
 
-/// How the slots are shared out.
+/// How the slots are shared out, and who has taken them.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     all: usize,
     /// How many are out of reach for others.
     kept: usize,
-    /// How many each address has.
+    /// How many each node's address has.
     of: HashMap<IpAddr, usize>,
+    taken: usize,
+    /// How many of them by each address.
+    by: HashMap<IpAddr, usize>,
 }
 
 impl Slots {
-    /// `nodes` are the addresses of the other nodes, one for each node.
-    pub fn new(all: usize, nodes: &[IpAddr]) -> Self {
+    /// Shares `all` slots out anew. `nodes` are the addresses of the other nodes, one for each node.
+    pub fn share_out(&mut self, all: usize, nodes: &[IpAddr]) {
         let half = all / 2;
         let each = half.checked_div(nodes.len()).unwrap_or(0).clamp(1, EACH);
-        let mut of = HashMap::new();
+        self.all = all;
+        self.kept = half.min(each * nodes.len());
+        self.of.clear();
         for node in nodes {
-            *of.entry(node.to_canonical()).or_default() += each;
+            *self.of.entry(node.to_canonical()).or_default() += each;
         }
-        Slots {
-            all,
-            kept: half.min(each * nodes.len()),
-            of,
+    }
+
+    /// A connection from there is let in.
+    pub fn take(&mut self, address: IpAddr) {
+        self.taken += 1;
+        *self.by.entry(address).or_default() += 1;
+    }
+
+    /// A connection from there has ended.
+    pub fn give_back(&mut self, address: IpAddr) {
+        self.taken -= 1;
+        if let Entry::Occupied(mut count) = self.by.entry(address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 
@@ -48,47 +66,26 @@ impl Slots {
         self.of.get(&address).copied().unwrap_or(0)
     }
 
-    /// What `all` connections leave, of which so many come `by` each address.
-    pub fn taken<'a>(&'a self, by: &'a HashMap<IpAddr, usize>, all: usize) -> Taken<'a> {
-        let nodes = self.of.iter();
-        let kept = nodes.map(|(node, own)| by.get(node).map_or(0, |taken| *own.min(taken)));
-        Taken {
-            slots: self,
-            by,
-            all,
-            others: all - kept.sum::<usize>(),
-        }
+    fn by(&self, address: IpAddr) -> usize {
+        self.by.get(&address).copied().unwrap_or(0)
     }
-}
 
-/// How many slots are taken.
-pub(super) struct Taken<'a> {
-    slots: &'a Slots,
-    by: &'a HashMap<IpAddr, usize>,
-    all: usize,
-    /// Other ones than a node's own.
-    others: usize,
-}
-
-impl Taken<'_> {
     /// Whether an address has less than what is kept for it.
     pub fn is_owed(&self, address: IpAddr) -> bool {
-        self.by(address) < self.slots.of(address)
+        self.by(address) < self.of(address)
     }
 
     /// Whether there is room for one more connection from there.
     pub fn has_room(&self, address: IpAddr) -> bool {
-        let for_others = self.slots.all - self.slots.kept;
-        self.all < self.slots.all && (self.is_owed(address) || self.others < for_others)
+        let nodes = self.of.iter();
+        let own: usize = nodes.map(|(node, own)| self.by(*node).min(*own)).sum();
+        let others_have_room = self.taken - own < self.all - self.kept;
+        self.taken < self.all && (self.is_owed(address) || others_have_room)
     }
 
-    /// Whether a connection from there, one of those that were counted, may be closed for others.
+    /// Whether a connection from there, one of those that were let in, may be closed for others.
     pub fn may_close(&self, address: IpAddr) -> bool {
-        self.slots.of(address) == 0 || self.by(address) > self.slots.of(address)
-    }
-
-    fn by(&self, address: IpAddr) -> usize {
-        self.by.get(&address).copied().unwrap_or(0)
+        self.of(address) == 0 || self.by(address) > self.of(address)
     }
 }
 
@@ -100,11 +97,17 @@ mod tests {
         [127, 0, 0, number].into()
     }
 
+    fn shared_out(all: usize, nodes: &[IpAddr]) -> Slots {
+        let mut slots = Slots::default();
+        slots.share_out(all, nodes);
+        slots
+    }
+
     #[test]
     fn must_keep_four_for_each_node_and_no_more_than_half() {
         let of = |all, nodes: &[u8]| {
             let nodes: Vec<_> = nodes.iter().map(|node| address(*node)).collect();
-            let slots = Slots::new(all, &nodes);
+            let slots = shared_out(all, &nodes);
             (slots.kept, slots.of(address(1)))
         };
         assert_eq!(of(100, &[]), (0, 0));
@@ -119,14 +122,11 @@ mod tests {
     #[test]
     fn must_tell_which_connection_finds_room_and_which_may_be_closed() {
         let [node, other, client] = [1, 2, 9].map(address);
-        let slots = Slots::new(8, &[node, other]);
         let taken = |addresses: &[IpAddr]| {
-            let mut by = HashMap::new();
-            let count = |address: &IpAddr| *by.entry(*address).or_default() += 1;
-            addresses.iter().for_each(count);
-            let taken = slots.taken(&by, addresses.len());
-            let room = [node, other, client].map(|address| taken.has_room(address));
-            let close = [node, other, client].map(|address| taken.may_close(address));
+            let mut slots = shared_out(8, &[node, other]);
+            addresses.iter().for_each(|address| slots.take(*address));
+            let room = [node, other, client].map(|address| slots.has_room(address));
+            let close = [node, other, client].map(|address| slots.may_close(address));
             (room, close)
         };
         let clients = [client; 4];
@@ -146,6 +146,25 @@ mod tests {
     #[test]
     fn must_know_an_address_in_both_forms() {
         let mapped = "::ffff:127.0.0.1".parse().unwrap();
-        assert_eq!(Slots::new(8, &[mapped]).of(address(1)), 4);
+        assert_eq!(shared_out(8, &[mapped]).of(address(1)), 4);
+    }
+
+    #[test]
+    fn must_have_all_slots_again_once_all_are_given_back() {
+        let [node, client] = [1, 9].map(address);
+        let mut slots = shared_out(4, &[node]);
+        for _ in 0..2 {
+            for address in [node, node, client] {
+                slots.take(address);
+            }
+            slots.share_out(4, &[node]);
+            assert!(slots.has_room(client));
+            slots.take(client);
+            assert!(!slots.has_room(client) && slots.may_close(client));
+            for address in [node, client, client, node] {
+                slots.give_back(address);
+            }
+            assert!(slots.taken == 0 && slots.by.is_empty());
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! The connections of a server: those that are served, and those that wait for room.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +13,10 @@ use super::slots::Slots;
 const NODES_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The connections of a server, and whether it goes on.
+#[derive(Default)]
 pub(super) struct Table {
-    /// By their numbers.
-    open: HashMap<u64, Arc<Connection>>,
-    /// How many of them come from each address.
-    by: HashMap<IpAddr, usize>,
+    /// Those that are served, by their numbers.
+    pub open: HashMap<u64, Arc<Connection>>,
     /// Connections that wait for room, in the order in which they came.
     pub waiting: VecDeque<Connection>,
     slots: Slots,
@@ -34,30 +32,16 @@ impl Table {
     /// Of a server that accepts. `listener`: the listener once more.
     pub fn new(listener: TcpStream) -> Self {
         Table {
-            open: HashMap::new(),
-            by: HashMap::new(),
-            waiting: VecDeque::new(),
-            slots: Slots::default(),
-            slots_due: 0,
-            admitted: 0,
             listener: Some(listener),
             accepting: true,
+            ..Table::default()
         }
-    }
-
-    /// The connections that are served.
-    pub fn open(&self) -> impl ExactSizeIterator<Item = &Arc<Connection>> {
-        self.open.values()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
     }
 
     /// Takes a connection in. The answer: its number.
     pub fn admit(&mut self, connection: Arc<Connection>) -> u64 {
         self.admitted += 1;
-        *self.by.entry(connection.caller()).or_default() += 1;
+        self.slots.take(connection.caller());
         self.open.insert(self.admitted, connection);
         self.admitted
     }
@@ -65,12 +49,7 @@ impl Table {
     /// A connection has ended.
     pub fn remove(&mut self, number: u64) -> Option<Arc<Connection>> {
         let ended = self.open.remove(&number)?;
-        if let Entry::Occupied(mut count) = self.by.entry(ended.caller()) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+        self.slots.give_back(ended.caller());
         Some(ended)
     }
 
@@ -86,14 +65,13 @@ impl Table {
             return None;
         }
         if now >= self.slots_due {
-            self.slots = Slots::new(all, &(options.nodes)());
+            self.slots.share_out(all, &(options.nodes)());
             self.slots_due = now + NODES_INTERVAL.as_micros() as u64;
         }
-        let taken = self.slots.taken(&self.by, self.open.len());
-        let owed = |connection: &Connection| taken.is_owed(connection.caller());
+        let owed = |connection: &Connection| self.slots.is_owed(connection.caller());
         // Nodes first; clients in the order in which they came.
         let first = self.waiting.iter().position(owed).unwrap_or(0);
-        if taken.has_room(self.waiting[first].caller()) {
+        if self.slots.has_room(self.waiting[first].caller()) {
             return self.waiting.remove(first);
         }
         self.hang_up_longest_idle();
@@ -113,10 +91,9 @@ impl Table {
 
     /// Makes room for a new connection. None of those that are kept for nodes is closed for it.
     pub fn hang_up_longest_idle(&self) {
-        let taken = self.slots.taken(&self.by, self.open.len());
         let idle = self.open.values().filter_map(|connection| {
             let (phase, since) = connection.phase();
-            let may_close = phase == Phase::Idle && taken.may_close(connection.caller());
+            let may_close = phase == Phase::Idle && self.slots.may_close(connection.caller());
             may_close.then_some((since, connection))
         });
         let idle: Vec<_> = idle.collect();
