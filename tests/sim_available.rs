@@ -364,7 +364,8 @@ fn list_meanwhile(stage: &Stage, keys: &[Vec<u8>]) -> (Arc<AtomicBool>, Arc<Mute
             let network = Arc::new(stage.world.client());
             let clock = network.origin.clock.clone();
             let mut found = Vec::new();
-            let listed = Client::connect_over(network, clock, &[location(0)]).and_then(|client| {
+            let client = Client::connect_over("diststore.Store", network, clock, &[location(0)]);
+            let listed = client.and_then(|client| {
                 client.keys(b"", &mut |keys, _| {
                     found.extend(keys.into_iter().map(|key| key.key));
                     Ok::<(), Error>(())

@@ -198,6 +198,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::client::STORE;
     use crate::diststore::Listed;
     use crate::locator::{EXTENSION, read_arguments, write_answer};
     use crate::net::{Answer, Network, Request, SystemClock};
@@ -267,7 +268,7 @@ mod tests {
             moved: Mutex::new(false),
         });
         let clock = Arc::new(SystemClock::new());
-        let client = Client::connect_over(network.clone(), clock, &nodes).unwrap();
+        let client = Client::connect_over(STORE, network.clone(), clock, &nodes).unwrap();
         let mut found = Vec::new();
         let all = client.keys(b"", &mut |keys, _| {
             found.extend(keys);

@@ -182,13 +182,8 @@ impl Client {
         let found = first_node(network.clone(), "127.0.0.1", until, has_it);
         let nobody = || Error::local("localhost:9900 and up", "No peer autodiscovered.");
         let (server, types) = found.ok_or_else(nobody)?;
-        Client::of(
-            service,
-            network,
-            Arc::new(SystemClock::new()),
-            server,
-            &types,
-        )
+        let clock = Arc::new(SystemClock::new());
+        Client::of(service, network, clock, server, &types)
     }
 
     /// Goes to the first of these nodes that answers and is a store. They have 10 s to answer, one after the other; if
@@ -204,9 +199,9 @@ impl Client {
     ///
     /// # Errors
     /// As of [`Client::connect`].
-    pub fn connect_of(service: &'static str, peers: &[Location]) -> Result<Self, Error> {
+    pub fn connect_of(service: &str, peers: &[Location]) -> Result<Self, Error> {
         let network = Arc::new(TcpNetwork::new(LIMITS));
-        Client::go_to(service, network, Arc::new(SystemClock::new()), peers)
+        Client::connect_over(service, network, Arc::new(SystemClock::new()), peers)
     }
 
     /// The same over another network than TCP, by another clock: in a simulation.
@@ -214,14 +209,6 @@ impl Client {
     /// # Errors
     /// As of [`Client::connect`].
     pub fn connect_over(
-        network: Arc<dyn Network>,
-        clock: Arc<dyn Clock>,
-        peers: &[Location],
-    ) -> Result<Self, Error> {
-        Client::go_to(STORE, network, clock, peers)
-    }
-
-    fn go_to(
         service: &str,
         network: Arc<dyn Network>,
         clock: Arc<dyn Clock>,
@@ -233,27 +220,18 @@ impl Client {
         for peer in peers {
             let types = service_types(&*network, peer, limit);
             let types = types.map_err(|cause| Error::new(peer, cause));
-            let error = match types.and_then(|types| {
-                Client::of(
-                    service,
-                    network.clone(),
-                    clock.clone(),
-                    peer.clone(),
-                    &types,
-                )
-            }) {
-                Ok(client) => {
-                    return Ok(Client {
-                        peers: peers.to_vec(),
-                        ..client
-                    });
-                }
-                Err(error) => error,
+            let of = |types: Vec<String>| {
+                let (network, clock) = (network.clone(), clock.clone());
+                Client::of(service, network, clock, peer.clone(), &types)
             };
-            failed = Some(match failed {
-                None => error,
-                Some(before) => Error::local(before, error),
-            });
+            match (types.and_then(of), failed) {
+                (Ok(client), _) => {
+                    let peers = peers.to_vec();
+                    return Ok(Client { peers, ..client });
+                }
+                (Err(error), None) => failed = Some(error),
+                (Err(error), Some(before)) => failed = Some(Error::local(before, error)),
+            }
         }
         Err(failed.unwrap_or_else(|| Error::local("no peer", "none was named")))
     }

@@ -78,7 +78,7 @@ fn must_wait_as_long_as_it_was_told() {
             limits: Mutex::default(),
         });
         let clock = Arc::new(Hasty::default());
-        let client = Client::connect_over(network.clone(), clock.clone(), &[at]).unwrap();
+        let client = Client::connect_over(STORE, network.clone(), clock.clone(), &[at]).unwrap();
         let client = match told {
             None => client,
             Some(limit) => client.with_limit(limit),
