@@ -14,13 +14,11 @@
 //! character or blank is `\xNN`, two hexadecimal digits in either case. The last line says how many keys there are: so
 //! a file that was cut off is noticed. The order means nothing; of two lines with one key either may win.
 
-use std::collections::VecDeque;
 use std::io::{BufRead, Read};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
-use crate::client::{Answer, Client, Error, Key, Operation};
+use crate::client::{AT_ONCE, Answer, BYTES_AT_ONCE, Client, Error, Operation, runs};
 use crate::locator::LIMITS;
 use crate::words::counted;
 
@@ -29,10 +27,6 @@ use super::{End, write};
 
 const HEAD: &[u8] = b"diststore dump 1";
 const END: &[u8] = b"end ";
-
-/// Values that are fetched, or keys that are put, at a time: so many, or so many bytes.
-const KEYS_AT_ONCE: usize = 1000;
-const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// Threads that put. While one waits for answers, others write and read.
 const THREADS: usize = 4;
@@ -44,6 +38,16 @@ const LINE_BYTES_MAX: usize = 8 * LIMITS.string_bytes_max + 2;
 
 /// A key and its value.
 type Pair = (Vec<u8>, Vec<u8>);
+
+/// How far the threads are that put.
+struct Loading {
+    put: usize,
+    /// Bytes of the input.
+    read: usize,
+    /// The first error: nothing more is put.
+    failed: Option<Error>,
+    progress: Progress,
+}
 
 /// What is put together, and how many bytes of the input that is.
 #[derive(Default)]
@@ -61,9 +65,7 @@ pub fn dump(client: &Client, quiet: bool) -> Result<(), End> {
     let mut progress = Progress::new(quiet);
     let mut out = [HEAD, b"\n"].concat();
     let all = client.keys(b"", &mut |keys, share| -> Result<(), End> {
-        let mut keys = VecDeque::from(keys);
-        while !keys.is_empty() {
-            let some = take_some(&mut keys);
+        for some in runs(&keys, |key| key.bytes) {
             let gets: Vec<_> = some.iter().map(|key| Operation::Get(&key.key)).collect();
             let mut values = vec![Vec::new(); gets.len()];
             client.insist(&gets, &mut |place, answer| {
@@ -103,20 +105,6 @@ pub fn dump(client: &Client, quiet: bool) -> Result<(), End> {
 /// Why not all keys can be listed.
 pub const ORIGINALS: &str = "nodes of the original are members, and can't list their keys: those that only they have are missing";
 
-/// The first of these keys, not too many at a time.
-fn take_some(keys: &mut VecDeque<Key>) -> Vec<Key> {
-    let (mut some, mut bytes) = (Vec::new(), 0);
-    while let Some(key) = keys.pop_front() {
-        if some.len() == KEYS_AT_ONCE || !some.is_empty() && bytes + key.bytes > BYTES_AT_ONCE {
-            keys.push_front(key);
-            break;
-        }
-        bytes += key.bytes;
-        some.push(key);
-    }
-    some
-}
-
 /// Puts what `input` has, and says how many keys that is. `length`: how many bytes that are, if it is known.
 ///
 /// # Errors
@@ -127,11 +115,14 @@ pub fn load(
     length: Option<u64>,
     quiet: bool,
 ) -> Result<usize, End> {
-    let (put, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let progress = Mutex::new((Progress::new(quiet), 0));
+    let loading = Mutex::new(Loading {
+        put: 0,
+        read: 0,
+        failed: None,
+        progress: Progress::new(quiet),
+    });
     let (give, take) = mpsc::sync_channel::<Batch>(THREADS);
     let take = Mutex::new(take);
-    let error: Mutex<Option<Error>> = Mutex::default();
     let work = || loop {
         let next = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Batch { pairs, read }) = next else {
@@ -139,52 +130,52 @@ pub fn load(
         };
         // After a failure, pairs are taken but not put, so that the reading thread doesn't wait for ever to hand them
         // over.
-        if failed.load(Ordering::Relaxed) {
+        if lock(&loading).failed.is_some() {
             continue;
         }
         let puts = pairs.iter().map(|(key, value)| Operation::Put(key, value));
-        let done = client.insist(&puts.collect::<Vec<_>>(), &mut |_, _| {
-            put.fetch_add(1, Ordering::Relaxed);
-        });
+        let mut put = 0;
+        let done = client.insist(&puts.collect::<Vec<_>>(), &mut |_, _| put += 1);
+        let mut loading = lock(&loading);
+        loading.put += put;
+        loading.read += read;
         if let Err(why) = done {
-            failed.store(true, Ordering::Relaxed);
-            let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
-            error.get_or_insert(why);
+            loading.failed.get_or_insert(why);
         }
-        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let (progress, done) = &mut *progress;
-        *done += read;
-        let share = length.map(|length| *done as f64 / length.max(1) as f64);
-        progress.add(pairs.len(), share.map(|share| share.min(1.0)));
+        let share = length.map(|length| loading.read as f64 / length.max(1) as f64);
+        let share = share.map(|share| share.min(1.0));
+        loading.progress.add(pairs.len(), share);
     };
     let read = thread::scope(|scope| {
         (0..THREADS).for_each(|_| drop(scope.spawn(work)));
         let read = read_pairs(input, &mut |batch| {
-            !failed.load(Ordering::Relaxed) && give.send(batch).is_ok()
+            lock(&loading).failed.is_none() && give.send(batch).is_ok()
         });
         drop(give);
         read
     });
-    drop(progress);
-    let put = put.into_inner();
-    let before = |cause: &str| {
-        let keys = counted(put, "key has", "keys have");
-        End::Trouble(format!("{cause}; {keys} been put"))
+    let loaded = loading.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Loading { put, failed, .. } = loaded;
+    let cause = match (failed, read) {
+        (Some(error), _) => error.to_string(),
+        (None, Err(cause)) => format!("standard input: {cause}"),
+        (None, Ok(())) => return Ok(put),
     };
-    let error = error.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(error) = error {
-        return Err(before(&error.to_string()));
-    }
-    read.map_err(|cause| before(&format!("standard input: {cause}")))?;
-    Ok(put)
+    let keys = counted(put, "key has", "keys have");
+    Err(End::Trouble(format!("{cause}; {keys} been put")))
+}
+
+fn lock<'a>(loading: &'a Mutex<Loading>) -> MutexGuard<'a, Loading> {
+    loading.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads keys and values, hands some at a time to `give` until that declines, and checks the first and last line.
 fn read_pairs(input: &mut impl BufRead, give: &mut dyn FnMut(Batch) -> bool) -> Result<(), String> {
     let (mut number, mut keys) = (0_usize, 0_usize);
-    let (mut line, mut some, mut bytes) = (Vec::new(), Batch::default(), 0);
+    let (mut line, mut some) = (Vec::new(), Batch::default());
     let ended = loop {
         number += 1;
+        let wrong = |cause: &str| Err(format!("line {number}: {cause}"));
         line.clear();
         let most = LINE_BYTES_MAX as u64 + 1;
         let read = input.by_ref().take(most).read_until(b'\n', &mut line);
@@ -194,43 +185,34 @@ fn read_pairs(input: &mut impl BufRead, give: &mut dyn FnMut(Batch) -> bool) -> 
         let whole = line.pop_if(|last| *last == b'\n').is_some();
         if number == 1 {
             if line != HEAD || !whole {
-                break Err(format!("line 1: not \"{}\"", String::from_utf8_lossy(HEAD)));
+                break wrong(&format!("not \"{}\"", String::from_utf8_lossy(HEAD)));
             }
             continue;
         }
         if let Some(count) = line.strip_prefix(END).filter(|_| !line.contains(&b'\t')) {
             if count != keys.to_string().as_bytes() {
-                break Err(format!("line {number}: {keys} keys are above, not so many"));
+                break wrong(&format!("{keys} keys are above, not so many"));
             }
+            number += 1;
             break match input.read(&mut [0]) {
                 Ok(0) => Ok(()),
-                Ok(_) => Err(format!(
-                    "line {}: something behind the last line",
-                    number + 1
-                )),
+                Ok(_) => Err(format!("line {number}: something behind the last line")),
                 Err(error) => Err(error.to_string()),
             };
         }
-        match read_line(&line).filter(|_| whole) {
-            Some(pair) => {
-                bytes += pair.0.len() + pair.1.len();
-                some.pairs.push(pair);
-                some.read += line.len() + 1;
-                keys += 1;
+        match read_line(&line) {
+            Some(pair) if whole => some.pairs.push(pair),
+            _ if whole => break wrong("not KEY, tab, VALUE"),
+            _ if line.is_empty() => {
+                break wrong(&format!("the last line, \"end {keys}\", is missing"));
             }
-            None if line.is_empty() && !whole => {
-                break Err(format!(
-                    "line {number}: the last line, \"end {keys}\", is missing"
-                ));
-            }
-            None if !whole => break Err(format!("line {number}: cut off, or too long")),
-            None => break Err(format!("line {number}: not KEY, tab, VALUE")),
+            _ => break wrong("cut off, or too long"),
         }
-        if some.pairs.len() >= KEYS_AT_ONCE || bytes >= BYTES_AT_ONCE {
-            bytes = 0;
-            if !give(std::mem::take(&mut some)) {
-                return Ok(());
-            }
+        some.read += line.len() + 1;
+        keys += 1;
+        let enough = some.pairs.len() >= AT_ONCE || some.read >= BYTES_AT_ONCE;
+        if enough && !give(std::mem::take(&mut some)) {
+            return Ok(());
         }
     };
     // What came before it is put all the same.

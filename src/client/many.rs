@@ -5,6 +5,7 @@
 //! answer.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -24,12 +25,27 @@ const RING_AGE: Duration = Duration::from_secs(1);
 /// How long a node may take to name the members, or to say how it is.
 const MEMBERS_LIMIT: Duration = Duration::from_secs(2);
 
-/// So many operations, or so many bytes, are on their way at a time.
-const OPERATIONS_MAX: usize = 1000;
-const BYTES_MAX: usize = 1 << 20;
+/// So much is on its way at a time: so many operations, or so many bytes.
+pub(crate) const AT_ONCE: usize = 1000;
+pub(crate) const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// The time between two tries.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
+
+/// The same items in runs of [`AT_ONCE`] or [`BYTES_AT_ONCE`] at most, with one item at least.
+pub(crate) fn runs<T>(mut left: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    iter::from_fn(move || {
+        let mut sum = 0;
+        let fits = |(place, item): &(usize, &T)| {
+            sum += bytes(item);
+            *place == 0 || (*place < AT_ONCE && sum <= BYTES_AT_ONCE)
+        };
+        let length = left.iter().enumerate().take_while(fits).count();
+        let (run, rest) = left.split_at(length);
+        left = rest;
+        Some(run).filter(|run| !run.is_empty())
+    })
+}
 
 /// What is to be done with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,19 +151,9 @@ impl Client {
         take: &mut dyn FnMut(usize, Result<Answer, Error>),
     ) {
         let mut begin = 0;
-        while begin < operations.len() {
-            let (mut end, mut bytes) = (begin, 0);
-            while end < operations.len()
-                && end - begin < OPERATIONS_MAX
-                && (end == begin || bytes + operations[end].bytes() <= BYTES_MAX)
-            {
-                bytes += operations[end].bytes();
-                end += 1;
-            }
-            self.batch(&operations[begin..end], &mut |place, answer| {
-                take(begin + place, answer);
-            });
-            begin = end;
+        for run in runs(operations, Operation::bytes) {
+            self.batch(run, &mut |place, answer| take(begin + place, answer));
+            begin += run.len();
         }
     }
 

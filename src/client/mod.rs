@@ -60,6 +60,7 @@ mod many;
 mod tests;
 
 pub use keys::Key;
+pub(crate) use many::{AT_ONCE, BYTES_AT_ONCE, runs};
 pub use many::{Answer, Operation};
 
 use std::fmt;

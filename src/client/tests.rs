@@ -112,3 +112,16 @@ fn must_wait_as_long_as_it_was_told() {
         assert!(least <= tried && tried <= most, "{tried:?}");
     }
 }
+
+#[test]
+fn must_part_items_by_their_number_and_their_bytes() {
+    let lengths = |bytes: &[usize]| {
+        let runs = many::runs(bytes, |bytes| *bytes);
+        runs.map(<[usize]>::len).collect::<Vec<_>>()
+    };
+    let most = BYTES_AT_ONCE;
+    assert!(lengths(&[]).is_empty());
+    assert_eq!(lengths(&[0; 2 * AT_ONCE + 1]), [AT_ONCE, AT_ONCE, 1]);
+    assert_eq!(lengths(&[1, most - 1, 1]), [2, 1]);
+    assert_eq!(lengths(&[most + 1, 0, most + 1]), [1, 1, 1]);
+}
