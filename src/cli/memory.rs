@@ -26,10 +26,9 @@ fn limit_of(text: Option<&str>, most: Option<usize>) -> Result<usize, End> {
         return Ok((most.unwrap_or(USUAL) / 4 * 3).max(LEAST));
     };
     let Some(bytes) = bytes(text).filter(|bytes| *bytes >= LEAST) else {
-        return Err(End::usage(format!(
-            "--memory: not a number of bytes, with k, m or g behind it or without, from 1m up: {}",
-            text.escape_debug()
-        )));
+        let wanted =
+            "--memory: not a number of bytes, with k, m or g behind it or without, from 1m up";
+        return Err(End::unfit(wanted, text));
     };
     match most {
         Some(most) if bytes > most => Err(End::usage(format!(

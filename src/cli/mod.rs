@@ -50,6 +50,11 @@ impl End {
         End::Trouble(format!("{cause} (--help tells more)"))
     }
 
+    /// Wrong usage: a text that is none of what is wanted.
+    fn unfit(wanted: impl fmt::Display, text: &str) -> Self {
+        End::usage(format!("{wanted}: {}", text.escape_debug()))
+    }
+
     /// Trouble in other words. Any other end stays as it is.
     fn reworded(self, words: impl FnOnce(String) -> String) -> Self {
         match self {
@@ -150,10 +155,7 @@ fn narrow(argument: &str) -> Vec<u8> {
 fn peer(text: &str, port: Option<u16>) -> Result<Location, End> {
     let text = String::from_utf8_lossy(&narrow(text)).into_owned();
     let Some((host, own)) = host_and_port(&text) else {
-        return Err(End::usage(format!(
-            "not HOST:PORT or HOST: {}",
-            text.escape_debug()
-        )));
+        return Err(End::unfit("not HOST:PORT or HOST", &text));
     };
     if let (Some(_), Some(port)) = (own, port) {
         return Err(End::usage(format!(
@@ -192,10 +194,7 @@ fn peers_of_environment() -> Result<Vec<Location>, End> {
 fn port(text: &str) -> Result<u16, End> {
     match text.parse() {
         Ok(port) if port > 0 => Ok(port),
-        _ => Err(End::usage(format!(
-            "not a port (1 to 65535): {}",
-            text.escape_debug()
-        ))),
+        _ => Err(End::unfit("not a port (1 to 65535)", text)),
     }
 }
 

@@ -63,7 +63,7 @@ pub struct NodeOptions {
     peers: Vec<Location>,
     replicas: usize,
     tick: Duration,
-    connections_max: Option<usize>,
+    connections_max: usize,
     memory: usize,
     die_from_anywhere: bool,
     http: bool,
@@ -144,11 +144,8 @@ impl NodeOptions {
         options.optopt("", "log-level", text, "LEVEL");
         options.optflag("v", "verbose", "--log-level trace: a line for each request");
         let matches = usage.parse(options, program, ABOUT, &joined(arguments))?;
-        let (free_peer, free_port) = match &matches.free[..] {
-            [] => (None, None),
-            [port] => (None, Some(port.clone())),
-            [peer, port, ..] => (Some(peer.clone()), Some(port.clone())),
-        };
+        let mut free = matches.free.iter().rev().cloned();
+        let (free_port, free_peer) = (free.next(), free.next());
         let host = matches.opt_str("host").or(free_peer);
         let own_port = matches.opt_str("port").or(free_port);
         let own_port = own_port.map(|text| port(&text)).transpose()?;
@@ -221,18 +218,15 @@ impl NodeOptions {
 fn joined(arguments: &[String]) -> Vec<String> {
     let wait = format!("--{WAIT}");
     let mut joined: Vec<String> = Vec::new();
-    let mut rest = arguments.iter().peekable();
-    while let Some(argument) = rest.next() {
-        if argument == "--" {
-            joined.push(argument.clone());
-            joined.extend(rest.cloned());
-            break;
+    let mut only_data = false;
+    for argument in arguments {
+        only_data |= argument == "--";
+        match joined.last_mut() {
+            Some(last) if *last == wait && !only_data && !argument.starts_with('-') => {
+                *last += &format!("={argument}");
+            }
+            _ => joined.push(argument.clone()),
         }
-        let seconds = rest.next_if(|next| *argument == wait && !next.starts_with('-'));
-        joined.push(match seconds {
-            Some(seconds) => format!("{wait}={seconds}"),
-            None => argument.clone(),
-        });
     }
     joined
 }
@@ -249,9 +243,8 @@ fn number(
         Ok(number) if range.contains(&number) => Ok(Some(number)),
         _ => {
             let (low, high) = (range.start(), range.end());
-            Err(End::usage(format!(
-                "--{name}: not a number from {low} to {high}: {text}"
-            )))
+            let wanted = format!("--{name}: not a number from {low} to {high}");
+            Err(End::unfit(wanted, &text))
         }
     }
 }
@@ -262,7 +255,7 @@ fn level(matches: &getopts::Matches) -> Result<Level, End> {
         let names = Level::NAMES.map(|(name, _)| name).join(", ");
         level
             .map(|(_, level)| *level)
-            .ok_or_else(|| End::usage(format!("--log-level: none of {names}: {text}")))
+            .ok_or_else(|| End::unfit(format!("--log-level: none of {names}"), &text))
     };
     let level = matches.opt_str("log-level").map(named).transpose()?;
     Ok(match level {
@@ -271,15 +264,14 @@ fn level(matches: &getopts::Matches) -> Result<Level, End> {
     })
 }
 
-fn connections(matches: &getopts::Matches) -> Result<Option<usize>, End> {
-    let wanted = number(matches, "connections", 1..=1_000_000)?;
+fn connections(matches: &getopts::Matches) -> Result<usize, End> {
     let most = server::connections_max();
-    if let Some(wanted) = wanted.filter(|wanted| *wanted > most) {
-        return Err(End::usage(format!(
+    match number(matches, "connections", 1..=1_000_000)? {
+        Some(wanted) if wanted > most => Err(End::usage(format!(
             "--connections: {wanted} is above {most}, three quarters of the descriptor limit (ulimit -n)"
-        )));
+        ))),
+        wanted => Ok(wanted.unwrap_or(most)),
     }
-    Ok(wanted)
 }
 
 /// The address, without the brackets that an IPv6 address may have. No port may follow: `::1:9900` is an
@@ -292,10 +284,7 @@ fn checked_address(text: &str) -> Result<String, End> {
     };
     match Location::new(address, 0) {
         Ok(_) => Ok(address.to_owned()),
-        Err(_) => Err(End::usage(format!(
-            "not an address: {}",
-            text.escape_debug()
-        ))),
+        Err(_) => Err(End::unfit("not an address", text)),
     }
 }
 
@@ -355,7 +344,8 @@ pub fn run_node<P: Participant>(
     let traffic = Arc::new(Traffic::new(&participant.methods()));
     let pages = Pages::new(participant.clone(), traffic.clone(), bound.ip());
     let http: Arc<Http> = Arc::new(move |head| pages.answer(head));
-    let mut server_options = server::Options {
+    let server_options = server::Options {
+        connections_max: options.connections_max,
         limits: LIMITS,
         messages_bytes_max: options.memory_for_messages(),
         verbose: options.level == Level::Trace,
@@ -380,9 +370,6 @@ pub fn run_node<P: Participant>(
         log: Arc::new(log),
         ..server::Options::default()
     };
-    if let Some(connections_max) = options.connections_max {
-        server_options.connections_max = connections_max;
-    }
     let node = Node::start(listener, participant.clone(), server_options);
     let mut node = node.map_err(|error| End::trouble(&location, error))?;
     let program = options.program;
