@@ -32,6 +32,6 @@ mod system;
 
 pub use memory::{give_back_free_pages, give_back_large_pieces, is_to_be_had};
 pub use output::output_was_closed;
-pub use signals::{Signal, Signals};
+pub use signals::Signals;
 pub use socket::lengthen_backlog;
 pub use system::{connect_from, has_ended, unacknowledged};

@@ -7,17 +7,6 @@
 use std::ffi::c_int;
 use std::ptr;
 
-/// Which of them it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// SIGHUP.
-    Hangup,
-    /// SIGINT: Ctrl-C.
-    Interrupt,
-    /// SIGTERM.
-    Terminate,
-}
-
 /// The same numbers on every Unix.
 const SIGHUP: c_int = 1;
 const SIGINT: c_int = 2;
@@ -89,18 +78,15 @@ impl Signals {
         Signals(set)
     }
 
-    /// Waits for one of the signals, for ever if none comes.
-    pub fn wait(&self) -> Signal {
+    /// Waits for one of the signals, for ever if none comes. The answer is its number.
+    pub fn wait(&self) -> c_int {
         loop {
             let mut number = 0;
             // SAFETY: both point to live, initialised values. A failure (an interrupted wait, on some
             // systems) leaves 0 in `number`, and another round is made.
             unsafe { sigwait(&raw const self.0, &raw mut number) };
-            match number {
-                SIGHUP => return Signal::Hangup,
-                SIGINT => return Signal::Interrupt,
-                SIGTERM => return Signal::Terminate,
-                _ => {}
+            if number != 0 {
+                return number;
             }
         }
     }
@@ -144,15 +130,10 @@ mod tests {
         assert!(is_ignored(SIGINT));
         let signals = Signals::block();
         assert!(!is_ignored(SIGINT) && !is_ignored(SIGHUP));
-        for (number, expected) in [
-            (SIGTERM, Signal::Terminate),
-            (SIGHUP, Signal::Hangup),
-            (SIGINT, Signal::Interrupt),
-            (SIGTERM, Signal::Terminate),
-        ] {
+        for number in [SIGTERM, SIGHUP, SIGINT, SIGTERM] {
             // SAFETY: the signal is blocked in this thread: it stays pending until waited for.
             unsafe { raise(number) };
-            assert_eq!(signals.wait(), expected);
+            assert_eq!(signals.wait(), number);
         }
         // SAFETY: a valid disposition.
         unsafe { signal(SIGHUP, SIG_IGN) };
@@ -163,7 +144,7 @@ mod tests {
             raise(SIGHUP);
             raise(SIGINT);
         }
-        assert_eq!(signals.wait(), Signal::Interrupt);
+        assert_eq!(signals.wait(), SIGINT);
     }
 
     fn is_ignored(number: c_int) -> bool {
