@@ -37,8 +37,8 @@ const ORDER_LIMIT: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_millis(20);
 
 /// `None`: no thread was to be had.
-static OUT: OnceLock<Option<Log>> = OnceLock::new();
-static ERRORS: OnceLock<Option<Log>> = OnceLock::new();
+static OUT: OnceLock<Option<Arc<Log>>> = OnceLock::new();
+static ERRORS: OnceLock<Option<Arc<Log>>> = OnceLock::new();
 
 /// A line for stdout.
 pub fn say(line: &str) {
@@ -102,12 +102,8 @@ fn write_directly(mut out: impl Write, line: &str) {
 }
 
 /// One output.
-struct Log {
-    shared: Arc<Shared>,
-}
-
 #[derive(Default)]
-struct Shared {
+struct Log {
     /// Guards the lines that wait. Never held while anything is written.
     queue: Mutex<Queue>,
     /// Notified when a line has come, and when all are written.
@@ -125,18 +121,18 @@ struct Queue {
 
 impl Log {
     /// `before` is called whenever there is something to write.
-    fn start(out: Box<dyn Write + Send>, before: impl Fn() + Send + 'static) -> Option<Log> {
-        let shared: Arc<Shared> = Arc::default();
-        let lines = Arc::clone(&shared);
+    fn start(out: Box<dyn Write + Send>, before: impl Fn() + Send + 'static) -> Option<Arc<Log>> {
+        let log: Arc<Log> = Arc::default();
+        let lines = Arc::clone(&log);
         let thread = thread::Builder::new().name("log".to_owned());
         let started = thread.spawn(move || lines.write_on(Writer { out, torn: false }, before));
-        started.ok().map(|_| Log { shared })
+        started.ok().map(|_| log)
     }
 
     /// Never blocks.
     fn push(&self, line: &str) {
         {
-            let mut queue = self.shared.queue();
+            let mut queue = self.queue();
             // Once one is left out, so are those behind it, until the thread has taken the rest: so
             // it can be said where they are missing.
             if queue.left_out > 0 || queue.bytes.len() + line.len() >= QUEUE_BYTES_MAX {
@@ -146,21 +142,18 @@ impl Log {
                 queue.bytes.push(b'\n');
             }
         }
-        self.shared.changed.notify_all();
+        self.changed.notify_all();
     }
 
     fn flush(&self, deadline: Instant) {
-        let queue = self.shared.queue();
+        let queue = self.queue();
         let left = deadline.saturating_duration_since(Instant::now());
         let written = self
-            .shared
             .changed
             .wait_timeout_while(queue, left, |queue| queue.writing || !queue.is_empty());
         drop(written);
     }
-}
 
-impl Shared {
     /// The thread: writes for as long as the process runs.
     fn write_on(&self, mut writer: Writer, before: impl Fn()) {
         let mut failed = 0;
@@ -327,7 +320,6 @@ mod tests {
         let disk = Disk::default();
         let (go_on, wait) = mpsc::channel();
         let out = Log::start(Box::new(Late(wait, disk.clone())), || {}).unwrap();
-        let out = Arc::new(out);
         let first = Arc::clone(&out);
         let before = move || first.flush(later(LONG));
         let errors = Log::start(Box::new(disk.clone()), before).unwrap();
