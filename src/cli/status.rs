@@ -62,44 +62,43 @@ impl Question {
     }
 
     fn ask(&self, network: &Arc<TcpNetwork>, accepted: &mut bool) -> Result<Report, End> {
-        let asked = self.asked(network)?;
-        let trouble = |cause| End::trouble(&asked, cause);
+        let mut members = self.members(network)?;
         if !*accepted {
-            let members = report::members(&**network, &asked, LIMIT).map_err(trouble)?;
-            let accept = |member| (member, request("accept_loss", EMPTY.to_vec()));
-            let calls: Vec<_> = members.into_iter().map(accept).collect();
+            let accept = |member: &Location| {
+                let request = request("accept_loss", EMPTY.to_vec());
+                (member.clone(), request)
+            };
+            let calls: Vec<_> = members.iter().map(accept).collect();
             // One that doesn't answer may keep the alarm. It says so when it is asked how it is.
             let _ = network.call_all(&calls, LIMIT);
             *accepted = true;
+            members = self.members(network)?;
         }
-        report::ask_all(&**network, &asked, LIMIT).map_err(trouble)
+        let answers = report::ask(&**network, &members, LIMIT);
+        Ok(Report::new(members.into_iter().zip(answers)))
     }
 
-    /// The first peer that answers, or the node at the port, or the first on the address.
-    fn asked(&self, network: &Arc<TcpNetwork>) -> Result<Location, End> {
+    /// The members, as the first peer that answers has them, or the node at the port, or the first on the address.
+    fn members(&self, network: &Arc<TcpNetwork>) -> Result<Vec<Location>, End> {
         let own = |port| Location::new(&self.address, port).map_err(End::usage);
         let ours = |types: &[String]| types.iter().any(|name| name == EXTENSION);
-        match (&self.peers[..], self.port) {
-            ([], Some(port)) => own(port),
+        let asked = match (&self.peers[..], self.port) {
+            ([], Some(port)) => vec![own(port)?],
             ([], None) => {
+                let first = own(DEFAULT_PORT)?;
                 let found = first_node(network.clone(), &self.address, Until::once(), ours);
-                let nobody = || match own(DEFAULT_PORT) {
-                    Ok(first) => End::trouble(format!("{first} and up"), "no node found"),
-                    Err(end) => end,
-                };
-                found.map(|found| found.0).ok_or_else(nobody)
+                let nobody = || End::trouble(format!("{first} and up"), "no node found");
+                vec![found.ok_or_else(nobody)?.0]
             }
-            ([peer], _) => Ok(peer.clone()),
-            (peers, _) => {
-                let mut silent = Vec::new();
-                for peer in peers {
-                    match report::members(&**network, peer, LIMIT) {
-                        Ok(_) => return Ok(peer.clone()),
-                        Err(cause) => silent.push(format!("{peer}: {cause}")),
-                    }
-                }
-                Err(End::Trouble(silent.join("; ")))
+            (peers, _) => peers.to_vec(),
+        };
+        let mut silent = Vec::new();
+        for peer in asked {
+            match report::members(&**network, &peer, LIMIT) {
+                Ok(members) => return Ok(members),
+                Err(cause) => silent.push(format!("{peer}: {cause}")),
             }
         }
+        Err(End::Trouble(silent.join("; ")))
     }
 }
