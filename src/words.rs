@@ -14,14 +14,9 @@ pub fn no_room(lacking: usize, taken: usize, limit: usize) -> String {
 /// A number as people read it: `67,108,864`.
 pub fn with_commas(number: usize) -> String {
     let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    let groups = digits.as_bytes().rchunks(3).rev();
+    let groups: Vec<_> = groups.map(String::from_utf8_lossy).collect();
+    groups.join(",")
 }
 
 /// A time in microseconds since 1970 as a date and time of day, UTC: `2001-09-09T01:46:40Z`.
