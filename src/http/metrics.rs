@@ -118,16 +118,15 @@ fn count(text: &mut Text, traffic: &Traffic) {
     let name = "thrifty_request_duration_seconds";
     let help = "From when a request has come until its answer is ready; those that come together take as long as all.";
     text.family(name, "histogram", help);
-    let times = traffic.times();
     let seconds = |nanos: u64| nanos as f64 / 1e9;
     let ends = TIMES.map(|end| seconds(end).to_string());
     let ends = ends.iter().map(String::as_str).chain(["+Inf"]);
     let mut sum = 0;
-    for (end, count) in ends.zip(times.counts) {
+    for (end, count) in ends.zip(traffic.times()) {
         sum += count;
         text.line(format_args!("{name}_bucket{{le=\"{end}\"}} {sum}"));
     }
-    text.line(format_args!("{name}_sum {}", seconds(times.nanos)));
+    text.line(format_args!("{name}_sum {}", seconds(traffic.nanos())));
     text.line(format_args!("{name}_count {sum}"));
     let [read, written] = traffic.bytes();
     let (name, help) = (

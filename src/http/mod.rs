@@ -163,16 +163,11 @@ impl<P: Participant> Pages<P> {
             let fresh = report.filter(|(_, until)| Instant::now() < *until);
             fresh.map(|(report, _)| Arc::clone(report))
         };
-        let mut kept = self.kept();
-        loop {
-            if let Some(report) = fresh(&kept) {
-                return report;
-            }
-            if !kept.asking {
-                break;
-            }
-            let asked = self.asked.wait(kept);
-            kept = asked.unwrap_or_else(PoisonError::into_inner);
+        let is_awaited = |kept: &mut Kept| kept.asking && fresh(kept).is_none();
+        let asked = self.asked.wait_while(self.kept(), is_awaited);
+        let mut kept = asked.unwrap_or_else(PoisonError::into_inner);
+        if let Some(report) = fresh(&kept) {
+            return report;
         }
         kept.asking = true;
         drop(kept);

@@ -103,15 +103,13 @@ fn table(report: &Report) -> String {
     let mut table = format!("<div><table>\n<tr>{heads}</tr>\n");
     let count = report.members.len();
     for (place, member) in report.members.iter().enumerate() {
-        let fill = colour(place, count);
-        let mark = format!(
-            "<svg width=\"12\" height=\"12\"><rect width=\"12\" height=\"12\" fill=\"{fill}\"/></svg> "
-        );
-        let mark = if count > DRAWN_MAX {
-            String::new()
-        } else {
-            mark
-        };
+        let mut mark = String::new();
+        if count <= DRAWN_MAX {
+            let fill = colour(place, count);
+            mark = format!(
+                "<svg width=\"12\" height=\"12\"><rect width=\"12\" height=\"12\" fill=\"{fill}\"/></svg> "
+            );
+        }
         let cells = member.cells().map(|cell| escape(&cell)).join("</td><td>");
         table += &format!("<tr><td>{mark}{cells}</td></tr>\n");
     }
@@ -120,18 +118,11 @@ fn table(report: &Report) -> String {
 
 /// Text for HTML, between tags or quotes.
 fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            '\'' => escaped += "&#39;",
-            c => escaped.push(c),
-        }
-    }
-    escaped
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 #[cfg(test)]

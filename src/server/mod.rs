@@ -46,7 +46,7 @@ mod turn;
 mod watch;
 
 pub use options::{Http, Options, connections_max};
-pub use traffic::{TIMES, Times, Traffic};
+pub use traffic::{TIMES, Traffic};
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -54,15 +54,6 @@ struct Part {
     written: AtomicU64,
 }
 
-/// How long requests took.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Times {
-    /// How many took no longer than each of [`TIMES`], but longer than the one before; the last number: longer than all.
-    pub counts: [u64; TIMES.len() + 1],
-    /// The sum of all, in nanoseconds.
-    pub nanos: u64,
-}
-
 impl Traffic {
     /// Nothing yet. Requests are counted by these methods; all others count as `other`.
     pub fn new(methods: &[&'static str]) -> Self {
@@ -95,11 +86,14 @@ impl Traffic {
     }
 
     /// From when a request has come until its answer is ready. Requests that come together take as long as all of them.
-    pub fn times(&self) -> Times {
-        Times {
-            counts: std::array::from_fn(|place| self.sum(|part| &part.times[place])),
-            nanos: self.sum(|part| &part.nanos),
-        }
+    /// How many took no longer than each of [`TIMES`], but longer than the one before; the last number: longer than all.
+    pub fn times(&self) -> [u64; TIMES.len() + 1] {
+        std::array::from_fn(|place| self.sum(|part| &part.times[place]))
+    }
+
+    /// The sum of these times, in nanoseconds.
+    pub fn nanos(&self) -> u64 {
+        self.sum(|part| &part.nanos)
     }
 
     /// Bytes that were read, and bytes that were written.
@@ -124,7 +118,7 @@ impl Traffic {
     /// Notes the rate, as it was over so many microseconds, when there had been `before` requests before them. The
     /// answer: how many there have been by now.
     pub(super) fn note_rate(&self, micros: u64, before: u64) -> u64 {
-        let all = self.times().counts.iter().sum::<u64>();
+        let all = self.times().iter().sum::<u64>();
         let rate = u128::from(all.saturating_sub(before)) * 1_000_000 / u128::from(micros.max(1));
         self.rate.store(rate as usize, Relaxed);
         all
@@ -241,9 +235,9 @@ mod tests {
             [("get", [9, 3]), ("put", [3, 0]), ("other", [0, 3])]
         );
         let times = traffic.times();
-        assert_eq!((times.counts[0], times.counts[1]), (12, 3));
-        assert_eq!(times.counts[TIMES.len()], 3);
-        assert_eq!(times.counts.iter().sum::<u64>(), 18);
+        assert_eq!((times[0], times[1]), (12, 3));
+        assert_eq!(times[TIMES.len()], 3);
+        assert_eq!(times.iter().sum::<u64>(), 18);
         assert_eq!(traffic.bytes(), [30, 60]);
         assert_eq!(traffic.note_rate(2_000_000, 8), 18);
         assert_eq!(traffic.rate(), 5);
