@@ -1019,6 +1019,31 @@ fn must_not_say_safe_when_a_new_node_has_lost_all_others() {
     });
 }
 
+/// Two nodes have handed keys to one that came in, and can't reach each other: neither has noted since that all was safe.
+#[test]
+fn must_not_say_safe_when_what_was_handed_over_is_lost() {
+    direct("sim_worse must_not_say_safe_when_what", 2, |stage| {
+        stage.begin(3)?;
+        let keys: Vec<_> = stage.keys_of(&[3, 1], &[0, 1, 2, 3]).take(20).collect();
+        put_all(stage, 0, &keys, "old")?;
+        stage.await_safe(80.0, 0)?;
+        stage.boot(3, 0);
+        stage.await_that(20.0, "it is let in", || {
+            stage.knows(0, 3) && stage.knows(2, 3)
+        })?;
+        stage.part(&[0], &[2]);
+        let have_none = |at: usize| {
+            let node = stage.world.node(&location(at));
+            node.is_some_and(|node| !node.items().iter().any(|item| keys.contains(&item.key)))
+        };
+        stage.await_that(8.0, "all is handed over", || have_none(0) && have_none(2))?;
+        stage.crash(3);
+        stage.crash(1);
+        stage.world.heal();
+        stage.is_never_safe(40.0, 0, "and what two had is lost")
+    });
+}
+
 /// A node comes back from a cut with puts of its own, and can't reach one of those that should have them.
 #[test]
 fn must_not_forget_what_could_not_be_handed_over() {

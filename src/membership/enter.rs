@@ -561,6 +561,7 @@ impl Membership {
         if self.missing.is_empty() {
             // Those that are full have everything between them.
             self.safe = self.view.clone();
+            self.since = self.view.clone();
         }
         self.hear_missing(missing);
         self.actions.extend([Action::Announce, Action::CameIn]);

@@ -207,9 +207,10 @@ pub struct Membership {
     news: Vec<Location>,
     /// Members that are to hear of these losses, once they have answered an earlier question.
     untold: BTreeSet<Location>,
-    /// The last view under which this node had nothing left to compare, and the full or leaving members that have been
-    /// lost since.
+    /// The last view under which this node had nothing left to compare; the same with the members that have become full
+    /// since, and without those that have left; and the full or leaving members that have been lost since.
     safe: Arc<View>,
+    since: Arc<View>,
     missing: BTreeMap<Location, i64>,
     /// Lives that were lost together, as this node or another one has found; and those whose loss was accepted.
     alarm: BTreeMap<Location, i64>,
@@ -275,6 +276,7 @@ impl Membership {
             news: Vec::new(),
             untold: BTreeSet::new(),
             safe: Arc::default(),
+            since: Arc::default(),
             missing: BTreeMap::new(),
             alarm: BTreeMap::new(),
             given_up: BTreeMap::new(),
@@ -508,6 +510,7 @@ impl Membership {
             peer.clean = None;
         }
         self.ties = ties;
+        self.note_full();
         if self.actions.last() != Some(&Action::Changed) {
             self.actions.push(Action::Changed);
         }

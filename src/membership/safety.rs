@@ -1,6 +1,7 @@
 //! What is lost: how members go, with and without goodbye, and whether keys may be missing with them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::location::Location;
@@ -8,7 +9,7 @@ use crate::location::Location;
 use super::clean::{Lost, PAST_MAX};
 use super::{
     ALARM_MAX, Action, LEFT_MAX, LOST_MAX, MEMBERS_MAX, Member, Membership, NEWS_MAX, Peer,
-    SILENCE_TICKS, State, TOLD,
+    SILENCE_TICKS, State, TOLD, View,
 };
 
 impl Membership {
@@ -110,30 +111,52 @@ impl Membership {
         if self.state() == State::Full && synced && self.alarm.is_empty() {
             self.missing.clear();
             self.safe = self.view.clone();
+            self.since = self.view.clone();
+        }
+    }
+
+    /// Members that have become full since all was safe may be the only ones that have some items: what this node and
+    /// others have handed to them.
+    pub(super) fn note_full(&mut self) {
+        let is_new = |member: &&Member| {
+            member.state == State::Full
+                && self.since.get(&member.location) != Some(*member)
+                && !self.left.iter().any(|left| left.is_life_of(member))
+        };
+        let new: Vec<_> = self.view.members().iter().filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            let since = Arc::make_mut(&mut self.since);
+            new.into_iter().for_each(|member| since.insert(member));
         }
     }
 
     /// Whether all full replicas of some range are missing.
     fn has_lost_a_range(&self) -> bool {
         let copies = self.rules.copies;
-        if self.missing.len() < copies {
-            return false;
-        }
-        let members = self.safe.members();
-        let is_missing = |place: &usize| self.missing.contains_key(&members[*place].location);
-        self.safe.lists(copies).any(|list| {
-            let mut full = list
-                .iter()
-                .filter(|place| members[**place].state == State::Full);
-            full.clone().next().is_some() && full.all(is_missing)
-        })
+        let has_lost = |view: &View| {
+            let members = view.members();
+            // In that life or a later one, so with all that it had.
+            let is_missing = |place: &usize| {
+                let member = &members[*place];
+                let missing = self.missing.get(&member.location);
+                missing.is_some_and(|life| *life >= member.incarnation)
+            };
+            view.lists(copies).any(|list| {
+                let full = |place: &&usize| members[**place].state == State::Full;
+                let mut full = list.iter().filter(full);
+                full.clone().next().is_some() && full.all(is_missing)
+            })
+        };
+        self.missing.len() >= copies && (has_lost(&self.safe) || has_lost(&self.since))
     }
 
     /// Members that were lost together, as far as this node or another member has found: all full replicas of some
     /// range, so that keys may be missing; until one of them returns with what it had.
     pub fn alarm(&self) -> Vec<Location> {
-        let missing = self.missing.keys().filter(|_| self.has_lost_a_range());
-        let all: BTreeSet<_> = missing.chain(self.alarm.keys()).cloned().collect();
+        let mut all: BTreeSet<_> = self.alarm.keys().cloned().collect();
+        if self.has_lost_a_range() {
+            all.extend(self.missing.keys().cloned());
+        }
         all.into_iter().collect()
     }
 
@@ -247,6 +270,11 @@ impl Membership {
 
     /// That life has ended in good order: nothing went with it.
     pub(super) fn note_left(&mut self, member: &Member) {
+        // What it had is at those that are next.
+        let is_this = |known: &Member| known.is_life_of(member);
+        if self.since.get(&member.location).is_some_and(is_this) {
+            Arc::make_mut(&mut self.since).remove(&member.location);
+        }
         if !self.left.iter().any(|left| left.is_life_of(member)) {
             if let Some(lost) = self.lost.get_mut(&member.location)
                 && lost.incarnation == member.incarnation

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod clean;
+mod loss;
 
 use super::*;
 
@@ -410,97 +411,6 @@ fn must_compare_again_after_it_took_in_what_it_answers_with() {
     assert!(!one.is_synced(&with));
     one.done(&other.me(), now, None);
     assert!(one.is_synced(&with));
-}
-
-#[test]
-fn must_note_what_was_lost_together() {
-    let (mut one, mut other) = two_full(1);
-    one.synced(&location(1), true);
-    assert_eq!(one.alarm(), []);
-    // It begins to leave and is gone: what it had is, too.
-    other.leave();
-    ask(&mut one, &mut other, TICK);
-    one.refused(&location(1), other.me().incarnation);
-    assert_eq!(one.alarm(), [location(1)]);
-    one.accept_loss();
-    assert_eq!(one.alarm(), []);
-}
-
-/// A network of two, whose third and fourth members were lost together.
-fn two_that_lost_two() -> (Membership, Membership, Vec<Member>) {
-    let (mut one, mut other) = two_full(1);
-    let lives = |numbers: [u16; 2]| {
-        numbers.map(|number| Member {
-            location: location(number),
-            state: State::Left,
-            incarnation: 2,
-        })
-    };
-    let missing = lives([2, 3]);
-    one.hear_missing(&missing);
-    assert_eq!(one.alarm(), [location(2), location(3)]);
-    ask(&mut other, &mut one, TICK);
-    assert_eq!(other.alarm(), one.alarm());
-    (one, other, missing.into())
-}
-
-#[test]
-fn must_hand_an_alarm_on_until_one_returns() {
-    let (mut one, mut other, missing) = two_that_lost_two();
-    let returned = Member {
-        location: location(3),
-        state: State::Full,
-        incarnation: 5,
-    };
-    one.take_in(returned);
-    assert_eq!(one.alarm(), []);
-    // The other one has not heard of it.
-    ask(&mut one, &mut other, TICK * 2);
-    assert_eq!(one.alarm(), []);
-    let restarted = Member {
-        location: location(3),
-        state: State::Full,
-        incarnation: 6,
-    };
-    other.take_in(restarted);
-    assert_eq!(other.alarm().len(), missing.len(), "it had nothing");
-}
-
-#[test]
-fn must_not_hear_again_of_a_loss_that_was_accepted() {
-    let (mut one, mut other, _) = two_that_lost_two();
-    one.accept_loss();
-    for time in [2, 3] {
-        ask(&mut one, &mut other, TICK * time);
-        assert_eq!(one.alarm(), []);
-        assert!(!other.alarm().is_empty());
-        one.accept_loss(); // Of nothing more.
-    }
-}
-
-#[test]
-fn must_bound_what_was_lost_together() {
-    let (mut one, _) = two_full(1);
-    let lost = |number: u16| Member {
-        location: location(2 + number),
-        state: State::Left,
-        incarnation: 2,
-    };
-    one.hear_missing(&(0..3000).map(lost).collect::<Vec<_>>());
-    assert_eq!(one.alarm().len(), ALARM_MAX);
-}
-
-/// What it had it has handed to those that it still had, which may be lost to this node as well.
-#[test]
-fn must_not_take_the_goodbye_of_one_that_has_lost_it() {
-    let (mut one, mut other) = two_full(1);
-    one.synced(&location(1), true);
-    other.refused(&location(0), one.me().incarnation);
-    other.leave();
-    other.go();
-    ask(&mut one, &mut other, TICK);
-    assert!(one.view().get(&location(1)).is_none());
-    assert_eq!(one.alarm(), [location(1)]);
 }
 
 /// A question in a node's name, and what anybody may have learnt of that node; with a token that anybody may have.
