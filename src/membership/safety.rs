@@ -126,7 +126,11 @@ impl Membership {
         let new: Vec<_> = self.view.members().iter().filter(is_new).cloned().collect();
         if !new.is_empty() {
             let since = Arc::make_mut(&mut self.since);
-            new.into_iter().for_each(|member| since.insert(member));
+            for member in new {
+                if since.members().len() < MEMBERS_MAX || since.get(&member.location).is_some() {
+                    since.insert(member);
+                }
+            }
         }
     }
 

@@ -178,4 +178,11 @@ fn must_have_no_more_members_than_there_may_be() {
     one.add_original(location(1));
     one.take_in(life(2, State::Joining));
     assert_eq!(one.view().members().len(), MEMBERS_MAX);
+    // Nor are more remembered that became full, if they are lost again and again.
+    one.since = one.view.clone();
+    let goes = one.others().next().cloned().unwrap();
+    one.lose(&goes.location, false);
+    one.take_in(life(3, State::Full));
+    assert_eq!(one.view().members().len(), MEMBERS_MAX);
+    assert_eq!(one.since.members().len(), MEMBERS_MAX);
 }
