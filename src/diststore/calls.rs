@@ -317,7 +317,19 @@ pub struct Exchanged<'a> {
     /// The lists are not the same: the answerer's members.
     pub differs: Option<Vec<Member>>,
 }
-thrift_struct!(Exchanged<'a> { 1 items, 2 wanted, 3 reached, 4 differs });
+thrift_struct!(Exchanged<'a> { 1 items, 2 wanted, 3 reached, 4 differs } if |exchanged| exchanged.is_in_order());
+
+impl Exchanged<'_> {
+    /// Each key and each place comes once, and what goes on behind a key has brought something up to that. Otherwise an
+    /// exchange might never end, or ask for an item a million times.
+    fn is_in_order(&self) -> bool {
+        let in_order = self.items.is_sorted_by(|one, next| one.key < next.key);
+        let last = self.items.last().map(|last| last.key);
+        in_order
+            && self.wanted.is_sorted_by(|one, next| one < next)
+            && (self.reached.is_none() || (last.is_some() && last <= self.reached))
+    }
+}
 
 pub fn write_exchanged(
     items: &ItemList,

@@ -199,19 +199,18 @@ impl Store {
                 good = false;
                 return self.locator.differs(with, &members);
             }
+            let first = exchanged.items.first().map(|first| first.key);
+            good &= first.is_none_or(|first| open.after.as_deref() < Some(first));
             match self.take_in(with, shared, &exchanged.items) {
                 Ok(same) => good &= same,
                 Err(NoRoom) => no_room.me = true,
             }
             let keys = exchanged.wanted.iter();
             wanted.extend(keys.filter_map(|place| offer.keys.get(*place as usize).cloned()));
-            let reached = exchanged.reached.map(<[u8]>::to_vec);
-            if let Some(after) = reached.or_else(|| offer.upto.clone()) {
-                rest.push(Open {
-                    shard: open.shard,
-                    after: Some(after),
-                });
-            }
+            let after = exchanged.reached.map(<[u8]>::to_vec);
+            let after = after.or_else(|| offer.upto.clone());
+            let shard = open.shard;
+            rest.extend(after.is_some().then_some(Open { shard, after }));
         });
         if good && !no_room.other {
             match self.send_values(&caller.me, &view, with, &wanted) {

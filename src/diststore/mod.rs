@@ -538,6 +538,8 @@ impl Participant for Store {
 
 #[cfg(test)]
 mod tests {
+    mod exchange;
+
     use super::*;
 
     /// The last items that are forgotten may lie on as many pages as all others together.
