@@ -13,9 +13,10 @@ use super::{
 };
 
 impl Membership {
-    /// A member is no longer a member, but not for silence. Its life never comes back here.
+    /// A member is no longer a member, but not for silence. Its life never comes back here. This node itself stays, whatever
+    /// is found at its name.
     pub(super) fn lose(&mut self, location: &Location, goodbye: bool) {
-        if self.view.get(location).is_some() {
+        if *location != self.location && self.view.get(location).is_some() {
             self.note_gone(location);
             self.remove(location, goodbye);
         }

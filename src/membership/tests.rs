@@ -4,6 +4,7 @@
 mod bounds;
 mod clean;
 mod loss;
+mod lies;
 
 use super::*;
 
