@@ -538,6 +538,8 @@ impl Membership {
         let mut others: Vec<_> = others.cloned().collect();
         // In the order of the ring's names each is put behind those before it.
         others.sort_unstable_by(|one, other| one.location.cmp(&other.location));
+        // No name stands for two, whatever was said: one of them would be a peer and no member.
+        others.dedup_by(|one, other| one.location == other.location);
         for member in others.iter().filter(|member| member.is_ours()) {
             self.peers.insert(member.location.clone(), Peer::default());
         }

@@ -2,6 +2,34 @@
 
 use super::*;
 use crate::membership::clean::{EXPIRED_MAX, PAST_MAX};
+use crate::membership::token::TOKENS_MAX;
+
+impl Membership {
+    /// Whatever others have said.
+    pub(crate) fn must_be_bounded(&self) {
+        let mut lengths = vec![
+            ("left", self.left.len(), LEFT_MAX),
+            ("lost", self.lost.len(), LOST_MAX),
+            ("past", self.past.len(), PAST_MAX),
+            ("expired", self.expired.len(), EXPIRED_MAX),
+            ("given up", self.given_up.len(), LOST_MAX),
+            ("alarm", self.alarm.len(), ALARM_MAX),
+            ("named", self.named.len(), NAMED_MAX),
+            ("news", self.news.len(), NEWS_MAX),
+            ("view", self.view.members().len(), MEMBERS_MAX),
+            ("tokens", self.tokens.len(), self.peers.len() + TOKENS_MAX),
+        ];
+        for peer in self.peers.values() {
+            lengths.push(("ranges", peer.lease.1.len(), RANGES_MAX));
+        }
+        for (name, length, most) in lengths {
+            assert!(length <= most, "{name}: {length}");
+        }
+        let ours: Vec<_> = self.others().map(|member| &member.location).collect();
+        let peers: Vec<_> = self.peers.keys().collect();
+        assert_eq!(ours, peers, "members of ours, and peers");
+    }
+}
 
 /// Far more than any of the bounds.
 const MANY: u16 = 3000;

@@ -2,6 +2,32 @@
 
 use super::*;
 
+fn full(number: u16) -> Member {
+    Member {
+        location: location(number),
+        state: State::Full,
+        incarnation: 8,
+    }
+}
+
+/// One that others let in with these members, and itself.
+fn let_in(mut members: Vec<Member>) -> Membership {
+    let mut newcomer = node(0, 2);
+    newcomer.start(&[location(1)], false);
+    let candidate = newcomer.candidate();
+    members.push(candidate.clone());
+    let entry = Entry::Admitted {
+        members,
+        lost: Vec::new(),
+        missing: Vec::new(),
+        expired: Vec::new(),
+        floor: 0,
+    };
+    newcomer.entered(&location(1), candidate.incarnation, entry);
+    assert_eq!(newcomer.state(), State::Joining);
+    newcomer
+}
+
 /// Whatever answers at its name, or refuses there: a newcomer may have given that name as well.
 #[test]
 fn must_stay_in_its_own_view() {
@@ -18,4 +44,17 @@ fn must_stay_in_its_own_view() {
     one.answered(TICK, &asked, &reply);
     assert_eq!(one.view().get(&location(0)), Some(&one.me()));
     assert_eq!(one.lost().count(), 0);
+}
+
+/// As one of ours and as an original: it would be a peer for ever that no answer makes a member.
+#[test]
+fn must_take_a_name_for_one_node() {
+    let members = vec![full(1), full(2), Member::original(location(2))];
+    for turned in [false, true] {
+        let mut members = members.clone();
+        if turned {
+            members.reverse();
+        }
+        let_in(members).must_be_bounded();
+    }
 }
