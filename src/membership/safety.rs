@@ -28,6 +28,7 @@ impl Membership {
         };
         self.peers.remove(location);
         self.tokens.remove(location);
+        self.unmet.remove(location);
         self.change_view(|view| drop(view.remove(location)));
         self.actions
             .push(Action::Removed(location.clone(), goodbye));

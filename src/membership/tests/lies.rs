@@ -58,3 +58,15 @@ fn must_take_a_name_for_one_node() {
         let_in(members).must_be_bounded();
     }
 }
+
+/// One of ours has taken its place: the newcomer would wait for ever to get its keys from it.
+#[test]
+fn must_not_wait_for_an_original_in_whose_place_another_node_is() {
+    let mut newcomer = let_in(vec![full(1), Member::original(location(2))]);
+    assert_eq!(newcomer.unmet_originals().count(), 1);
+    let asked = newcomer.question(TICK, &location(2));
+    let mut reply = node(2, 2).answer(TICK, &asked.question);
+    reply.me = full(2);
+    newcomer.answered(TICK, &asked, &reply);
+    assert_eq!(newcomer.unmet_originals().count(), 0);
+}
