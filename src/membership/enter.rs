@@ -409,7 +409,7 @@ impl Membership {
             // It still knows an earlier life of this node.
             Entry::Refer(to) if to == self.location => {}
             Entry::Refer(to) => {
-                if trusted {
+                if trusted && search.trusted.len() < MEMBERS_MAX {
                     search.trusted.insert(to.clone());
                 }
                 search.note(&to, Contact::Unheard(tick));

@@ -70,3 +70,21 @@ fn must_not_wait_for_an_original_in_whose_place_another_node_is() {
     newcomer.answered(TICK, &asked, &reply);
     assert_eq!(newcomer.unmet_originals().count(), 0);
 }
+
+/// One that looks for its network does so for as long as it takes.
+#[test]
+fn must_bound_whom_it_trusts_as_others_refer_to_them() {
+    let (mut one, _) = two_full(2);
+    one.begin_anew(true, vec![location(1)]);
+    let incarnation = one.incarnation;
+    for number in 0..MEMBERS_MAX + 5 {
+        let name = format!("h{number}");
+        let entry = Entry::Refer(Location::new(&name, 1).unwrap());
+        one.entered(&location(1), incarnation, entry);
+        one.take_actions();
+    }
+    let Life::Outside(search) = &one.life else {
+        panic!("it is in a network");
+    };
+    assert_eq!(search.trusted.len(), MEMBERS_MAX);
+}
