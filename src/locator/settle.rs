@@ -70,7 +70,10 @@ impl Locator {
         {
             self.rest_from(&member.location);
         }
-        let Ok(compared) = compared else { return };
+        // With another than the one that was asked nothing is exchanged.
+        let compared = compared.ok();
+        let compared = compared.filter(|it| it.me.location == member.location);
+        let Some(compared) = compared else { return };
         let Some(theirs) = compared.digests else {
             return self.differs(member, &compared.members.unwrap_or_default());
         };
@@ -271,3 +274,6 @@ impl Progress {
         now.saturating_sub(self.since.max(held.sent_until)) > NO_PROGRESS_MAX
     }
 }
+
+#[cfg(test)]
+mod tests;
