@@ -539,6 +539,7 @@ impl Participant for Store {
 #[cfg(test)]
 mod tests {
     mod exchange;
+    mod liars;
 
     use super::*;
 

@@ -143,6 +143,32 @@ fn must_not_wait_for_what_runs_another_service() {
     assert_eq!(says(node.service_type()), 1);
 }
 
+impl Locator {
+    /// Whatever others have said.
+    pub(crate) fn must_be_bounded(&self) {
+        self.with(|membership, _| membership.must_be_bounded());
+        let inner = self.lock();
+        let Originals {
+            named,
+            silent_since,
+            leaving,
+            removed,
+            ..
+        } = &inner.originals;
+        let lengths = [
+            named.len(),
+            silent_since.len(),
+            leaving.len(),
+            removed.len(),
+        ];
+        assert!(
+            lengths.iter().all(|length| *length <= NAMED_MAX),
+            "{lengths:?}"
+        );
+        assert!(inner.silent.len() <= SILENT_MAX);
+    }
+}
+
 #[test]
 fn must_bound_what_it_remembers_of_originals() {
     let (node, _) = node(CallError::Silent);
