@@ -3,8 +3,8 @@
 
 mod bounds;
 mod clean;
-mod loss;
 mod lies;
+mod loss;
 
 use super::*;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::super::calls::{KeyValue, List};
 use super::super::{SERVICE_TYPES, Store};
-use crate::client::{self, Client};
+use crate::client::{self, Client, STORE};
 use crate::location::Location;
 use crate::locator::{
     Locator, Options, Participant, REQUEST_TICKS, read_answer, read_arguments, write_answer,
@@ -277,7 +277,7 @@ impl World {
         let Environment { network, clock, .. } = store.locator().environment();
         let all = || -> Result<bool, client::Error> {
             let peers = [self.name(), self.name()];
-            let client = Client::connect_over(network.clone(), clock.clone(), &peers)?;
+            let client = Client::connect_over(STORE, network.clone(), clock.clone(), &peers)?;
             client.keys(b"lie", &mut |_, _| Ok(()))
         };
         let listed = self.within(20 * LIMIT, "listing all keys", all).is_ok();
