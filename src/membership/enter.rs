@@ -145,6 +145,7 @@ impl Membership {
         self.doubted.clear();
         self.lost.retain(|_, lost| lost.expired);
         self.alarm.clear();
+        self.replaced.clear();
         self.life = Life::Outside(Search {
             returning,
             leaves,

@@ -43,8 +43,11 @@ impl Membership {
         } else {
             let left = self.left.iter().any(|left| left.is_life_of(&member));
             if member.state.holds_all() && !left && self.missing.len() < MEMBERS_MAX {
-                self.missing.insert(location.clone(), member.incarnation);
+                self.missing
+                    .entry(location.clone())
+                    .or_insert(member.incarnation);
             }
+            self.judge_losses();
             self.remember_lost(location.clone(), member.incarnation);
             if self.news.len() < NEWS_MAX {
                 self.news.push(location.clone());
@@ -103,11 +106,16 @@ impl Membership {
         }
     }
 
-    /// Remembers the view, if all that this node should hold is where it should be.
-    pub(super) fn note_safety(&mut self) {
+    /// Raises the alarm if keys may be missing. At each loss: what becomes full later is on other lists.
+    fn judge_losses(&mut self) {
         if self.state().holds_all() && self.has_lost_a_range() {
             self.raise_alarm(self.missing.clone());
         }
+    }
+
+    /// Remembers the view, if all that this node should hold is where it should be.
+    pub(super) fn note_safety(&mut self) {
+        self.judge_losses();
         let mut peers = self.peers.keys();
         let synced = peers.all(|location| self.has_the_same(location));
         if self.state() == State::Full && synced && self.alarm.is_empty() {
@@ -120,12 +128,22 @@ impl Membership {
     /// Members that have become full since all was safe may be the only ones that have some items: what this node and
     /// others have handed to them.
     pub(super) fn note_full(&mut self) {
+        // One that is leaving has been full, if that was not heard of.
         let is_new = |member: &&Member| {
-            member.state == State::Full
-                && self.since.get(&member.location) != Some(*member)
-                && !self.left.iter().any(|left| left.is_life_of(member))
+            let known = self.since.get(&member.location);
+            let known = known.filter(|known| known.is_life_of(member));
+            let is_new = match known {
+                Some(known) => member.state == State::Full && known.state != State::Full,
+                None => member.state.holds_all(),
+            };
+            is_new && !self.left.iter().any(|left| left.is_life_of(member))
         };
-        let new: Vec<_> = self.view.members().iter().filter(is_new).cloned().collect();
+        let full = |member: &Member| Member {
+            state: State::Full,
+            ..member.clone()
+        };
+        let new = self.view.members().iter().filter(is_new);
+        let new: Vec<_> = new.map(full).collect();
         if !new.is_empty() {
             let since = Arc::make_mut(&mut self.since);
             for member in new {
@@ -141,11 +159,14 @@ impl Membership {
         let copies = self.rules.copies;
         let has_lost = |view: &View| {
             let members = view.members();
-            // In that life or a later one, so with all that it had.
+            // Lives of one node follow each other: it is there in the one in which it is a member, if any.
+            let is_there = |member: &Member| {
+                let now = self.view.get(&member.location);
+                now.is_some_and(|now| now.is_life_of(member))
+            };
             let is_missing = |place: &usize| {
                 let member = &members[*place];
-                let missing = self.missing.get(&member.location);
-                missing.is_some_and(|life| *life >= member.incarnation)
+                self.missing.contains_key(&member.location) && !is_there(member)
             };
             view.lists(copies).any(|list| {
                 let full = |place: &&usize| members[**place].state == State::Full;
@@ -153,7 +174,8 @@ impl Membership {
                 full.clone().next().is_some() && full.all(is_missing)
             })
         };
-        self.missing.len() >= copies && (has_lost(&self.safe) || has_lost(&self.since))
+        let same = Arc::ptr_eq(&self.safe, &self.since);
+        self.missing.len() >= copies && (has_lost(&self.since) || !same && has_lost(&self.safe))
     }
 
     /// Members that were lost together, as far as this node or another member has found: all full replicas of some
@@ -204,9 +226,12 @@ impl Membership {
             let given_up = self.given_up.get(&location) == Some(&incarnation);
             if !given_up && self.alarm.len() < ALARM_MAX {
                 self.wait_again(&location, incarnation);
-                self.alarm.insert(location, incarnation);
+                self.alarm.entry(location).or_insert(incarnation);
             }
         }
+        let there = self.alarm.keys().filter_map(|name| self.view.get(name));
+        let there: Vec<_> = there.cloned().collect();
+        there.iter().for_each(|member| self.note_replaced(member));
         if is_first && !self.alarm.is_empty() {
             self.actions.push(Action::Missing);
         }
@@ -217,6 +242,7 @@ impl Membership {
     pub fn accept_loss(&mut self) {
         let mut given_up = std::mem::take(&mut self.missing);
         given_up.append(&mut self.alarm);
+        self.replaced.clear();
         let before = std::mem::take(&mut self.given_up);
         self.given_up = given_up.into_iter().take(LOST_MAX).collect();
         for (location, incarnation) in before {
@@ -260,9 +286,19 @@ impl Membership {
 
     /// A member that was missing is full again, with what it had.
     pub(super) fn note_return(&mut self, member: &Member) {
-        if member.has_returned() && member.state == State::Full {
+        self.note_replaced(member);
+        let is_back = member.has_returned() && member.state.holds_all();
+        if is_back && !self.replaced.contains(&member.location) {
             self.missing.remove(&member.location);
             self.end_alarm(&member.location);
+        }
+    }
+
+    /// A member may have begun anew in the place of one that was lost with others.
+    fn note_replaced(&mut self, member: &Member) {
+        let life = self.alarm.get(&member.location);
+        if !member.has_returned() && life.is_some_and(|life| *life != member.incarnation) {
+            self.replaced.insert(member.location.clone());
         }
     }
 
@@ -270,6 +306,7 @@ impl Membership {
     fn end_alarm(&mut self, with: &Location) {
         if self.alarm.contains_key(with) {
             self.alarm.clear();
+            self.replaced.clear();
             self.note_safety();
         }
     }

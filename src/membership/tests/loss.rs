@@ -120,6 +120,65 @@ fn must_hand_an_alarm_on_until_one_returns() {
     assert_eq!(other.alarm().len(), missing.len(), "it had nothing");
 }
 
+/// One that has begun anew, with nothing, comes back with no more than it got since.
+#[test]
+fn must_not_end_an_alarm_for_one_that_was_restarted_and_returns() {
+    let (mut one, ..) = two_that_lost_two();
+    let life = |incarnation| Member {
+        location: location(3),
+        state: State::Full,
+        incarnation,
+    };
+    let both = [location(2), location(3)];
+    one.take_in(life(6));
+    assert_eq!(one.alarm(), both);
+    one.refused(&location(3), 6);
+    assert_eq!(one.alarm(), both);
+    one.take_in(life(7));
+    assert_eq!(one.alarm(), both);
+    one.hear_left(&[Member {
+        state: State::Left,
+        ..life(6)
+    }]);
+    assert_eq!(one.alarm(), both, "that was not the one that is missing");
+}
+
+#[test]
+fn must_end_an_alarm_for_one_that_returned_and_leaves() {
+    let (mut one, ..) = two_that_lost_two();
+    one.take_in(Member {
+        location: location(3),
+        state: State::Leaving,
+        incarnation: 5,
+    });
+    assert_eq!(one.alarm(), []);
+}
+
+/// Which number is greater says nothing of lives.
+#[test]
+fn must_not_miss_one_that_was_restarted_and_is_full() {
+    for restarted in [4, 8] {
+        let (mut one, _) = two_full(2);
+        one.synced(&location(1), true);
+        let life = |number, incarnation| Member {
+            location: location(number),
+            state: State::Full,
+            incarnation,
+        };
+        one.take_in(life(2, 6));
+        one.synced(&location(2), true);
+        one.refused(&location(2), 6);
+        one.take_in(life(2, restarted));
+        one.take_in(life(3, 2));
+        one.refused(&location(3), 2);
+        assert_eq!(one.alarm(), [], "{restarted}");
+        one.refused(&location(2), restarted);
+        assert_eq!(one.alarm(), [location(2), location(3)]);
+        // Raised at once: those that become full later are on other lists.
+        assert!(!one.alarm.is_empty());
+    }
+}
+
 #[test]
 fn must_not_hear_again_of_a_loss_that_was_accepted() {
     let (mut one, mut other, _) = two_that_lost_two();
