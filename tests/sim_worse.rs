@@ -1044,6 +1044,36 @@ fn must_not_say_safe_when_what_was_handed_over_is_lost() {
     });
 }
 
+/// Two are killed, and started again with nothing. One of them hangs, is lost, and comes back with what it got since.
+#[test]
+fn must_not_say_safe_once_one_that_was_restarted_returns() {
+    direct("sim_worse must_not_say_safe_once_one", 2, |stage| {
+        stage.begin(4)?;
+        let all = [0, 1, 2, 3];
+        let keys: Vec<_> = stage.keys_of(&[1, 2], &all).take(10).collect();
+        put_all(stage, 0, &keys, "old")?;
+        stage.await_safe(80.0, 0)?;
+        stage.crash(1);
+        stage.crash(2);
+        stage.await_that(20.0, "both are lost", || {
+            [0, 3]
+                .iter()
+                .all(|at| !stage.knows(*at, 1) && !stage.knows(*at, 2))
+        })?;
+        stage.boot(1, 0);
+        stage.boot(2, 0);
+        stage.await_members(80.0, &all)?;
+        stage.is_never_safe(10.0, 0, "and two have lost what they had")?;
+        stage.world.stop(&location(1));
+        stage.await_that(40.0, "it is lost", || {
+            !stage.knows(0, 1) && !stage.knows(3, 1)
+        })?;
+        stage.world.resume(&location(1));
+        stage.await_members(80.0, &all)?;
+        stage.is_never_safe(40.0, 0, "and two have lost what they had")
+    });
+}
+
 /// A node comes back from a cut with puts of its own, and can't reach one of those that should have them.
 #[test]
 fn must_not_forget_what_could_not_be_handed_over() {
