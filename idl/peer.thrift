@@ -234,11 +234,11 @@ struct Found {
 }
 
 struct Exchanged {
-  /** What the answerer has later, or the caller has not. */
+  /** What the answerer has later, or the caller has not; by their keys. */
   1: list<Item> items
-  /** The places among the caller's items of those that the answerer lacks. */
+  /** The places among the caller's items of those that the answerer lacks; ascending, each once. */
   2: list<i32> wanted
-  /** The part was looked through up to this key; absent: all of it. */
+  /** The part was looked through up to this key, which is not below the last of the items; absent: all of it. */
   3: optional binary reached
   /** The answerer's members, if the lists differ. */
   4: optional list<Member> members

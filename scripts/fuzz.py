@@ -319,11 +319,14 @@ class Fuzzer:
             if node.process.poll() is not None:
                 found.append("the node at port %d has ended" % node.port)
                 continue
-            memory, threads = node.measure("VmHWM")
+            try:
+                memory, threads = node.measure("VmHWM")
+            except KeyError:
+                continue  # It is ending.
             if memory > MEMORY_MAX_KB or threads > THREADS_MAX:
                 found.append("the node at port %d takes %d KiB, %d threads" % (node.port, memory, threads))
         if found:
-            self.wrong.append("".join(found) + "\n" + "\n".join(burst.describe() for burst in self.recent))
+            self.wrong.append("\n".join(found) + "\n" + "\n".join(burst.describe() for burst in self.recent))
         for burst in self.running:
             if time.time() - burst.began > ANSWER_SECONDS:
                 self.wrong.append("no answer for %d s: %s" % (ANSWER_SECONDS, burst.describe()))
