@@ -537,4 +537,4 @@ pub fn service_types(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

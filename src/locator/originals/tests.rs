@@ -53,6 +53,11 @@ impl Clock for Hand {
 
 fn node(why: CallError) -> (Locator, Arc<Hand>) {
     let clock = Arc::new(Hand::default());
+    (node_over(Arc::new(Failing(why)), clock.clone()), clock)
+}
+
+/// The node at the first location.
+pub(in crate::locator) fn node_over(network: Arc<dyn Network>, clock: Arc<dyn Clock>) -> Locator {
     let options = Options {
         service_types: SERVICE_TYPES,
         replicas: 2,
@@ -61,13 +66,13 @@ fn node(why: CallError) -> (Locator, Arc<Hand>) {
         on_die: Box::new(|| ()),
     };
     let environment = Environment {
-        network: Arc::new(Failing(why)),
-        clock: clock.clone(),
+        network,
+        clock,
         random: Random::new(1),
         secret: 1,
         log: Box::new(|_, _| ()),
     };
-    (Locator::new(location(0), options, environment), clock)
+    Locator::new(location(0), options, environment)
 }
 
 fn unknown_name() -> CallError {

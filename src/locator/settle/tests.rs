@@ -3,12 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use super::super::calls::EMPTY;
-use super::super::{Options, SERVICE_TYPES};
+use super::super::originals::tests::node_over;
 use super::*;
 use crate::membership::{Entry, Question, Reply, Standing, View};
-use crate::net::{Answer, Environment, Network, Random, Request, SystemClock};
-
-const TICK: Duration = Duration::from_millis(500);
+use crate::net::{Answer, Network, Request, SystemClock};
 
 fn location(number: u16) -> Location {
     Location::new("127.0.0.1", 9900 + number).unwrap()
@@ -84,21 +82,7 @@ impl Application for Exchanges {
 #[test]
 fn must_exchange_nothing_with_another_than_the_one_that_was_asked() {
     for (number, exchanges) in [(1, vec![location(1)]), (2, vec![])] {
-        let options = Options {
-            service_types: SERVICE_TYPES,
-            replicas: 2,
-            tick: TICK,
-            die_from_anywhere: false,
-            on_die: Box::new(|| ()),
-        };
-        let environment = Environment {
-            network: Arc::new(Other(number)),
-            clock: Arc::new(SystemClock::new()),
-            random: Random::new(1),
-            secret: 1,
-            log: Box::new(|_, _| ()),
-        };
-        let node = Locator::new(location(0), options, environment);
+        let node = node_over(Arc::new(Other(number)), Arc::new(SystemClock::new()));
         node.with(|membership, _| {
             membership.start(&[location(1)], false);
             let me = membership.candidate();

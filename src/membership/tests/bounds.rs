@@ -14,6 +14,8 @@ impl Membership {
             ("expired", self.expired.len(), EXPIRED_MAX),
             ("given up", self.given_up.len(), LOST_MAX),
             ("alarm", self.alarm.len(), ALARM_MAX),
+            ("replaced", self.replaced.len(), ALARM_MAX),
+            ("since", self.since.members().len(), MEMBERS_MAX),
             ("named", self.named.len(), NAMED_MAX),
             ("news", self.news.len(), NEWS_MAX),
             ("view", self.view.members().len(), MEMBERS_MAX),
