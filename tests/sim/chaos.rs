@@ -189,13 +189,17 @@ impl Chaos {
 
     /// Kills up to as many as may be killed now, at one instant.
     fn crash(&mut self) {
-        let world = self.stage.world.clone();
-        if self.is_safe() {
+        let (stage, world) = (self.stage.clone(), self.stage.world.clone());
+        let plan = &stage.plan;
+        let everything = plan.class == Class::Everything;
+        // The judge looks at each item of each node: not where nothing follows from it.
+        let matters = plan.replicas > 1 && (everything || self.crashed > 0);
+        if (matters || plan.worse.nodes_judge) && self.is_safe() {
             self.crashed = 0;
-        } else if self.stage.plan.class == Class::Everything {
+        } else if everything {
             return;
         }
-        let budget = self.stage.plan.replicas - 1 - self.crashed;
+        let budget = plan.replicas - 1 - self.crashed;
         if budget == 0 {
             return;
         }

@@ -1,6 +1,8 @@
 //! A store node in the simulated world, and how clients talk to it. All that the worlds know of a node's
 //! interface is here, but for `plain`.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +27,11 @@ const CLIENT_LIMIT: Duration = Duration::from_secs(20);
 
 /// What `location --status` gives a member.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// The ring of the last placement: its points cost more than all that is looked up, and the nodes seldom change.
+    static LAST: RefCell<Option<(Vec<Location>, Rc<Ring>)>> = const { RefCell::new(None) };
+}
 
 pub struct StoreRing {
     pub replicas: usize,
@@ -206,9 +213,14 @@ impl Subject for StoreRing {
     }
 
     fn placement(&self, nodes: &[Location]) -> Placement {
-        let ring = Ring::new(nodes.iter().map(|node| node.name().clone()));
         let mut nodes = nodes.to_vec();
         nodes.sort_unstable_by(|one, other| one.name().cmp(other.name()));
+        let last = LAST.take().filter(|(of, _)| *of == nodes);
+        let ring = match last {
+            Some((_, ring)) => ring,
+            None => Rc::new(Ring::new(nodes.iter().map(|node| node.name().clone()))),
+        };
+        LAST.set(Some((nodes.clone(), ring.clone())));
         let replicas = self.replicas;
         Box::new(move |key| {
             let walk = ring.walk(ring::hash(key)).take(replicas);
