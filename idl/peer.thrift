@@ -86,7 +86,8 @@ struct Reply {
   /** The answerer's members, only when they were wanted and the digests differ. */
   6: optional list<Member> members
   /** Lives that were lost together: keys may be missing. Until one of them returns with what it had, or the loss is
-   *  accepted, each member that hears of them says so too. */
+   *  accepted, each member that hears of them says so too. The state is LEFT; or JOINING, if a life without items has
+   *  begun in its place: what returns there is not what is missing. */
   7: optional list<Member> missing
   /** Puts get versions above this, at all members: each takes over the greatest. At most 2^61. */
   8: i64 floor

@@ -342,7 +342,8 @@ impl Membership {
     pub fn answered(&mut self, now: Duration, asked: &Asked, reply: &Reply) {
         let me = &asked.question.caller.me;
         self.asking.remove(&asked.to);
-        if me.incarnation != self.incarnation || !self.state().takes_part() {
+        let outdated = me.incarnation != self.incarnation || !self.state().takes_part();
+        if outdated || asked.to == self.location {
             return;
         }
         let present = |this: &Self| match this.standing(&asked.to) {

@@ -145,7 +145,7 @@ impl Membership {
         self.doubted.clear();
         self.lost.retain(|_, lost| lost.expired);
         self.alarm.clear();
-        self.replaced.clear();
+        self.forget_replaced();
         self.life = Life::Outside(Search {
             returning,
             leaves,
@@ -281,11 +281,8 @@ impl Membership {
             self.draw_incarnation(returning);
             if returning {
                 // What it has is all that there is.
-                let known = self.safe.members().iter();
-                let known = known.filter(|member| member.state.holds_all());
-                let known = known.filter(|member| member.location != self.location);
-                let lives = known.map(|member| (member.location.clone(), member.incarnation));
-                self.missing = lives.collect();
+                self.miss_all();
+                self.raise_alarm(self.missing.clone());
             }
             // Those that are silent now are to be met again.
             for contact in contacts {
@@ -544,7 +541,7 @@ impl Membership {
         for member in others.iter().filter(|member| member.is_ours()) {
             self.peers.insert(member.location.clone(), Peer::default());
         }
-        self.note_entry(members, &lost, !missing.is_empty());
+        self.note_entry(members, &lost, missing);
         // Those that it knew and that are not in this network are to be met again.
         let known = contacts.into_iter().map(|contact| (contact, 0)).chain(lost);
         let known = known.filter(|(name, _)| *name != me.location);
@@ -566,6 +563,8 @@ impl Membership {
             self.safe = self.view.clone();
             self.since = self.view.clone();
         }
+        let view = self.view.clone();
+        view.members().iter().for_each(|m| self.note_replaced(m));
         self.hear_missing(missing);
         self.actions.extend([Action::Announce, Action::CameIn]);
     }

@@ -214,8 +214,8 @@ pub struct Membership {
     missing: BTreeMap<Location, i64>,
     /// Lives that were lost together, as this node or another one has found; and those whose loss was accepted.
     alarm: BTreeMap<Location, i64>,
-    /// Those of the alarm in whose place a life has begun that had nothing: the alarm doesn't end when they return.
-    replaced: BTreeSet<Location>,
+    /// Those of the alarm or missing in whose place a life has begun that had nothing: their return ends no alarm.
+    replaced: BTreeSet<(Location, i64)>,
     given_up: BTreeMap<Location, i64>,
     /// Lives that ended in good order, the last ones: a node that missed a goodbye hears of it.
     left: VecDeque<Member>,

@@ -39,13 +39,13 @@ impl Membership {
             self.past.push_back((location.clone(), member.incarnation));
         }
         if goodbye {
+            // It has handed over what it came back with.
+            self.note_there(&member);
             self.note_left(&member);
         } else {
             let left = self.left.iter().any(|left| left.is_life_of(&member));
-            if member.state.holds_all() && !left && self.missing.len() < MEMBERS_MAX {
-                self.missing
-                    .entry(location.clone())
-                    .or_insert(member.incarnation);
+            if member.state.holds_all() && !left {
+                self.note_missing(&member);
             }
             self.judge_losses();
             self.remember_lost(location.clone(), member.incarnation);
@@ -65,6 +65,18 @@ impl Membership {
             }
         }
         self.progress();
+    }
+
+    /// What its first life had is what may be missing, if that was not given up.
+    fn note_missing(&mut self, member: &Member) {
+        let name = &member.location;
+        let is_new = match self.missing.get(name) {
+            Some(first) => self.given_up.get(name) == Some(first),
+            None => self.missing.len() < MEMBERS_MAX,
+        };
+        if is_new {
+            self.missing.insert(name.clone(), member.incarnation);
+        }
     }
 
     pub(super) fn remember_lost(&mut self, location: Location, incarnation: i64) {
@@ -120,6 +132,7 @@ impl Membership {
         let synced = peers.all(|location| self.has_the_same(location));
         if self.state() == State::Full && synced && self.alarm.is_empty() {
             self.missing.clear();
+            self.forget_replaced();
             self.safe = self.view.clone();
             self.since = self.view.clone();
         }
@@ -154,7 +167,7 @@ impl Membership {
         }
     }
 
-    /// Whether all full replicas of some range are missing.
+    /// Whether all full replicas of some range are missing, and not all of these are given up.
     fn has_lost_a_range(&self) -> bool {
         let copies = self.rules.copies;
         let has_lost = |view: &View| {
@@ -168,10 +181,14 @@ impl Membership {
                 let member = &members[*place];
                 self.missing.contains_key(&member.location) && !is_there(member)
             };
+            let is_news = |place: &usize| {
+                let location = &members[*place].location;
+                self.missing.get(location) != self.given_up.get(location)
+            };
             view.lists(copies).any(|list| {
                 let full = |place: &&usize| members[**place].state == State::Full;
                 let mut full = list.iter().filter(full);
-                full.clone().next().is_some() && full.all(is_missing)
+                full.clone().any(is_news) && full.all(is_missing)
             })
         };
         let same = Arc::ptr_eq(&self.safe, &self.since);
@@ -188,11 +205,14 @@ impl Membership {
         all.into_iter().collect()
     }
 
-    /// What others are told of them.
+    /// What others are told of them. In the place of one that is joining another life has begun, which had nothing.
     pub(super) fn lost_together(&self) -> Vec<Member> {
         let lives = self.alarm.iter().map(|(location, incarnation)| Member {
             location: location.clone(),
-            state: State::Left,
+            state: match self.is_replaced(location, *incarnation) {
+                true => State::Joining,
+                false => State::Left,
+            },
             incarnation: *incarnation,
         });
         lives.collect()
@@ -203,6 +223,7 @@ impl Membership {
     pub(super) fn hear_missing(&mut self, missing: &[Member]) {
         let me = self.me();
         let is_there = |lost: &Member| match self.view.get(&lost.location) {
+            _ if lost.state == State::Joining => false,
             _ if lost.location == me.location => me.has_returned(),
             Some(member) if member.state.holds_all() => {
                 member.incarnation == lost.incarnation || member.has_returned()
@@ -218,13 +239,20 @@ impl Membership {
                 .map(|lost| (lost.location.clone(), lost.incarnation))
                 .collect(),
         );
+        let replaced = missing.iter().filter(|lost| lost.state == State::Joining);
+        let replaced = replaced.map(|lost| (lost.location.clone(), lost.incarnation));
+        self.replaced.extend(replaced);
+        self.forget_replaced();
     }
 
     pub(super) fn raise_alarm(&mut self, lives: BTreeMap<Location, i64>) {
         let is_first = self.alarm.is_empty();
+        let is_news = |(name, life): (&Location, &i64)| self.given_up.get(name) != Some(life);
+        if !lives.iter().any(is_news) {
+            return;
+        }
         for (location, incarnation) in lives {
-            let given_up = self.given_up.get(&location) == Some(&incarnation);
-            if !given_up && self.alarm.len() < ALARM_MAX {
+            if self.alarm.len() < ALARM_MAX {
                 self.wait_again(&location, incarnation);
                 self.alarm.entry(location).or_insert(incarnation);
             }
@@ -240,9 +268,9 @@ impl Membership {
     /// Gives up the members that are missing: this ends the alarm. Others that have not heard of it yet can't
     /// bring it back.
     pub fn accept_loss(&mut self) {
-        let mut given_up = std::mem::take(&mut self.missing);
+        // Still missing: what is lost next may have had the only copies since.
+        let mut given_up = self.missing.clone();
         given_up.append(&mut self.alarm);
-        self.replaced.clear();
         let before = std::mem::take(&mut self.given_up);
         self.given_up = given_up.into_iter().take(LOST_MAX).collect();
         for (location, incarnation) in before {
@@ -250,19 +278,23 @@ impl Membership {
                 self.given_up.entry(location).or_insert(incarnation);
             }
         }
+        let given_up = &self.given_up;
+        self.missing
+            .retain(|name, life| given_up.get(name) == Some(life));
+        self.forget_replaced();
         self.note_safety();
     }
 
     /// This node is let in by a network with these members. What this node missed is there, or the network has gone
-    /// on without it and knows what went with it. This doesn't hold if one of them has an alarm (`alarmed`): then every
-    /// member that this node knew counts as missing, unless it is there with what it had.
+    /// on without it and knows what went with it. This doesn't hold if they say that these lives were lost together: then
+    /// every member that this node knew counts as missing, unless it is there with what it had.
     pub(super) fn note_entry(
         &mut self,
         members: &[Member],
         lost: &[(Location, i64)],
-        alarmed: bool,
+        missing: &[Member],
     ) {
-        if !alarmed {
+        if missing.is_empty() {
             self.missing.retain(|name, _| {
                 let mut there = members.iter().filter(|member| member.state.holds_all());
                 there.all(|member| member.location != *name)
@@ -270,45 +302,83 @@ impl Membership {
             });
             return;
         }
-        let is_there = |known: &Member| {
-            members.iter().any(|member| {
-                member.state.holds_all()
-                    && member.location == known.location
-                    && (member.incarnation == known.incarnation || member.has_returned())
-            })
-        };
-        let known = self.safe.members().iter();
-        let known =
-            known.filter(|known| known.state.holds_all() && known.location != self.location);
-        let lives = |known: &Member| (known.location.clone(), known.incarnation);
-        self.missing = known.filter(|known| !is_there(known)).map(lives).collect();
+        self.miss_all();
+        let mut lives = std::mem::take(&mut self.missing);
+        lives.retain(|name, life| {
+            let mut replaced = missing.iter().filter(|lost| lost.state == State::Joining);
+            let is_replaced = self.is_replaced(name, *life)
+                || replaced.any(|lost| lost.location == *name && lost.incarnation == *life);
+            let mut there = members.iter().filter(|member| member.state.holds_all());
+            let is_there = there.any(|there| {
+                let returned = there.has_returned() && !is_replaced;
+                there.location == *name && (there.incarnation == *life || returned)
+            });
+            !is_there
+        });
+        self.missing = lives;
+    }
+
+    /// Takes all others that had items when this node was in its network for missing.
+    pub(super) fn miss_all(&mut self) {
+        let known = self.since.members().iter();
+        let known = known.filter(|m| m.state.holds_all() && m.location != self.location);
+        for member in known.cloned().collect::<Vec<_>>() {
+            self.note_missing(&member);
+        }
     }
 
     /// A member that was missing is full again, with what it had.
     pub(super) fn note_return(&mut self, member: &Member) {
         self.note_replaced(member);
-        let is_back = member.has_returned() && member.state.holds_all();
-        if is_back && !self.replaced.contains(&member.location) {
-            self.missing.remove(&member.location);
-            self.end_alarm(&member.location);
+        if member.state.holds_all() {
+            self.note_there(member);
+        }
+    }
+
+    /// What that member had in an earlier life is there, if it began this one with it.
+    fn note_there(&mut self, member: &Member) {
+        let name = &member.location;
+        let waits = |lives: &BTreeMap<Location, i64>| {
+            let life = lives.get(name);
+            member.has_returned() && life.is_some_and(|life| !self.is_replaced(name, *life))
+        };
+        let (missing, alarm) = (waits(&self.missing), waits(&self.alarm));
+        if missing {
+            self.missing.remove(name);
+        }
+        if alarm {
+            self.end_alarm();
         }
     }
 
     /// A member may have begun anew in the place of one that was lost with others.
-    fn note_replaced(&mut self, member: &Member) {
-        let life = self.alarm.get(&member.location);
-        if !member.has_returned() && life.is_some_and(|life| *life != member.incarnation) {
-            self.replaced.insert(member.location.clone());
+    pub(super) fn note_replaced(&mut self, member: &Member) {
+        for lives in [&self.alarm, &self.missing] {
+            let life = lives.get(&member.location);
+            let life = life.filter(|life| **life != member.incarnation && !member.has_returned());
+            if let Some(life) = life {
+                self.replaced.insert((member.location.clone(), *life));
+            }
         }
     }
 
-    /// What was lost together with that node is there. If others know of more, they say so.
-    fn end_alarm(&mut self, with: &Location) {
-        if self.alarm.contains_key(with) {
-            self.alarm.clear();
-            self.replaced.clear();
-            self.note_safety();
-        }
+    fn is_replaced(&self, name: &Location, life: i64) -> bool {
+        self.replaced.contains(&(name.clone(), life))
+    }
+
+    /// Keeps in mind only those that an alarm may still wait for.
+    pub(super) fn forget_replaced(&mut self) {
+        self.replaced.retain(|(name, life)| {
+            let mut waited = [&self.alarm, &self.missing].into_iter();
+            waited.any(|lives| lives.get(name) == Some(life))
+        });
+    }
+
+    /// What was lost together with one of the alarm is there. If others know of more, they say so.
+    fn end_alarm(&mut self) {
+        self.alarm.clear();
+        self.forget_replaced();
+        self.note_safety();
     }
 
     /// That life has ended in good order: nothing went with it.
@@ -328,7 +398,7 @@ impl Membership {
                 self.missing.remove(&member.location);
             }
             if self.alarm.get(&member.location) == Some(&member.incarnation) {
-                self.end_alarm(&member.location);
+                self.end_alarm();
             }
             if self.left.len() == LEFT_MAX {
                 self.left.pop_front();

@@ -213,6 +213,8 @@ impl Plan {
             mover_rests: self.mover_rests,
             watch_stability: everything,
             print: print_trace(),
+            // In a large network that changes all the time many questions are put.
+            turns_max: 2_000_000 + 200_000 * self.nodes_max as u64,
             ..Options::default()
         }
     }

@@ -40,6 +40,10 @@ fn must_stay_in_its_own_view() {
     };
     one.answered(TICK, &asked, &reply);
     one.unasked(&asked);
+    assert_eq!(one.view().get(&location(0)), Some(&one.me()));
+    reply.me.state = State::Leaving;
+    one.answered(TICK, &asked, &reply);
+    assert_eq!(one.view().get(&location(0)), Some(&one.me()));
     reply.me = other.me();
     one.answered(TICK, &asked, &reply);
     assert_eq!(one.view().get(&location(0)), Some(&one.me()));

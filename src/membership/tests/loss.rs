@@ -143,6 +143,146 @@ fn must_not_end_an_alarm_for_one_that_was_restarted_and_returns() {
     assert_eq!(one.alarm(), both, "that was not the one that is missing");
 }
 
+/// One that comes in later hears of it as it is: the one that returned is no reason not to take up the alarm.
+#[test]
+fn must_hear_which_one_was_restarted_and_returned() {
+    let (mut one, ..) = two_that_lost_two();
+    let life = |incarnation| Member {
+        location: location(3),
+        state: State::Full,
+        incarnation,
+    };
+    one.take_in(life(6));
+    one.refused(&location(3), 6);
+    one.take_in(life(7));
+    let both = [location(2), location(3)];
+    assert_eq!(one.alarm(), both);
+    let mut newcomer = node(4, 2);
+    join(&mut newcomer, &mut one);
+    assert_eq!(newcomer.alarm(), both);
+    // Nor is it, as it is heard of again, if this one knows more of the other.
+    newcomer.take_in(Member {
+        location: location(2),
+        state: State::Full,
+        incarnation: 9,
+    });
+    assert_eq!(newcomer.alarm(), []);
+    ask(&mut newcomer, &mut one, TICK);
+    assert_eq!(newcomer.alarm(), []);
+}
+
+/// What was lost with it before is still to be looked for.
+#[test]
+fn must_not_forget_at_the_end_of_an_alarm_which_one_was_restarted() {
+    let (mut one, _) = two_full(2);
+    let life = |number, incarnation| Member {
+        location: location(number),
+        state: State::Full,
+        incarnation,
+    };
+    (2..6).for_each(|number| one.take_in(life(number, 2)));
+    (1..6).for_each(|number| one.synced(&location(number), true));
+    (2..6).for_each(|number| one.refused(&location(number), 2));
+    let all: Vec<_> = (2..6).map(location).collect();
+    assert_eq!(one.alarm(), all);
+    one.take_in(life(2, 4));
+    one.refused(&location(2), 4);
+    one.take_in(life(2, 5));
+    assert_eq!(one.alarm(), all, "it was restarted");
+    // The others are still lost together with it.
+    one.take_in(life(3, 3));
+    assert_eq!(one.alarm(), [2, 4, 5].map(location));
+    one.take_in(life(2, 7));
+    assert_eq!(one.alarm(), [2, 4, 5].map(location));
+}
+
+/// What it had is all that there is, and those that went without it may have had more.
+#[test]
+fn must_note_what_was_lost_while_it_was_outside() {
+    let (mut one, _) = two_full(2);
+    one.synced(&location(1), true);
+    let newcomer = Member {
+        location: location(2),
+        state: State::Full,
+        incarnation: 2,
+    };
+    one.take_in(newcomer);
+    one.begin_anew(true, vec![location(1)]);
+    let mut time = Duration::ZERO;
+    while !one.state().holds_all() {
+        one.entry_refused(&location(1));
+        one.entry_refused(&location(2));
+        time += TICK;
+        one.tick(time);
+    }
+    assert_eq!(one.alarm(), [location(1), location(2)]);
+    assert!(!one.alarm.is_empty(), "it is raised");
+    // One of them comes back.
+    one.take_in(Member {
+        location: location(2),
+        state: State::Full,
+        incarnation: 5,
+    });
+    assert_eq!(one.alarm(), []);
+}
+
+/// One of those that had a range has been given up; the other one had the only copies since.
+#[test]
+fn must_note_a_loss_together_with_one_that_was_given_up() {
+    let (mut one, _) = two_full(2);
+    let life = |number| Member {
+        location: location(number),
+        state: State::Full,
+        incarnation: 2,
+    };
+    (2..8).for_each(|number| one.take_in(life(number)));
+    (1..8).for_each(|number| one.synced(&location(number), true));
+    one.refused(&location(2), 2);
+    let mut lost = vec![location(2)];
+    let next = |one: &Membership, gone: &[Location]| {
+        let members = one.safe.members();
+        let list = one.safe.lists(2).find(|list| {
+            let names: Vec<_> = list.iter().map(|place| &members[*place].location).collect();
+            let gone = names.iter().filter(|name| gone.contains(name)).count();
+            gone == 1 && names.iter().all(|name| **name > location(1))
+        });
+        let list = list.expect("more ranges than two are lost");
+        let mut names = list
+            .into_iter()
+            .map(|place| members[place].location.clone());
+        names.find(|name| !gone.contains(name)).unwrap()
+    };
+    let second = next(&one, &lost);
+    one.refused(&second, 2);
+    lost.push(second);
+    lost.sort();
+    assert_eq!(one.alarm(), lost);
+    one.accept_loss();
+    assert_eq!(one.alarm(), []);
+    let third = next(&one, &lost);
+    one.refused(&third, 2);
+    lost.push(third.clone());
+    lost.sort();
+    assert_eq!(one.alarm(), lost);
+    one.accept_loss();
+    assert_eq!(one.alarm(), []);
+    let left: Vec<_> = one.others().map(|member| member.location.clone()).collect();
+    for location in &left {
+        one.synced(location, true);
+    }
+    one.note_safety();
+    assert!(one.missing.is_empty(), "its loss is no news any more");
+    // Another life in its place is missing like any other.
+    let again = Member {
+        incarnation: 4,
+        location: third.clone(),
+        ..life(0)
+    };
+    one.take_in(again);
+    one.refused(&third, 4);
+    assert_eq!(one.missing.get(&third), Some(&4));
+}
+
 #[test]
 fn must_end_an_alarm_for_one_that_returned_and_leaves() {
     let (mut one, ..) = two_that_lost_two();
@@ -189,6 +329,99 @@ fn must_not_hear_again_of_a_loss_that_was_accepted() {
         assert!(!other.alarm().is_empty());
         one.accept_loss(); // Of nothing more.
     }
+}
+
+fn full(number: u16, incarnation: i64) -> Member {
+    Member {
+        location: location(number),
+        state: State::Full,
+        incarnation,
+    }
+}
+
+/// However many they are, and whichever life the alarm means.
+#[test]
+fn must_accept_the_loss_of_all_that_are_missing() {
+    const LOST: u16 = LOST_MAX as u16 + 40;
+    let (mut one, _) = two_full(2);
+    (2..2 + LOST).for_each(|number| one.take_in(full(number, 2)));
+    let others: Vec<_> = one.others().map(|member| member.location.clone()).collect();
+    others.iter().for_each(|other| one.synced(other, true));
+    (2..2 + LOST).for_each(|number| one.refused(&location(number), 2));
+    assert!(!one.alarm().is_empty());
+    one.accept_loss();
+    assert_eq!(one.alarm(), []);
+
+    let (mut one, ..) = two_that_lost_two();
+    one.synced(&location(1), true);
+    (2..4).for_each(|number| one.take_in(full(number, 4)));
+    (2..4).for_each(|number| one.refused(&location(number), 4));
+    one.accept_loss();
+    assert_eq!(one.alarm(), []);
+}
+
+/// A node that was given up has come back after all, with all that the others lack.
+#[test]
+fn must_end_an_alarm_for_one_that_was_given_up_and_returns() {
+    let (mut one, ..) = two_full(2);
+    (2..5).for_each(|number| one.take_in(full(number, 2)));
+    (1..5).for_each(|number| one.synced(&location(number), true));
+    (2..4).for_each(|number| one.refused(&location(number), 2));
+    one.accept_loss();
+    one.refused(&location(4), 2);
+    assert_eq!(one.alarm(), [2, 3, 4].map(location));
+    (2..4).for_each(|number| one.take_in(full(number, 3)));
+    assert_eq!(one.alarm(), []);
+}
+
+/// That an earlier life was replaced says nothing of the one that is missing now.
+#[test]
+fn must_end_an_alarm_for_one_that_returns_though_it_was_restarted_before() {
+    let (mut one, ..) = two_full(2);
+    (2..4).for_each(|number| one.take_in(full(number, 2)));
+    (1..4).for_each(|number| one.synced(&location(number), true));
+    (2..4).for_each(|number| one.refused(&location(number), 2));
+    one.accept_loss();
+    // One of them is restarted, and lost again with what it has now.
+    one.take_in(full(2, 4));
+    one.take_in(full(3, 4));
+    (2..4).for_each(|number| one.refused(&location(number), 4));
+    assert_eq!(one.alarm(), [2, 3].map(location));
+    one.take_in(full(2, 5));
+    assert_eq!(one.alarm(), []);
+}
+
+#[test]
+fn must_end_an_alarm_for_one_that_returns_and_goes_at_once() {
+    let (mut one, ..) = two_that_lost_two();
+    one.take_in(Member {
+        state: State::Returning,
+        ..full(3, 5)
+    });
+    assert_eq!(one.alarm(), [2, 3].map(location));
+    one.lose(&location(3), true);
+    assert_eq!(one.alarm(), []);
+}
+
+/// One that looked for its network, and began it anew, still knows which of the others was restarted.
+#[test]
+fn must_remember_outside_which_one_was_restarted() {
+    let (mut one, ..) = two_full(2);
+    (2..4).for_each(|number| one.take_in(full(number, 2)));
+    (1..4).for_each(|number| one.synced(&location(number), true));
+    (2..4).for_each(|number| one.refused(&location(number), 2));
+    one.take_in(full(2, 4));
+    assert_eq!(one.alarm(), [2, 3].map(location));
+    one.begin_anew(true, vec![location(1), location(2)]);
+    let mut time = Duration::ZERO;
+    while !one.state().holds_all() {
+        (1..4).for_each(|number| one.entry_refused(&location(number)));
+        time += TICK;
+        one.tick(time);
+    }
+    one.take_in(full(1, 3));
+    one.take_in(full(2, 5));
+    assert_eq!(one.alarm(), [2, 3].map(location));
 }
 
 #[test]
