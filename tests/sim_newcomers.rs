@@ -3,8 +3,12 @@
 
 mod sim;
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
+use thrifty_p2p::digest::digest;
+
+use sim::clock::DAY;
 use sim::direct::{Stage, direct_seeds};
 use sim::schedule::location;
 use sim::wires::Fate;
@@ -457,4 +461,128 @@ fn must_let_in_a_hundred_that_start_at_once() {
         stage.await_members(60.0, &all)?;
         stage.await_safe(60.0, 0)
     });
+}
+
+/// One that was cut off returns with a put whose version is ahead of the primary's clock, and has yet to hand it over.
+#[test]
+fn a_put_must_go_above_what_a_returning_one_has_yet_to_hand_over() {
+    direct_seeds("sim_newcomers a_put_must_go_above", 2, 40, |stage| {
+        (0..3).for_each(|at| stage.world.clock(&location(at)).set_ahead(0));
+        stage.world.clock(&location(3)).set_ahead(DAY / 24);
+        stage.begin(4)?;
+        let key = stage.key(&[3, 0], &[0, 1, 2, 3]);
+        stage.put(1, &key, "old")?;
+        stage.part(&[3], &[0, 1, 2]);
+        stage.await_that(40.0, "they have lost each other", || {
+            stage.are_members(&[3]) && stage.are_members(&[0, 1, 2])
+        })?;
+        stage.put(3, &key, "cut off")?;
+        stage.world.heal();
+        // The one that returns is the one that compares. (Healing ends what hangs.)
+        (0..3).for_each(|at| hang(stage, at, &["compare"]));
+        stage.await_that(60.0, "it is let in", || {
+            (0..3).all(|at| stage.knows(at, 3) && stage.knows(3, at))
+        })?;
+        stage.put(0, &key, "new")?;
+        (0..3).for_each(|at| hang(stage, at, &[]));
+        stage.await_members(80.0, &[0, 1, 2, 3])?;
+        (0..4).try_for_each(|at| stage.reads(at, &key, "new"))
+    });
+}
+
+/// Two keys in one shard, whose items are handed over together: with 0, 1 and 2 there, one belongs to 1, before that to 0,
+/// and the other one to 2.
+fn keys_of_one_shard(stage: &Stage) -> (Vec<u8>, Vec<u8>) {
+    const SHARDS: u64 = 1024;
+    let before = stage.world.subject.placement(&[0, 2].map(location));
+    let mut keys = stage.keys_of(&[1], &[0, 1, 2]);
+    let one = keys.find(|key| before(key) == [location(0)]);
+    let one = one.expect("BUG: no such key");
+    let mut keys = stage.keys_of(&[2], &[0, 1, 2]);
+    let other = keys.find(|key| digest(key) % SHARDS == digest(&one) % SHARDS);
+    (one, other.expect("BUG: no such key"))
+}
+
+/// R 1: a newcomer confirms an item and leaves, while the node that offered it still waits for another one's answer. The
+/// item belongs to that node again.
+#[test]
+fn one_that_leaves_as_it_confirms_an_item_must_not_take_it_along() {
+    direct_seeds("sim_newcomers one_that_leaves_as_it", 1, 60, |stage| {
+        stage.begin(1)?;
+        let (key, other) = keys_of_one_shard(stage);
+        stage.put(0, &key, "there")?;
+        stage.put(0, &other, "there")?;
+        // It gets its key as it comes in, and never confirms it.
+        hang(stage, 2, &["store"]);
+        stage.boot(2, 0);
+        stage.await_members(40.0, &[0, 2])?;
+        let sent = || stage.world.wires().sent(&location(0), "store");
+        let before = Cell::new(0);
+        stage.boot(1, 0);
+        stage.await_that(40.0, "it is full", || {
+            let full = sees_full(stage, 0, &[1]);
+            if !full {
+                before.set(sent());
+            }
+            full
+        })?;
+        stage.await_that(10.0, "both are offered their keys", || {
+            sent() >= before.get() + 2
+        })?;
+        stage.sleep(0.1);
+        stage.leave(20.0, 1)?;
+        stage.sleep(4.0);
+        stage.reads(0, &key, "there")?;
+        stage.reads(2, &key, "there")
+    });
+}
+
+/// One that leaves loses the primary, which has not lost it yet, and goes on with one that is joining. No other node is
+/// full: the lease of the primary was that of the leaver.
+fn leaver_goes_on_without_the_primary(stage: &Stage) -> Result<(), String> {
+    stage.begin(2)?;
+    let key = stage.key(&[0], &[0, 1, 2]);
+    stage.put(0, &key, "old")?;
+    // So 2 does not become full, and 1 does not end.
+    (0..2).for_each(|at| hang(stage, at, &["compare"]));
+    stage.boot(2, 0);
+    stage.await_that(20.0, "it is let in, and all know it", || {
+        let mut know = [(0, 2), (1, 2), (2, 0), (2, 1)].into_iter();
+        know.all(|(at, other)| stage.knows(at, other))
+    })?;
+    stage.begin_leaving(1);
+    stage.await_that(4.0, "the others know that it leaves", || {
+        !sees_full(stage, 0, &[1]) && !sees_full(stage, 2, &[1])
+    })?;
+    // The primary is silent to both, and they still answer it.
+    for from in [1, 2] {
+        let mut wires = stage.world.wires();
+        wires.deafen(&location(from), &location(0));
+    }
+    stage.sleep(6.0);
+    // It is not to hear that they have lost it.
+    stage.part(&[0], &[1, 2]);
+    stage.await_that(20.0, "both lose it", || {
+        !stage.knows(1, 0) && !stage.knows(2, 0)
+    })?;
+    stage.put(1, &key, "new")?;
+    read_beside(stage, 0, &key, 2);
+    let until = stage.now() + TICK * 2;
+    // Once it has lost them as well, it is alone, and may answer two ticks later.
+    while stage.now() < until && stage.knows(0, 1) {
+        stage.sleep(0.1);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_primary_must_not_answer_without_the_lease_of_a_leaver_that_has_lost_it() {
+    for replicas in [1, 2] {
+        direct_seeds(
+            "sim_newcomers a_primary_must_not_answer_without",
+            replicas,
+            60,
+            leaver_goes_on_without_the_primary,
+        );
+    }
 }
