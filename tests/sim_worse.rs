@@ -1503,6 +1503,39 @@ fn must_say_so_when_a_returning_node_leaves_what_the_other_has_no_room_for() {
     );
 }
 
+/// One of two that were lost together comes back, is told to leave, and can't hand over what is nowhere else.
+#[test]
+fn must_not_say_safe_when_one_that_returns_leaves_with_what_is_missing() {
+    direct("sim_worse must_not_say_safe_when_one_that", 2, |stage| {
+        stage.boot_small(0, None, SMALL);
+        stage.sleep(1.0);
+        stage.boot(1, 0);
+        stage.boot(2, 0);
+        stage.await_members(40.0, &[0, 1, 2])?;
+        let key = stage.key(&[1, 2], &[0, 1, 2]);
+        stage.put(1, &key, value(&key, SMALL))?;
+        stage.await_safe(80.0, 0)?;
+        stage.world.stop(&location(1));
+        stage.crash(2);
+        stage.await_that(40.0, "both are lost", || {
+            !stage.knows(0, 1) && !stage.knows(0, 2)
+        })?;
+        stage.world.resume(&location(1));
+        stage.await_that(20.0, "it looks for its network", || {
+            let one = stage.world.node(&location(1));
+            one.is_some_and(|node| node.members().is_empty())
+        })?;
+        let left = stage.begin_leaving(1);
+        stage.await_that(60.0, "it has left", || left.load(Ordering::Relaxed) > 0)?;
+        if left.load(Ordering::Relaxed) != 2 {
+            return Err("it says nothing".to_owned());
+        }
+        stage.boot(3, 0);
+        stage.await_members(80.0, &[0, 3])?;
+        stage.is_never_safe(20.0, 0, "and what two had is gone")
+    });
+}
+
 /// What a node brings from a cut is to be at two others, of which one has no room. The node is told to leave: it can't wait
 /// for that one, though the other one confirms again and again that it has all.
 #[test]

@@ -223,7 +223,11 @@ impl Locator {
                 return Ok(if alone { held.items } else { 0 });
             }
             if progress.has_ended(self.now(), &held, state) {
-                self.say_goodbye();
+                match state {
+                    // It goes with what it came back with: it is lost once more.
+                    State::Returning => self.say_goodbye_to_originals(),
+                    _ => self.say_goodbye(),
+                }
                 // Of what it shares with others it doesn't know how much they have.
                 let shared = if settled {
                     0

@@ -145,7 +145,6 @@ impl Membership {
         self.doubted.clear();
         self.lost.retain(|_, lost| lost.expired);
         self.alarm.clear();
-        self.forget_replaced();
         self.life = Life::Outside(Search {
             returning,
             leaves,

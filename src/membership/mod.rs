@@ -490,6 +490,12 @@ impl Membership {
 
     fn change_view(&mut self, change: impl FnOnce(&mut View)) {
         change(Arc::make_mut(&mut self.view));
+        // Whoever is there may be lost like any other.
+        let is_there = |name: &Location, life: i64| {
+            let member = self.view.get(name);
+            member.is_some_and(|member| member.incarnation == life)
+        };
+        self.given_up.retain(|name, life| !is_there(name, *life));
         self.changes += 1;
         let ties = match self.view.place(&self.location) {
             Some(me) => {

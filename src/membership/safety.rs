@@ -39,8 +39,15 @@ impl Membership {
             self.past.push_back((location.clone(), member.incarnation));
         }
         if goodbye {
-            // It has handed over what it came back with.
-            self.note_there(&member);
+            // It has handed over what it came back with: the life in which it got that has left as well.
+            for incarnation in self.lives_back(&member) {
+                let location = location.clone();
+                self.note_left(&Member {
+                    location,
+                    incarnation,
+                    ..member
+                });
+            }
             self.note_left(&member);
         } else {
             let left = self.left.iter().any(|left| left.is_life_of(&member));
@@ -67,11 +74,11 @@ impl Membership {
         self.progress();
     }
 
-    /// What its first life had is what may be missing, if that was not given up.
+    /// While there is an alarm, what its first life had is what may be missing, if that was not given up.
     fn note_missing(&mut self, member: &Member) {
         let name = &member.location;
         let is_new = match self.missing.get(name) {
-            Some(first) => self.given_up.get(name) == Some(first),
+            Some(first) => self.given_up.get(name) == Some(first) || self.alarm.is_empty(),
             None => self.missing.len() < MEMBERS_MAX,
         };
         if is_new {
@@ -132,7 +139,6 @@ impl Membership {
         let synced = peers.all(|location| self.has_the_same(location));
         if self.state() == State::Full && synced && self.alarm.is_empty() {
             self.missing.clear();
-            self.forget_replaced();
             self.safe = self.view.clone();
             self.since = self.view.clone();
         }
@@ -223,6 +229,7 @@ impl Membership {
     pub(super) fn hear_missing(&mut self, missing: &[Member]) {
         let me = self.me();
         let is_there = |lost: &Member| match self.view.get(&lost.location) {
+            _ if self.left.iter().any(|left| left.is_life_of(lost)) => true,
             _ if lost.state == State::Joining => false,
             _ if lost.location == me.location => me.has_returned(),
             Some(member) if member.state.holds_all() => {
@@ -240,18 +247,17 @@ impl Membership {
                 .collect(),
         );
         let replaced = missing.iter().filter(|lost| lost.state == State::Joining);
-        let replaced = replaced.map(|lost| (lost.location.clone(), lost.incarnation));
-        self.replaced.extend(replaced);
-        self.forget_replaced();
+        self.add_replaced(replaced.map(|lost| (lost.location.clone(), lost.incarnation)));
     }
 
     pub(super) fn raise_alarm(&mut self, lives: BTreeMap<Location, i64>) {
         let is_first = self.alarm.is_empty();
-        let is_news = |(name, life): (&Location, &i64)| self.given_up.get(name) != Some(life);
-        if !lives.iter().any(is_news) {
+        let is_news = |(name, life): &(Location, i64)| self.given_up.get(name) != Some(life);
+        let (news, accepted): (Vec<_>, Vec<_>) = lives.into_iter().partition(is_news);
+        if news.is_empty() {
             return;
         }
-        for (location, incarnation) in lives {
+        for (location, incarnation) in news.into_iter().chain(accepted) {
             if self.alarm.len() < ALARM_MAX {
                 self.wait_again(&location, incarnation);
                 self.alarm.entry(location).or_insert(incarnation);
@@ -281,7 +287,6 @@ impl Membership {
         let given_up = &self.given_up;
         self.missing
             .retain(|name, life| given_up.get(name) == Some(life));
-        self.forget_replaced();
         self.note_safety();
     }
 
@@ -322,6 +327,7 @@ impl Membership {
     pub(super) fn miss_all(&mut self) {
         let known = self.since.members().iter();
         let known = known.filter(|m| m.state.holds_all() && m.location != self.location);
+        let known = known.filter(|member| !self.missing.contains_key(&member.location));
         for member in known.cloned().collect::<Vec<_>>() {
             self.note_missing(&member);
         }
@@ -330,54 +336,56 @@ impl Membership {
     /// A member that was missing is full again, with what it had.
     pub(super) fn note_return(&mut self, member: &Member) {
         self.note_replaced(member);
-        if member.state.holds_all() {
-            self.note_there(member);
+        if !member.state.holds_all() {
+            return;
         }
-    }
-
-    /// What that member had in an earlier life is there, if it began this one with it.
-    fn note_there(&mut self, member: &Member) {
         let name = &member.location;
-        let waits = |lives: &BTreeMap<Location, i64>| {
-            let life = lives.get(name);
-            member.has_returned() && life.is_some_and(|life| !self.is_replaced(name, *life))
-        };
-        let (missing, alarm) = (waits(&self.missing), waits(&self.alarm));
-        if missing {
+        let back = self.lives_back(member);
+        let missing = self.missing.get(name);
+        // What was accepted is missing no more either, once a node in its place has all that there is.
+        let given_up = missing.is_some() && missing == self.given_up.get(name);
+        if given_up || missing.is_some_and(|life| back.contains(life)) {
             self.missing.remove(name);
         }
-        if alarm {
+        if self.alarm.get(name).is_some_and(|life| back.contains(life)) {
             self.end_alarm();
         }
     }
 
+    /// Those of the lives that are missing, or in the alarm, that this member has begun its own life with the items of.
+    fn lives_back(&self, member: &Member) -> Vec<i64> {
+        let name = &member.location;
+        let lives = [&self.missing, &self.alarm].into_iter();
+        let lives = lives.filter_map(|lives| lives.get(name).copied());
+        let is_back = |life: &i64| member.has_returned() && !self.is_replaced(name, *life);
+        lives.filter(is_back).collect()
+    }
+
     /// A member may have begun anew in the place of one that was lost with others.
     pub(super) fn note_replaced(&mut self, member: &Member) {
-        for lives in [&self.alarm, &self.missing] {
-            let life = lives.get(&member.location);
-            let life = life.filter(|life| **life != member.incarnation && !member.has_returned());
-            if let Some(life) = life {
-                self.replaced.insert((member.location.clone(), *life));
-            }
-        }
+        let lives = [&self.alarm, &self.missing].into_iter();
+        let lives = lives.filter_map(|lives| lives.get(&member.location).copied());
+        let earlier = |life: &i64| *life != member.incarnation && !member.has_returned();
+        let earlier = lives.filter(earlier).collect::<Vec<_>>();
+        self.add_replaced(earlier.iter().map(|life| (member.location.clone(), *life)));
     }
 
-    fn is_replaced(&self, name: &Location, life: i64) -> bool {
-        self.replaced.contains(&(name.clone(), life))
-    }
-
-    /// Keeps in mind only those that an alarm may still wait for.
-    pub(super) fn forget_replaced(&mut self) {
+    /// Adds those of these lives that an alarm waits for, or may wait for, and forgets the others.
+    fn add_replaced(&mut self, lives: impl Iterator<Item = (Location, i64)>) {
+        self.replaced.extend(lives);
         self.replaced.retain(|(name, life)| {
             let mut waited = [&self.alarm, &self.missing].into_iter();
             waited.any(|lives| lives.get(name) == Some(life))
         });
     }
 
+    fn is_replaced(&self, name: &Location, life: i64) -> bool {
+        self.replaced.contains(&(name.clone(), life))
+    }
+
     /// What was lost together with one of the alarm is there. If others know of more, they say so.
     fn end_alarm(&mut self) {
         self.alarm.clear();
-        self.forget_replaced();
         self.note_safety();
     }
 

@@ -391,9 +391,10 @@ fn must_end_an_alarm_for_one_that_returns_though_it_was_restarted_before() {
     assert_eq!(one.alarm(), []);
 }
 
+/// Those that have not heard its goodbye hear of it from those that have.
 #[test]
 fn must_end_an_alarm_for_one_that_returns_and_goes_at_once() {
-    let (mut one, ..) = two_that_lost_two();
+    let (mut one, mut other, _) = two_that_lost_two();
     one.take_in(Member {
         state: State::Returning,
         ..full(3, 5)
@@ -401,6 +402,93 @@ fn must_end_an_alarm_for_one_that_returns_and_goes_at_once() {
     assert_eq!(one.alarm(), [2, 3].map(location));
     one.lose(&location(3), true);
     assert_eq!(one.alarm(), []);
+    // The other one still says so.
+    ask(&mut one, &mut other, TICK * 2);
+    assert_eq!(one.alarm(), []);
+    other.hear_left(&one.left().to_vec());
+    assert_eq!(other.alarm(), []);
+}
+
+/// One that was restarted, and has become full, has what there was: that is missing with it, if it is lost again.
+#[test]
+fn must_end_an_alarm_for_one_that_was_full_again_before_it_was_lost_and_returns() {
+    let (mut one, ..) = two_full(2);
+    (2..4).for_each(|number| one.take_in(full(number, 2)));
+    (1..4).for_each(|number| one.synced(&location(number), true));
+    one.refused(&location(2), 2);
+    one.take_in(full(2, 4));
+    one.refused(&location(2), 4);
+    one.refused(&location(3), 2);
+    assert_eq!(one.alarm(), [2, 3].map(location));
+    one.take_in(full(2, 5));
+    assert_eq!(one.alarm(), []);
+}
+
+/// As they are there again, in that same life: another side has gone on with them.
+#[test]
+fn must_note_the_loss_of_members_that_were_given_up_once() {
+    let (mut one, ..) = two_full(2);
+    (2..4).for_each(|number| one.take_in(full(number, 2)));
+    (1..4).for_each(|number| one.synced(&location(number), true));
+    (2..4).for_each(|number| one.refused(&location(number), 2));
+    one.accept_loss();
+    one.begin_anew(true, vec![location(2)]);
+    let members = vec![full(2, 2), full(3, 2), one.candidate()];
+    let entry = Entry::Admitted {
+        members,
+        lost: Vec::new(),
+        missing: Vec::new(),
+        expired: Vec::new(),
+        floor: 0,
+    };
+    one.entered(&location(2), one.incarnation, entry);
+    one.change_life(Life::Full);
+    (2..4).for_each(|number| one.synced(&location(number), true));
+    (2..4).for_each(|number| one.refused(&location(number), 2));
+    assert_eq!(one.alarm(), [2, 3].map(location));
+}
+
+/// What was accepted is missing no more, once a node in its place is full.
+#[test]
+fn must_not_note_the_loss_of_one_after_both_were_restored() {
+    let (mut one, ..) = two_full(2);
+    (2..4).for_each(|number| one.take_in(full(number, 2)));
+    (1..4).for_each(|number| one.synced(&location(number), true));
+    (2..4).for_each(|number| one.refused(&location(number), 2));
+    (2..4).for_each(|number| one.take_in(full(number, 4)));
+    one.accept_loss();
+    for number in 2..4 {
+        let restored = full(number, 4);
+        one.note_return(&restored);
+    }
+    one.refused(&location(2), 4);
+    assert_eq!(one.alarm(), []);
+}
+
+/// Who has heard of the goodbye is right, and those that say otherwise are told.
+#[test]
+fn must_not_hear_that_one_is_missing_that_has_left() {
+    let (mut one, mut other, missing) = two_that_lost_two();
+    one.hear_left(&missing[..1]);
+    assert_eq!(one.alarm(), []);
+    ask(&mut one, &mut other, TICK * 2);
+    assert_eq!(one.alarm(), []);
+}
+
+/// However many losses were accepted.
+#[test]
+fn must_tell_of_a_new_loss_first() {
+    let (mut one, _) = two_full(2);
+    const MANY: u16 = ALARM_MAX as u16 + 20;
+    (2..3 + MANY).for_each(|number| one.take_in(full(number, 2)));
+    let others: Vec<_> = one.others().map(|member| member.location.clone()).collect();
+    others.iter().for_each(|other| one.synced(other, true));
+    (2..2 + MANY).for_each(|number| one.refused(&location(number), 2));
+    one.accept_loss();
+    let last = location(2 + MANY);
+    one.refused(&last, 2);
+    assert_eq!(one.alarm.len(), ALARM_MAX);
+    assert!(one.alarm.contains_key(&last));
 }
 
 /// One that looked for its network, and began it anew, still knows which of the others was restarted.
