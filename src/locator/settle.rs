@@ -223,10 +223,9 @@ impl Locator {
                 return Ok(if alone { held.items } else { 0 });
             }
             if progress.has_ended(self.now(), &held, state) {
-                match state {
-                    // It goes with what it came back with: it is lost once more.
-                    State::Returning => self.say_goodbye_to_originals(),
-                    _ => self.say_goodbye(),
+                // One that goes with what it came back with is lost once more.
+                if state != State::Returning {
+                    self.say_goodbye();
                 }
                 // Of what it shares with others it doesn't know how much they have.
                 let shared = if settled {

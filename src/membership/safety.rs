@@ -188,8 +188,10 @@ impl Membership {
                 self.missing.contains_key(&member.location) && !is_there(member)
             };
             let is_news = |place: &usize| {
-                let location = &members[*place].location;
-                self.missing.get(location) != self.given_up.get(location)
+                let member = &members[*place];
+                let given_up = self.given_up.get(&member.location);
+                given_up != Some(&member.incarnation)
+                    && given_up != self.missing.get(&member.location)
             };
             view.lists(copies).any(|list| {
                 let full = |place: &&usize| members[**place].state == State::Full;
@@ -327,7 +329,11 @@ impl Membership {
     pub(super) fn miss_all(&mut self) {
         let known = self.since.members().iter();
         let known = known.filter(|m| m.state.holds_all() && m.location != self.location);
-        let known = known.filter(|member| !self.missing.contains_key(&member.location));
+        let is_first = |name: &Location| {
+            let first = self.missing.get(name);
+            first.is_none_or(|life| self.given_up.get(name) == Some(life))
+        };
+        let known = known.filter(|member| is_first(&member.location));
         for member in known.cloned().collect::<Vec<_>>() {
             self.note_missing(&member);
         }
@@ -341,13 +347,11 @@ impl Membership {
         }
         let name = &member.location;
         let back = self.lives_back(member);
-        let missing = self.missing.get(name);
-        // What was accepted is missing no more either, once a node in its place has all that there is.
-        let given_up = missing.is_some() && missing == self.given_up.get(name);
-        if given_up || missing.is_some_and(|life| back.contains(life)) {
+        let is_back = |life: &i64| back.contains(life);
+        if self.missing.get(name).is_some_and(is_back) {
             self.missing.remove(name);
         }
-        if self.alarm.get(name).is_some_and(|life| back.contains(life)) {
+        if self.alarm.get(name).is_some_and(is_back) {
             self.end_alarm();
         }
     }

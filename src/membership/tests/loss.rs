@@ -196,6 +196,17 @@ fn must_not_forget_at_the_end_of_an_alarm_which_one_was_restarted() {
     assert_eq!(one.alarm(), [2, 4, 5].map(location));
 }
 
+/// It begins a network with its items: none of the others, of which there were fewer than so many, is there.
+fn begin_alone(one: &mut Membership, nodes: u16) {
+    one.begin_anew(true, vec![location(1)]);
+    let mut time = Duration::ZERO;
+    while !one.state().holds_all() {
+        (1..nodes).for_each(|number| one.entry_refused(&location(number)));
+        time += TICK;
+        one.tick(time);
+    }
+}
+
 /// What it had is all that there is, and those that went without it may have had more.
 #[test]
 fn must_note_what_was_lost_while_it_was_outside() {
@@ -207,14 +218,7 @@ fn must_note_what_was_lost_while_it_was_outside() {
         incarnation: 2,
     };
     one.take_in(newcomer);
-    one.begin_anew(true, vec![location(1)]);
-    let mut time = Duration::ZERO;
-    while !one.state().holds_all() {
-        one.entry_refused(&location(1));
-        one.entry_refused(&location(2));
-        time += TICK;
-        one.tick(time);
-    }
+    begin_alone(&mut one, 3);
     assert_eq!(one.alarm(), [location(1), location(2)]);
     assert!(!one.alarm.is_empty(), "it is raised");
     // One of them comes back.
@@ -457,12 +461,43 @@ fn must_not_note_the_loss_of_one_after_both_were_restored() {
     (2..4).for_each(|number| one.refused(&location(number), 2));
     (2..4).for_each(|number| one.take_in(full(number, 4)));
     one.accept_loss();
-    for number in 2..4 {
-        let restored = full(number, 4);
-        one.note_return(&restored);
-    }
     one.refused(&location(2), 4);
     assert_eq!(one.alarm(), []);
+}
+
+/// One that is restored has nothing of what it had together with one that was not given up.
+#[test]
+fn must_note_a_new_loss_though_what_was_given_up_is_restored() {
+    let (mut one, ..) = two_full(2);
+    (2..5).for_each(|number| one.take_in(full(number, 2)));
+    (1..5).for_each(|number| one.synced(&location(number), true));
+    (2..4).for_each(|number| one.refused(&location(number), 2));
+    one.accept_loss();
+    one.take_in(Member {
+        state: State::Joining,
+        ..full(2, 4)
+    });
+    one.refused(&location(4), 2);
+    assert_eq!(one.alarm(), [2, 3, 4].map(location));
+    let restored = full(2, 4);
+    one.change_view(|view| view.insert(restored.clone()));
+    one.note_return(&restored);
+    one.take_in(full(3, 3));
+    assert_eq!(one.alarm(), [2, 4].map(location));
+}
+
+#[test]
+fn must_note_what_was_lost_outside_though_earlier_losses_were_accepted() {
+    let (mut one, ..) = two_full(2);
+    (2..4).for_each(|number| one.take_in(full(number, 2)));
+    (1..4).for_each(|number| one.synced(&location(number), true));
+    (2..4).for_each(|number| one.refused(&location(number), 2));
+    (2..4).for_each(|number| one.take_in(full(number, 4)));
+    one.accept_loss();
+    assert_eq!(one.alarm(), []);
+    one.lose(&location(1), true);
+    begin_alone(&mut one, 4);
+    assert_eq!(one.alarm(), [2, 3].map(location));
 }
 
 /// Who has heard of the goodbye is right, and those that say otherwise are told.
@@ -500,13 +535,7 @@ fn must_remember_outside_which_one_was_restarted() {
     (2..4).for_each(|number| one.refused(&location(number), 2));
     one.take_in(full(2, 4));
     assert_eq!(one.alarm(), [2, 3].map(location));
-    one.begin_anew(true, vec![location(1), location(2)]);
-    let mut time = Duration::ZERO;
-    while !one.state().holds_all() {
-        (1..4).for_each(|number| one.entry_refused(&location(number)));
-        time += TICK;
-        one.tick(time);
-    }
+    begin_alone(&mut one, 4);
     one.take_in(full(1, 3));
     one.take_in(full(2, 5));
     assert_eq!(one.alarm(), [2, 3].map(location));
