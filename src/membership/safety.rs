@@ -173,6 +173,18 @@ impl Membership {
         }
     }
 
+    /// Those that were full when this node came in know better than a node that has not been equal with all of them yet:
+    /// between two losses all may have been equal, and they may not have known of this node.
+    fn leaves_it_to_others(&self) -> bool {
+        let then = |location: &Location| self.safe.get(location);
+        let knows = |member: &Member| {
+            let known = then(&member.location).filter(|known| known.is_life_of(member));
+            known.is_some_and(|known| known.state.holds_all()) && member.state.holds_all()
+        };
+        then(&self.location).is_some_and(|me| me.state == State::Joining)
+            && self.others().any(knows)
+    }
+
     /// Whether all full replicas of some range are missing, and not all of these are given up.
     fn has_lost_a_range(&self) -> bool {
         let copies = self.rules.copies;
@@ -200,7 +212,8 @@ impl Membership {
             })
         };
         let same = Arc::ptr_eq(&self.safe, &self.since);
-        self.missing.len() >= copies && (has_lost(&self.since) || !same && has_lost(&self.safe))
+        let judges = self.missing.len() >= copies && !self.leaves_it_to_others();
+        judges && (has_lost(&self.since) || !same && has_lost(&self.safe))
     }
 
     /// Members that were lost together, as far as this node or another member has found: all full replicas of some

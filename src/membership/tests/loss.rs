@@ -80,6 +80,33 @@ fn must_note_what_was_lost_after_one_has_left() {
     assert_eq!(one.alarm(), together.into_iter().collect::<Vec<_>>());
 }
 
+/// The others may have been equal between the two losses, before they heard of the newcomer. It judges for itself only
+/// once all those are gone that were there before it.
+#[test]
+fn must_leave_it_to_those_that_were_there_whether_all_was_equal_between_two_losses() {
+    let mut newcomer = node(0, 2);
+    newcomer.start(&[location(1)], false);
+    let candidate = newcomer.candidate();
+    let mut members: Vec<_> = (1..5).map(|number| full(number, 2)).collect();
+    members.push(candidate.clone());
+    let entry = Entry::Admitted {
+        members,
+        lost: Vec::new(),
+        missing: Vec::new(),
+        expired: Vec::new(),
+        floor: 0,
+    };
+    newcomer.entered(&location(1), candidate.incarnation, entry);
+    newcomer.refused(&location(1), 2);
+    newcomer.change_life(Life::Full);
+    newcomer.take_in(full(5, 2));
+    newcomer.refused(&location(2), 2);
+    newcomer.refused(&location(3), 2);
+    assert_eq!(newcomer.alarm(), []);
+    newcomer.refused(&location(4), 2);
+    assert_eq!(newcomer.alarm(), [1, 2, 3, 4].map(location));
+}
+
 /// A network of two, whose third and fourth members were lost together.
 fn two_that_lost_two() -> (Membership, Membership, Vec<Member>) {
     let (mut one, mut other) = two_full(1);
@@ -409,7 +436,7 @@ fn must_end_an_alarm_for_one_that_returns_and_goes_at_once() {
     // The other one still says so.
     ask(&mut one, &mut other, TICK * 2);
     assert_eq!(one.alarm(), []);
-    other.hear_left(&one.left().to_vec());
+    other.hear_left(one.left());
     assert_eq!(other.alarm(), []);
 }
 
