@@ -51,7 +51,10 @@ impl Membership {
             self.note_left(&member);
         } else {
             let left = self.left.iter().any(|left| left.is_life_of(&member));
-            if member.state.holds_all() && !left {
+            // One that is joining gets from the others what went with this one, if it has not begun to.
+            let begins = self.state() == State::Joining
+                && self.peers.values().all(|peer| peer.done.is_none());
+            if member.state.holds_all() && !left && !begins {
                 self.note_missing(&member);
             }
             self.judge_losses();
@@ -173,18 +176,6 @@ impl Membership {
         }
     }
 
-    /// Those that were full when this node came in know better than a node that has not been equal with all of them yet:
-    /// between two losses all may have been equal, and they may not have known of this node.
-    fn leaves_it_to_others(&self) -> bool {
-        let then = |location: &Location| self.safe.get(location);
-        let knows = |member: &Member| {
-            let known = then(&member.location).filter(|known| known.is_life_of(member));
-            known.is_some_and(|known| known.state.holds_all()) && member.state.holds_all()
-        };
-        then(&self.location).is_some_and(|me| me.state == State::Joining)
-            && self.others().any(knows)
-    }
-
     /// Whether all full replicas of some range are missing, and not all of these are given up.
     fn has_lost_a_range(&self) -> bool {
         let copies = self.rules.copies;
@@ -212,8 +203,7 @@ impl Membership {
             })
         };
         let same = Arc::ptr_eq(&self.safe, &self.since);
-        let judges = self.missing.len() >= copies && !self.leaves_it_to_others();
-        judges && (has_lost(&self.since) || !same && has_lost(&self.safe))
+        self.missing.len() >= copies && (has_lost(&self.since) || !same && has_lost(&self.safe))
     }
 
     /// Members that were lost together, as far as this node or another member has found: all full replicas of some

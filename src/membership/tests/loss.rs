@@ -80,15 +80,18 @@ fn must_note_what_was_lost_after_one_has_left() {
     assert_eq!(one.alarm(), together.into_iter().collect::<Vec<_>>());
 }
 
-/// The others may have been equal between the two losses, before they heard of the newcomer. It judges for itself only
-/// once all those are gone that were there before it.
-#[test]
-fn must_leave_it_to_those_that_were_there_whether_all_was_equal_between_two_losses() {
+/// Lets one in beside four full members.
+fn let_in_beside_four() -> Membership {
     let mut newcomer = node(0, 2);
     newcomer.start(&[location(1)], false);
     let candidate = newcomer.candidate();
     let mut members: Vec<_> = (1..5).map(|number| full(number, 2)).collect();
     members.push(candidate.clone());
+    enter(&mut newcomer, members);
+    newcomer
+}
+
+fn enter(one: &mut Membership, members: Vec<Member>) {
     let entry = Entry::Admitted {
         members,
         lost: Vec::new(),
@@ -96,15 +99,40 @@ fn must_leave_it_to_those_that_were_there_whether_all_was_equal_between_two_loss
         expired: Vec::new(),
         floor: 0,
     };
-    newcomer.entered(&location(1), candidate.incarnation, entry);
+    one.entered(&location(1), one.incarnation, entry);
+}
+
+fn is_done_with(newcomer: &mut Membership, numbers: std::ops::Range<u16>) {
+    for other in numbers.map(|number| full(number, 2)) {
+        let shared = newcomer.shared_with_life(&other).unwrap();
+        newcomer.done(&other, shared, None);
+    }
+}
+
+/// What was lost before it had compared with anybody is at those with which it compares then. They may have been equal
+/// without it before the next one is lost.
+#[test]
+fn must_not_note_what_was_lost_before_it_had_anything() {
+    let mut newcomer = let_in_beside_four();
     newcomer.refused(&location(1), 2);
-    newcomer.change_life(Life::Full);
-    newcomer.take_in(full(5, 2));
+    is_done_with(&mut newcomer, 2..5);
+    assert_eq!(newcomer.state(), State::Full);
     newcomer.refused(&location(2), 2);
-    newcomer.refused(&location(3), 2);
     assert_eq!(newcomer.alarm(), []);
-    newcomer.refused(&location(4), 2);
-    assert_eq!(newcomer.alarm(), [1, 2, 3, 4].map(location));
+    newcomer.refused(&location(3), 2);
+    assert_eq!(newcomer.alarm(), [2, 3].map(location));
+}
+
+/// What one of two had when it compared with the other one, it may not have yet; and nobody else may be a replica of that.
+#[test]
+fn must_note_what_was_lost_before_it_was_full() {
+    let mut newcomer = let_in_beside_four();
+    is_done_with(&mut newcomer, 2..5);
+    newcomer.refused(&location(1), 2);
+    assert_eq!(newcomer.state(), State::Full);
+    newcomer.synced(&location(4), true);
+    (2..4).for_each(|number| newcomer.refused(&location(number), 2));
+    assert_eq!(newcomer.alarm(), [1, 2, 3].map(location));
 }
 
 /// A network of two, whose third and fourth members were lost together.
@@ -463,16 +491,9 @@ fn must_note_the_loss_of_members_that_were_given_up_once() {
     (1..4).for_each(|number| one.synced(&location(number), true));
     (2..4).for_each(|number| one.refused(&location(number), 2));
     one.accept_loss();
-    one.begin_anew(true, vec![location(2)]);
+    one.begin_anew(true, vec![location(1)]);
     let members = vec![full(2, 2), full(3, 2), one.candidate()];
-    let entry = Entry::Admitted {
-        members,
-        lost: Vec::new(),
-        missing: Vec::new(),
-        expired: Vec::new(),
-        floor: 0,
-    };
-    one.entered(&location(2), one.incarnation, entry);
+    enter(&mut one, members);
     one.change_life(Life::Full);
     (2..4).for_each(|number| one.synced(&location(number), true));
     (2..4).for_each(|number| one.refused(&location(number), 2));
