@@ -51,10 +51,7 @@ impl Membership {
             self.note_left(&member);
         } else {
             let left = self.left.iter().any(|left| left.is_life_of(&member));
-            // One that is joining gets from the others what went with this one, if it has not begun to.
-            let begins = self.state() == State::Joining
-                && self.peers.values().all(|peer| peer.done.is_none());
-            if member.state.holds_all() && !left && !begins {
+            if member.state.holds_all() && !left {
                 self.note_missing(&member);
             }
             self.judge_losses();
@@ -141,6 +138,20 @@ impl Membership {
         let mut peers = self.peers.keys();
         let synced = peers.all(|location| self.has_the_same(location));
         if self.state() == State::Full && synced && self.alarm.is_empty() {
+            self.missing.clear();
+            self.safe = self.view.clone();
+            self.since = self.view.clone();
+        }
+    }
+
+    /// A joining node gets what it should have from the members that are there when it is done with the first of them: it
+    /// can't be witness of what went with others before. (If all was equal between two such losses, nothing did.)
+    pub(super) fn forget_earlier_losses(&mut self) {
+        let me = self.safe.get(&self.location);
+        let since_it_came = me.is_some_and(|me| me.incarnation == self.incarnation);
+        let begins =
+            self.state() == State::Joining && self.peers.values().all(|peer| peer.done.is_none());
+        if begins && since_it_came && self.alarm.is_empty() {
             self.missing.clear();
             self.safe = self.view.clone();
             self.since = self.view.clone();

@@ -282,10 +282,11 @@ impl Membership {
     pub fn done(&mut self, by: &Member, shared: Shared, names: Option<&[Member]>) {
         let same = self.is_member(&by.location, by.incarnation);
         let complete = same && names.is_none_or(|names| self.learn(names));
-        if complete
-            && self.shared(&by.location) == Some(shared)
-            && let Some(peer) = self.peers.get_mut(&by.location)
-        {
+        if !complete || self.shared(&by.location) != Some(shared) {
+            return;
+        }
+        self.forget_earlier_losses();
+        if let Some(peer) = self.peers.get_mut(&by.location) {
             peer.synced = true;
             let full = peer.done == Some(true) || by.state.holds_all();
             peer.done = Some(full);

@@ -123,6 +123,23 @@ fn must_not_note_what_was_lost_before_it_had_anything() {
     assert_eq!(newcomer.alarm(), [2, 3].map(location));
 }
 
+/// Beside originals it is full though nobody was left to give it anything.
+#[test]
+fn must_note_the_loss_of_all_of_ours_beside_an_original() {
+    let mut newcomer = node(0, 1);
+    newcomer.start(&[location(1)], false);
+    let members = [
+        full(1, 2),
+        Member::original(location(2)),
+        newcomer.candidate(),
+    ];
+    enter(&mut newcomer, members.into());
+    newcomer.unmet.clear();
+    newcomer.refused(&location(1), 2);
+    assert_eq!(newcomer.state(), State::Full);
+    assert_eq!(newcomer.alarm(), [location(1)]);
+}
+
 /// What one of two had when it compared with the other one, it may not have yet; and nobody else may be a replica of that.
 #[test]
 fn must_note_what_was_lost_before_it_was_full() {
