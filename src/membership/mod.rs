@@ -207,8 +207,9 @@ pub struct Membership {
     news: Vec<Location>,
     /// Members that are to hear of these losses, once they have answered an earlier question.
     untold: BTreeSet<Location>,
-    /// The last view under which this node had nothing left to compare; the same with the members that have become full
-    /// since, and without those that have left; and the full or leaving members that have been lost since.
+    /// The last view under which this node had nothing left to compare, or with which it came in; the same with the members
+    /// that have become full since, and without those that have left; and the full or leaving members that have been lost
+    /// since.
     safe: Arc<View>,
     since: Arc<View>,
     missing: BTreeMap<Location, i64>,

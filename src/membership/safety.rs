@@ -144,14 +144,14 @@ impl Membership {
         }
     }
 
-    /// A joining node gets what it should have from the members that are there when it is done with the first of them: it
-    /// can't be witness of what went with others before. (If all was equal between two such losses, nothing did.)
+    /// A joining node compares with all members that are there when it begins: it can't be witness of what went with others
+    /// before. Members that were full then note it until they are equal. Without originals it ends if none of them stays.
     pub(super) fn forget_earlier_losses(&mut self) {
+        let mut peers = self.peers.values();
+        let begins = peers.all(|peer| peer.done != Some(true)) && !self.view.has_originals();
         let me = self.safe.get(&self.location);
         let since_it_came = me.is_some_and(|me| me.incarnation == self.incarnation);
-        let begins =
-            self.state() == State::Joining && self.peers.values().all(|peer| peer.done.is_none());
-        if begins && since_it_came && self.alarm.is_empty() {
+        if self.state() == State::Joining && begins && since_it_came && self.alarm.is_empty() {
             self.missing.clear();
             self.safe = self.view.clone();
             self.since = self.view.clone();

@@ -140,6 +140,28 @@ fn must_note_the_loss_of_all_of_ours_beside_an_original() {
     assert_eq!(newcomer.alarm(), [location(1)]);
 }
 
+/// Nor do originals keep what was lost before it had begun.
+#[test]
+fn must_note_all_that_was_lost_beside_an_original() {
+    let mut newcomer = node(0, 2);
+    newcomer.start(&[location(1)], false);
+    let leaving = Member {
+        state: State::Leaving,
+        ..full(3, 2)
+    };
+    let mut members = vec![full(1, 2), full(2, 2), leaving.clone()];
+    members.extend([Member::original(location(4)), newcomer.candidate()]);
+    enter(&mut newcomer, members);
+    newcomer.refused(&location(1), 2);
+    let shared = newcomer.shared_with_life(&leaving).unwrap();
+    newcomer.done(&leaving, shared, None);
+    newcomer.unmet.clear();
+    newcomer.lose(&location(3), true);
+    newcomer.refused(&location(2), 2);
+    assert_eq!(newcomer.state(), State::Full);
+    assert_eq!(newcomer.alarm(), [1, 2].map(location));
+}
+
 /// What one of two had when it compared with the other one, it may not have yet; and nobody else may be a replica of that.
 #[test]
 fn must_note_what_was_lost_before_it_was_full() {
