@@ -1,6 +1,7 @@
 //! The rules that one node keeps, each shown with the fewest nodes. What follows from them together is
 //! shown by `tests/model.rs` and the simulation.
 
+mod accepted;
 mod bounds;
 mod clean;
 mod lies;

@@ -2,6 +2,34 @@
 
 use super::*;
 
+pub(super) fn full(number: u16, incarnation: i64) -> Member {
+    Member {
+        location: location(number),
+        state: State::Full,
+        incarnation,
+    }
+}
+
+/// One of two that was equal with the other one and these.
+pub(super) fn one_beside(numbers: std::ops::Range<u16>) -> Membership {
+    let (mut one, _) = two_full(2);
+    numbers.for_each(|number| one.take_in(full(number, 2)));
+    sync(&mut one);
+    one
+}
+
+pub(super) fn sync(one: &mut Membership) {
+    let others: Vec<_> = one.others().map(|member| member.location.clone()).collect();
+    others.iter().for_each(|other| one.synced(other, true));
+}
+
+/// It has lost both of these, as it was equal with them.
+pub(super) fn one_that_lost_two() -> Membership {
+    let mut one = one_beside(2..4);
+    (2..4).for_each(|number| one.refused(&location(number), 2));
+    one
+}
+
 #[test]
 fn must_note_what_was_lost_together() {
     let (mut one, mut other) = two_full(1);
@@ -91,7 +119,7 @@ fn let_in_beside_four() -> Membership {
     newcomer
 }
 
-fn enter(one: &mut Membership, members: Vec<Member>) {
+pub(super) fn enter(one: &mut Membership, members: Vec<Member>) {
     let entry = Entry::Admitted {
         members,
         lost: Vec::new(),
@@ -175,7 +203,7 @@ fn must_note_what_was_lost_before_it_was_full() {
 }
 
 /// A network of two, whose third and fourth members were lost together.
-fn two_that_lost_two() -> (Membership, Membership, Vec<Member>) {
+pub(super) fn two_that_lost_two() -> (Membership, Membership, Vec<Member>) {
     let (mut one, mut other) = two_full(1);
     let lives = |numbers: [u16; 2]| {
         numbers.map(|number| Member {
@@ -218,21 +246,16 @@ fn must_hand_an_alarm_on_until_one_returns() {
 #[test]
 fn must_not_end_an_alarm_for_one_that_was_restarted_and_returns() {
     let (mut one, ..) = two_that_lost_two();
-    let life = |incarnation| Member {
-        location: location(3),
-        state: State::Full,
-        incarnation,
-    };
     let both = [location(2), location(3)];
-    one.take_in(life(6));
+    one.take_in(full(3, 6));
     assert_eq!(one.alarm(), both);
     one.refused(&location(3), 6);
     assert_eq!(one.alarm(), both);
-    one.take_in(life(7));
+    one.take_in(full(3, 7));
     assert_eq!(one.alarm(), both);
     one.hear_left(&[Member {
         state: State::Left,
-        ..life(6)
+        ..full(3, 6)
     }]);
     assert_eq!(one.alarm(), both, "that was not the one that is missing");
 }
@@ -241,14 +264,9 @@ fn must_not_end_an_alarm_for_one_that_was_restarted_and_returns() {
 #[test]
 fn must_hear_which_one_was_restarted_and_returned() {
     let (mut one, ..) = two_that_lost_two();
-    let life = |incarnation| Member {
-        location: location(3),
-        state: State::Full,
-        incarnation,
-    };
-    one.take_in(life(6));
+    one.take_in(full(3, 6));
     one.refused(&location(3), 6);
-    one.take_in(life(7));
+    one.take_in(full(3, 7));
     let both = [location(2), location(3)];
     assert_eq!(one.alarm(), both);
     let mut newcomer = node(4, 2);
@@ -269,29 +287,24 @@ fn must_hear_which_one_was_restarted_and_returned() {
 #[test]
 fn must_not_forget_at_the_end_of_an_alarm_which_one_was_restarted() {
     let (mut one, _) = two_full(2);
-    let life = |number, incarnation| Member {
-        location: location(number),
-        state: State::Full,
-        incarnation,
-    };
-    (2..6).for_each(|number| one.take_in(life(number, 2)));
+    (2..6).for_each(|number| one.take_in(full(number, 2)));
     (1..6).for_each(|number| one.synced(&location(number), true));
     (2..6).for_each(|number| one.refused(&location(number), 2));
     let all: Vec<_> = (2..6).map(location).collect();
     assert_eq!(one.alarm(), all);
-    one.take_in(life(2, 4));
+    one.take_in(full(2, 4));
     one.refused(&location(2), 4);
-    one.take_in(life(2, 5));
+    one.take_in(full(2, 5));
     assert_eq!(one.alarm(), all, "it was restarted");
     // The others are still lost together with it.
-    one.take_in(life(3, 3));
+    one.take_in(full(3, 3));
     assert_eq!(one.alarm(), [2, 4, 5].map(location));
-    one.take_in(life(2, 7));
+    one.take_in(full(2, 7));
     assert_eq!(one.alarm(), [2, 4, 5].map(location));
 }
 
 /// It begins a network with its items: none of the others, of which there were fewer than so many, is there.
-fn begin_alone(one: &mut Membership, nodes: u16) {
+pub(super) fn begin_alone(one: &mut Membership, nodes: u16) {
     one.begin_anew(true, vec![location(1)]);
     let mut time = Duration::ZERO;
     while !one.state().holds_all() {
@@ -322,63 +335,6 @@ fn must_note_what_was_lost_while_it_was_outside() {
         incarnation: 5,
     });
     assert_eq!(one.alarm(), []);
-}
-
-/// One of those that had a range has been given up; the other one had the only copies since.
-#[test]
-fn must_note_a_loss_together_with_one_that_was_given_up() {
-    let (mut one, _) = two_full(2);
-    let life = |number| Member {
-        location: location(number),
-        state: State::Full,
-        incarnation: 2,
-    };
-    (2..8).for_each(|number| one.take_in(life(number)));
-    (1..8).for_each(|number| one.synced(&location(number), true));
-    one.refused(&location(2), 2);
-    let mut lost = vec![location(2)];
-    let next = |one: &Membership, gone: &[Location]| {
-        let members = one.safe.members();
-        let list = one.safe.lists(2).find(|list| {
-            let names: Vec<_> = list.iter().map(|place| &members[*place].location).collect();
-            let gone = names.iter().filter(|name| gone.contains(name)).count();
-            gone == 1 && names.iter().all(|name| **name > location(1))
-        });
-        let list = list.expect("more ranges than two are lost");
-        let mut names = list
-            .into_iter()
-            .map(|place| members[place].location.clone());
-        names.find(|name| !gone.contains(name)).unwrap()
-    };
-    let second = next(&one, &lost);
-    one.refused(&second, 2);
-    lost.push(second);
-    lost.sort();
-    assert_eq!(one.alarm(), lost);
-    one.accept_loss();
-    assert_eq!(one.alarm(), []);
-    let third = next(&one, &lost);
-    one.refused(&third, 2);
-    lost.push(third.clone());
-    lost.sort();
-    assert_eq!(one.alarm(), lost);
-    one.accept_loss();
-    assert_eq!(one.alarm(), []);
-    let left: Vec<_> = one.others().map(|member| member.location.clone()).collect();
-    for location in &left {
-        one.synced(location, true);
-    }
-    one.note_safety();
-    assert!(one.missing.is_empty(), "its loss is no news any more");
-    // Another life in its place is missing like any other.
-    let again = Member {
-        incarnation: 4,
-        location: third.clone(),
-        ..life(0)
-    };
-    one.take_in(again);
-    one.refused(&third, 4);
-    assert_eq!(one.missing.get(&third), Some(&4));
 }
 
 #[test]
@@ -417,68 +373,10 @@ fn must_not_miss_one_that_was_restarted_and_is_full() {
     }
 }
 
-#[test]
-fn must_not_hear_again_of_a_loss_that_was_accepted() {
-    let (mut one, mut other, _) = two_that_lost_two();
-    one.accept_loss();
-    for time in [2, 3] {
-        ask(&mut one, &mut other, TICK * time);
-        assert_eq!(one.alarm(), []);
-        assert!(!other.alarm().is_empty());
-        one.accept_loss(); // Of nothing more.
-    }
-}
-
-fn full(number: u16, incarnation: i64) -> Member {
-    Member {
-        location: location(number),
-        state: State::Full,
-        incarnation,
-    }
-}
-
-/// However many they are, and whichever life the alarm means.
-#[test]
-fn must_accept_the_loss_of_all_that_are_missing() {
-    const LOST: u16 = LOST_MAX as u16 + 40;
-    let (mut one, _) = two_full(2);
-    (2..2 + LOST).for_each(|number| one.take_in(full(number, 2)));
-    let others: Vec<_> = one.others().map(|member| member.location.clone()).collect();
-    others.iter().for_each(|other| one.synced(other, true));
-    (2..2 + LOST).for_each(|number| one.refused(&location(number), 2));
-    assert!(!one.alarm().is_empty());
-    one.accept_loss();
-    assert_eq!(one.alarm(), []);
-
-    let (mut one, ..) = two_that_lost_two();
-    one.synced(&location(1), true);
-    (2..4).for_each(|number| one.take_in(full(number, 4)));
-    (2..4).for_each(|number| one.refused(&location(number), 4));
-    one.accept_loss();
-    assert_eq!(one.alarm(), []);
-}
-
-/// A node that was given up has come back after all, with all that the others lack.
-#[test]
-fn must_end_an_alarm_for_one_that_was_given_up_and_returns() {
-    let (mut one, ..) = two_full(2);
-    (2..5).for_each(|number| one.take_in(full(number, 2)));
-    (1..5).for_each(|number| one.synced(&location(number), true));
-    (2..4).for_each(|number| one.refused(&location(number), 2));
-    one.accept_loss();
-    one.refused(&location(4), 2);
-    assert_eq!(one.alarm(), [2, 3, 4].map(location));
-    (2..4).for_each(|number| one.take_in(full(number, 3)));
-    assert_eq!(one.alarm(), []);
-}
-
 /// That an earlier life was replaced says nothing of the one that is missing now.
 #[test]
 fn must_end_an_alarm_for_one_that_returns_though_it_was_restarted_before() {
-    let (mut one, ..) = two_full(2);
-    (2..4).for_each(|number| one.take_in(full(number, 2)));
-    (1..4).for_each(|number| one.synced(&location(number), true));
-    (2..4).for_each(|number| one.refused(&location(number), 2));
+    let mut one = one_that_lost_two();
     one.accept_loss();
     // One of them is restarted, and lost again with what it has now.
     one.take_in(full(2, 4));
@@ -510,9 +408,7 @@ fn must_end_an_alarm_for_one_that_returns_and_goes_at_once() {
 /// One that was restarted, and has become full, has what there was: that is missing with it, if it is lost again.
 #[test]
 fn must_end_an_alarm_for_one_that_was_full_again_before_it_was_lost_and_returns() {
-    let (mut one, ..) = two_full(2);
-    (2..4).for_each(|number| one.take_in(full(number, 2)));
-    (1..4).for_each(|number| one.synced(&location(number), true));
+    let mut one = one_beside(2..4);
     one.refused(&location(2), 2);
     one.take_in(full(2, 4));
     one.refused(&location(2), 4);
@@ -520,71 +416,6 @@ fn must_end_an_alarm_for_one_that_was_full_again_before_it_was_lost_and_returns(
     assert_eq!(one.alarm(), [2, 3].map(location));
     one.take_in(full(2, 5));
     assert_eq!(one.alarm(), []);
-}
-
-/// As they are there again, in that same life: another side has gone on with them.
-#[test]
-fn must_note_the_loss_of_members_that_were_given_up_once() {
-    let (mut one, ..) = two_full(2);
-    (2..4).for_each(|number| one.take_in(full(number, 2)));
-    (1..4).for_each(|number| one.synced(&location(number), true));
-    (2..4).for_each(|number| one.refused(&location(number), 2));
-    one.accept_loss();
-    one.begin_anew(true, vec![location(1)]);
-    let members = vec![full(2, 2), full(3, 2), one.candidate()];
-    enter(&mut one, members);
-    one.change_life(Life::Full);
-    (2..4).for_each(|number| one.synced(&location(number), true));
-    (2..4).for_each(|number| one.refused(&location(number), 2));
-    assert_eq!(one.alarm(), [2, 3].map(location));
-}
-
-/// What was accepted is missing no more, once a node in its place is full.
-#[test]
-fn must_not_note_the_loss_of_one_after_both_were_restored() {
-    let (mut one, ..) = two_full(2);
-    (2..4).for_each(|number| one.take_in(full(number, 2)));
-    (1..4).for_each(|number| one.synced(&location(number), true));
-    (2..4).for_each(|number| one.refused(&location(number), 2));
-    (2..4).for_each(|number| one.take_in(full(number, 4)));
-    one.accept_loss();
-    one.refused(&location(2), 4);
-    assert_eq!(one.alarm(), []);
-}
-
-/// One that is restored has nothing of what it had together with one that was not given up.
-#[test]
-fn must_note_a_new_loss_though_what_was_given_up_is_restored() {
-    let (mut one, ..) = two_full(2);
-    (2..5).for_each(|number| one.take_in(full(number, 2)));
-    (1..5).for_each(|number| one.synced(&location(number), true));
-    (2..4).for_each(|number| one.refused(&location(number), 2));
-    one.accept_loss();
-    one.take_in(Member {
-        state: State::Joining,
-        ..full(2, 4)
-    });
-    one.refused(&location(4), 2);
-    assert_eq!(one.alarm(), [2, 3, 4].map(location));
-    let restored = full(2, 4);
-    one.change_view(|view| view.insert(restored.clone()));
-    one.note_return(&restored);
-    one.take_in(full(3, 3));
-    assert_eq!(one.alarm(), [2, 4].map(location));
-}
-
-#[test]
-fn must_note_what_was_lost_outside_though_earlier_losses_were_accepted() {
-    let (mut one, ..) = two_full(2);
-    (2..4).for_each(|number| one.take_in(full(number, 2)));
-    (1..4).for_each(|number| one.synced(&location(number), true));
-    (2..4).for_each(|number| one.refused(&location(number), 2));
-    (2..4).for_each(|number| one.take_in(full(number, 4)));
-    one.accept_loss();
-    assert_eq!(one.alarm(), []);
-    one.lose(&location(1), true);
-    begin_alone(&mut one, 4);
-    assert_eq!(one.alarm(), [2, 3].map(location));
 }
 
 /// Who has heard of the goodbye is right, and those that say otherwise are told.
@@ -597,29 +428,10 @@ fn must_not_hear_that_one_is_missing_that_has_left() {
     assert_eq!(one.alarm(), []);
 }
 
-/// However many losses were accepted.
-#[test]
-fn must_tell_of_a_new_loss_first() {
-    let (mut one, _) = two_full(2);
-    const MANY: u16 = ALARM_MAX as u16 + 20;
-    (2..3 + MANY).for_each(|number| one.take_in(full(number, 2)));
-    let others: Vec<_> = one.others().map(|member| member.location.clone()).collect();
-    others.iter().for_each(|other| one.synced(other, true));
-    (2..2 + MANY).for_each(|number| one.refused(&location(number), 2));
-    one.accept_loss();
-    let last = location(2 + MANY);
-    one.refused(&last, 2);
-    assert_eq!(one.alarm.len(), ALARM_MAX);
-    assert!(one.alarm.contains_key(&last));
-}
-
 /// One that looked for its network, and began it anew, still knows which of the others was restarted.
 #[test]
 fn must_remember_outside_which_one_was_restarted() {
-    let (mut one, ..) = two_full(2);
-    (2..4).for_each(|number| one.take_in(full(number, 2)));
-    (1..4).for_each(|number| one.synced(&location(number), true));
-    (2..4).for_each(|number| one.refused(&location(number), 2));
+    let mut one = one_that_lost_two();
     one.take_in(full(2, 4));
     assert_eq!(one.alarm(), [2, 3].map(location));
     begin_alone(&mut one, 4);
