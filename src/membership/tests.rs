@@ -22,6 +22,26 @@ fn node(number: u16, copies: usize) -> Membership {
     Membership::new(location(number), rules, random, secret, Duration::ZERO)
 }
 
+fn full(number: u16, incarnation: i64) -> Member {
+    Member {
+        location: location(number),
+        state: State::Full,
+        incarnation,
+    }
+}
+
+/// A member of a network lets it in there.
+fn enter(one: &mut Membership, from: u16, members: Vec<Member>) {
+    let entry = Entry::Admitted {
+        members,
+        lost: Vec::new(),
+        missing: Vec::new(),
+        expired: Vec::new(),
+        floor: 0,
+    };
+    one.entered(&location(from), one.incarnation, entry);
+}
+
 /// A network of one.
 fn first(copies: usize) -> Membership {
     let mut node = node(0, copies);

@@ -1,8 +1,6 @@
 //! What is accepted as lost, and what is lost after that.
 
-use super::loss::{
-    begin_alone, enter, full, one_beside, one_that_lost_two, sync, two_that_lost_two,
-};
+use super::loss::{begin_alone, one_beside, one_that_lost_two, sync, two_that_lost_two};
 use super::*;
 
 /// One of those that had a range has been given up; the other one had the only copies since.
@@ -113,7 +111,7 @@ fn must_note_the_loss_of_members_that_were_given_up_once() {
     one.accept_loss();
     one.begin_anew(true, vec![location(1)]);
     let members = vec![full(2, 2), full(3, 2), one.candidate()];
-    enter(&mut one, members);
+    enter(&mut one, 1, members);
     one.change_life(Life::Full);
     (2..4).for_each(|number| one.synced(&location(number), true));
     (2..4).for_each(|number| one.refused(&location(number), 2));

@@ -181,18 +181,10 @@ fn must_not_come_into_a_network_of_more_members_than_there_may_be() {
     ] {
         let mut newcomer = node(1, 2);
         newcomer.start(&[location(0)], false);
-        let candidate = newcomer.candidate();
         let mut members = so_many(count);
-        members.push(candidate.clone());
+        members.push(newcomer.candidate());
         members.reverse();
-        let entry = Entry::Admitted {
-            members,
-            lost: Vec::new(),
-            missing: Vec::new(),
-            expired: Vec::new(),
-            floor: 0,
-        };
-        newcomer.entered(&location(0), candidate.incarnation, entry);
+        enter(&mut newcomer, 0, members);
         assert_eq!(newcomer.state(), state, "{count}");
     }
 }

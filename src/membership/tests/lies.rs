@@ -2,28 +2,12 @@
 
 use super::*;
 
-fn full(number: u16) -> Member {
-    Member {
-        location: location(number),
-        state: State::Full,
-        incarnation: 8,
-    }
-}
-
 /// One that others let in with these members, and itself.
 fn let_in(mut members: Vec<Member>) -> Membership {
     let mut newcomer = node(0, 2);
     newcomer.start(&[location(1)], false);
-    let candidate = newcomer.candidate();
-    members.push(candidate.clone());
-    let entry = Entry::Admitted {
-        members,
-        lost: Vec::new(),
-        missing: Vec::new(),
-        expired: Vec::new(),
-        floor: 0,
-    };
-    newcomer.entered(&location(1), candidate.incarnation, entry);
+    members.push(newcomer.candidate());
+    enter(&mut newcomer, 1, members);
     assert_eq!(newcomer.state(), State::Joining);
     newcomer
 }
@@ -53,7 +37,7 @@ fn must_stay_in_its_own_view() {
 /// As one of ours and as an original: it would be a peer for ever that no answer makes a member.
 #[test]
 fn must_take_a_name_for_one_node() {
-    let members = vec![full(1), full(2), Member::original(location(2))];
+    let members = vec![full(1, 8), full(2, 8), Member::original(location(2))];
     for turned in [false, true] {
         let mut members = members.clone();
         if turned {
@@ -66,11 +50,11 @@ fn must_take_a_name_for_one_node() {
 /// One of ours has taken its place: the newcomer would wait for ever to get its keys from it.
 #[test]
 fn must_not_wait_for_an_original_in_whose_place_another_node_is() {
-    let mut newcomer = let_in(vec![full(1), Member::original(location(2))]);
+    let mut newcomer = let_in(vec![full(1, 8), Member::original(location(2))]);
     assert_eq!(newcomer.unmet_originals().count(), 1);
     let asked = newcomer.question(TICK, &location(2));
     let mut reply = node(2, 2).answer(TICK, &asked.question);
-    reply.me = full(2);
+    reply.me = full(2, 8);
     newcomer.answered(TICK, &asked, &reply);
     assert_eq!(newcomer.unmet_originals().count(), 0);
 }

@@ -2,14 +2,6 @@
 
 use super::*;
 
-pub(super) fn full(number: u16, incarnation: i64) -> Member {
-    Member {
-        location: location(number),
-        state: State::Full,
-        incarnation,
-    }
-}
-
 /// One of two that was equal with the other one and these.
 pub(super) fn one_beside(numbers: std::ops::Range<u16>) -> Membership {
     let (mut one, _) = two_full(2);
@@ -49,12 +41,7 @@ fn must_note_what_was_lost_together() {
 fn must_note_what_was_lost_with_one_that_came_in() {
     let (mut one, _) = two_full(2);
     one.synced(&location(1), true);
-    let newcomer = Member {
-        location: location(2),
-        state: State::Full,
-        incarnation: 2,
-    };
-    one.take_in(newcomer);
+    one.take_in(full(2, 2));
     let known = one.view().get(&location(1)).unwrap().incarnation;
     one.refused(&location(1), known);
     assert_eq!(one.alarm(), []);
@@ -115,19 +102,8 @@ fn let_in_beside_four() -> Membership {
     let candidate = newcomer.candidate();
     let mut members: Vec<_> = (1..5).map(|number| full(number, 2)).collect();
     members.push(candidate.clone());
-    enter(&mut newcomer, members);
+    enter(&mut newcomer, 1, members);
     newcomer
-}
-
-pub(super) fn enter(one: &mut Membership, members: Vec<Member>) {
-    let entry = Entry::Admitted {
-        members,
-        lost: Vec::new(),
-        missing: Vec::new(),
-        expired: Vec::new(),
-        floor: 0,
-    };
-    one.entered(&location(1), one.incarnation, entry);
 }
 
 fn is_done_with(newcomer: &mut Membership, numbers: std::ops::Range<u16>) {
@@ -161,7 +137,7 @@ fn must_note_the_loss_of_all_of_ours_beside_an_original() {
         Member::original(location(2)),
         newcomer.candidate(),
     ];
-    enter(&mut newcomer, members.into());
+    enter(&mut newcomer, 1, members.into());
     newcomer.unmet.clear();
     newcomer.refused(&location(1), 2);
     assert_eq!(newcomer.state(), State::Full);
@@ -179,7 +155,7 @@ fn must_note_all_that_was_lost_beside_an_original() {
     };
     let mut members = vec![full(1, 2), full(2, 2), leaving.clone()];
     members.extend([Member::original(location(4)), newcomer.candidate()]);
-    enter(&mut newcomer, members);
+    enter(&mut newcomer, 1, members);
     newcomer.refused(&location(1), 2);
     let shared = newcomer.shared_with_life(&leaving).unwrap();
     newcomer.done(&leaving, shared, None);
@@ -319,12 +295,7 @@ pub(super) fn begin_alone(one: &mut Membership, nodes: u16) {
 fn must_note_what_was_lost_while_it_was_outside() {
     let (mut one, _) = two_full(2);
     one.synced(&location(1), true);
-    let newcomer = Member {
-        location: location(2),
-        state: State::Full,
-        incarnation: 2,
-    };
-    one.take_in(newcomer);
+    one.take_in(full(2, 2));
     begin_alone(&mut one, 3);
     assert_eq!(one.alarm(), [location(1), location(2)]);
     assert!(!one.alarm.is_empty(), "it is raised");
