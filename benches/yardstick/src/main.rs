@@ -33,7 +33,7 @@ use std::process::ExitCode;
 /// What a tool comes back with: any error ends the program with a line that says so.
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-const USAGE: &str = "usage: yardstick load|echo|sketch|relay|holders|await|carried|watch|time|report [options], --help for each";
+const USAGE: &str = "usage: yardstick load|echo|sketch|relay|holders|await|watch|carried|time|report [options], --help for each";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         "holders" => nodes::holders(&arguments),
         "await" => nodes::await_members(&arguments),
         "carried" => loopback::carried(),
-        "watch" => loopback::watch(&arguments),
+        "watch" => nodes::watch(&arguments),
         "time" => process::run(&arguments),
         "relay" => relay::run(&arguments),
         "report" => report::run(&arguments),

@@ -1,5 +1,5 @@
 //! Questions to nodes, over one blocking connection each: which one holds a key (`get_node`), which are there
-//! (`get_all`).
+//! (`get_all`), how many keys one has (`/metrics`).
 
 use crate::Outcome;
 use crate::message::Template;
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Requests sent before their answers are read.
 const BATCH: u32 = 1000;
@@ -15,6 +15,10 @@ const BATCH: u32 = 1000;
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// Pause before a node is asked again.
 const PAUSE: Duration = Duration::from_millis(1);
+/// Pause between two looks at what nodes have in [`watch`]: each costs a node some 0.1 ms.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long [`watch`] goes on at most.
+const WATCH_MAX: Duration = Duration::from_secs(60);
 /// The longest text and the longest list that are believed.
 const LENGTH_MAX: usize = 1 << 20;
 
@@ -57,6 +61,52 @@ pub fn await_members(arguments: &[String]) -> Outcome {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     println!("{:.6}", now.as_secs_f64());
     Ok(())
+}
+
+/// `yardstick watch SECONDS NEWCOMER OLD`: waits until the newcomer has keys and neither node has got or lost any for so
+/// long. It prints how long it took until the newcomer had them, and until the old one had forgotten them, from the last
+/// look at which both had what they had at first.
+pub fn watch(arguments: &[String]) -> Outcome {
+    let [seconds, nodes @ ..] = arguments else {
+        return Err("usage: yardstick watch SECONDS NEWCOMER OLD".into());
+    };
+    let quiet = Duration::from_secs_f64(seconds.parse()?);
+    let begin = Instant::now();
+    // A node may not have begun yet.
+    let keys = || nodes.iter().map(|node| keys_at(node).unwrap_or(0));
+    let first: Vec<_> = keys().collect();
+    let (mut last, mut started) = (first.clone(), Duration::ZERO);
+    let mut changed = vec![Duration::ZERO; nodes.len()];
+    while last == first || changed.iter().any(|at| begin.elapsed() - *at < quiet) {
+        let now = begin.elapsed();
+        if now > WATCH_MAX {
+            return Err(format!("{last:?} keys after {WATCH_MAX:?}, and no end").into());
+        }
+        if last == first {
+            started = now;
+        }
+        for (place, count) in keys().enumerate() {
+            if count != last[place] {
+                (last[place], changed[place]) = (count, begin.elapsed());
+            }
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    for (name, at) in ["taken_s", "forgotten_s"].into_iter().zip(changed) {
+        println!("{name}\t{:.4}", at.saturating_sub(started).as_secs_f64());
+    }
+    Ok(())
+}
+
+/// How many keys a node has, as its metrics say.
+fn keys_at(node: &str) -> Outcome<u64> {
+    let mut stream = TcpStream::connect(node)?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {node}\r\n\r\n")?;
+    let mut metrics = String::new();
+    stream.read_to_string(&mut metrics)?;
+    let mut lines = metrics.lines();
+    let keys = lines.find_map(|line| line.strip_prefix("thrifty_keys "));
+    Ok(keys.ok_or("no number of keys in the metrics")?.parse()?)
 }
 
 /// Up to `wanted` of the first `keys` keys that this node holds (`here`) or another one.
