@@ -101,6 +101,52 @@ def test_threads_with_a_client_each(network, library):
     assert not failures
 
 
+@LIBRARIES
+def test_clients_at_three_nodes_while_one_joins_and_one_leaves(network, library):
+    """Each reads what it put before, at every moment."""
+    first = network.ours()
+    leaver, third = network.ours(first), network.ours(first)
+    network.await_agreement()
+    over = threading.Event()
+    rounds, failures = [0] * THREADS, []
+
+    def work(thread):
+        try:
+            with library([first, third][thread % 2].name) as client:
+                while not over.is_set():
+                    key, value = f"{thread}-{rounds[thread] % 50}", f"{rounds[thread]}"
+                    client.put(key, value)
+                    assert client.get(key) == value
+                    rounds[thread] += 1
+        except Exception as error:
+            failures.append(error)
+
+    def await_rounds(count):
+        wanted = [done + count for done in rounds]
+
+        def check():
+            assert failures or all(done >= enough for done, enough in zip(rounds, wanted))
+
+        until("each client goes on", check)
+
+    threads = [threading.Thread(target=work, args=[thread]) for thread in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    try:
+        await_rounds(50)
+        network.ours(first)
+        network.await_agreement()
+        await_rounds(10)
+        leaver.interrupt()
+        network.await_agreement()
+        await_rounds(50)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
 def test_bytes_that_are_no_text(network, tmp_path, monkeypatch):
     """As the IDL says: thriftpy2 hands over bytes, Apache Thrift's reader raises unless the IDL has binary."""
     node = network.ours()
