@@ -237,6 +237,23 @@ fn runs(text: &str) -> Vec<(&str, &str)> {
     runs.collect()
 }
 
+/// The interleavings that shaped the rules have the numbers 1 to 40. `world_18_and_19_...` is the test of two.
+#[test]
+fn must_have_a_world_for_each_interleaving() {
+    let mut numbers = Vec::new();
+    for path in files("tests", ".rs") {
+        let source = fs::read_to_string(&path).unwrap();
+        let worlds = source.split("\nfn world_").skip(1);
+        numbers.extend(worlds.flat_map(|rest| {
+            let words = rest.split('_').filter(|word| *word != "and");
+            let numbers = words.map_while(|word| word.parse().ok());
+            numbers.collect::<Vec<u32>>()
+        }));
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=40).collect::<Vec<_>>());
+}
+
 /// What a simulated test says of how to replay it when it fails: `cargo test --test` has to find that test by it, and no
 /// other one but those whose names have its whole name in them.
 #[test]

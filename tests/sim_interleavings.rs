@@ -2,12 +2,8 @@
 //! depends on a message that the second form alone has (grant, sync, done) is staged from outside: the
 //! seed chooses which message between two nodes is lost or late, whatever it says.
 //!
-//! In `sim_worse.rs`: 11 and 12 are its `must_not_show_what_only_one_has` and
-//! `must_not_show_what_two_of_three_lack`, 16 its `must_not_answer_from_before_a_machine_was_suspended_without_copies`,
-//! 24 is for `tcp.rs` (a byte a second is a matter of sockets), 30 its
-//! `must_not_say_safe_while_a_second_copy_is_missing`.
-//!
-//! 10, 18, 19, 34, 35 and 36 are in `sim_newcomers.rs`.
+//! 11, 12, 16 and 30 are in `sim_worse.rs`, 10, 18, 19, 34, 35 and 36 in `sim_newcomers.rs`, 31 in `sim_mixed.rs`; 24 is
+//! in `tcp.rs`, as a byte a second is a matter of sockets.
 
 mod sim;
 

@@ -224,8 +224,8 @@ fn must_keep_an_original_that_answers_now_and_then() {
 /// Ours come, go and are killed around two originals; those must not be stuck for ever, as two of 2009
 /// that call each other are, and in the end all is served again.
 #[test]
-fn must_bear_changes_of_ours_beside_originals() {
-    direct_seeds("sim_mixed must_bear_changes_of_ours", 2, 40, |stage| {
+fn world_31_must_bear_changes_of_ours_beside_originals() {
+    direct_seeds("sim_mixed world_31_must_bear", 2, 40, |stage| {
         begin_mixed(stage, 2, &[2, 3])?;
         put_all(stage, 0, "old")?;
         for round in 0..3 {

@@ -219,9 +219,9 @@ fn must_not_answer_from_before_a_machine_was_suspended() {
 }
 
 #[test]
-fn must_not_answer_from_before_a_machine_was_suspended_without_copies() {
+fn world_16_must_not_answer_from_before_a_machine_was_suspended() {
     direct(
-        "sim_worse must_not_answer_from_before_a_machine_was_suspended_without_copies",
+        "sim_worse world_16_must_not_answer_from_before_a_machine_was_suspended",
         1,
         |stage| {
             // With one copy no other node knows the version that a put has to be above.
@@ -559,11 +559,11 @@ fn must_not_say_safe_with_two_of_four_hung() {
 /// X comes in front of B and A, and is full; then B doesn't reach it any more. A hands the key to both and forgets it; X
 /// is killed before B has compared anything with it, so that B may think that nothing has changed.
 #[test]
-fn must_not_say_safe_while_a_second_copy_is_missing() {
+fn world_30_must_not_say_safe_while_a_second_copy_is_missing() {
     const A: usize = 0;
     const B: usize = 1;
     const X: usize = 2;
-    direct("sim_worse must_not_say_safe_while", 2, |stage| {
+    direct("sim_worse world_30_must_not_say_safe", 2, |stage| {
         let mut behind = stage.keys_of(&[B, A], &[A, B]);
         let in_front = |key: &Vec<u8>| {
             let of_three = [A, B, X].map(location);
@@ -1112,8 +1112,8 @@ fn read_meanwhile(stage: &Stage, at: usize, key: &[u8], times: usize) {
 
 /// A primary shows a value that it has not copied to any other node yet, and is killed.
 #[test]
-fn must_not_show_what_only_one_has() {
-    direct("sim_worse must_not_show_what_only_one", 2, |stage| {
+fn world_11_must_not_show_what_only_one_has() {
+    direct("sim_worse world_11_must_not_show", 2, |stage| {
         stage.begin(3)?;
         let key = stage.key(&[0, 1], &[0, 1, 2]);
         stage.put(0, &key, "old")?;
@@ -1132,8 +1132,8 @@ fn must_not_show_what_only_one_has() {
 
 /// The same by way of the second of three: the third lacks what it shows, and it is killed too.
 #[test]
-fn must_not_show_what_two_of_three_lack() {
-    direct("sim_worse must_not_show_what_two", 3, |stage| {
+fn world_12_must_not_show_what_two_of_three_lack() {
+    direct("sim_worse world_12_must_not_show", 3, |stage| {
         stage.begin(4)?;
         let key = stage.key(&[0, 1, 2], &[0, 1, 2, 3]);
         stage.put(0, &key, "old")?;

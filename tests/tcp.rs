@@ -578,7 +578,7 @@ fn must_finish_when_two_nodes_send_much_to_each_other() {
 }
 
 #[test]
-fn must_not_be_kept_waiting_by_an_answer_that_trickles() {
+fn world_24_must_not_be_kept_waiting_by_an_answer_that_trickles() {
     let (listener, to) = listen();
     let trickling = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
