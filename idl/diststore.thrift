@@ -19,8 +19,8 @@ service Store extends locator.Locator {
   /** The value of `key`, "" where there is none. */
   string get(1: string key)
 
-  /** Sets the value of `key`; "" removes it. The return says that every node that has to hold the value holds it; an
-   *  exception says that it may or may not come into effect; one of type 100, that a node has no room for it. `oneway` in the interface of 2009, which is still
-   *  served: then nothing tells when, or whether, it was done. */
+  /** Sets the value of `key`; "" removes it. An answer says that every node that has to hold the value holds it. After
+   *  an exception it may take effect or not; type 100 says that a node has no room for it. In the interface of 2009 this
+   *  was `oneway`. Such calls are still served, but nothing tells when, or whether, they were carried out. */
   void put(1: string key, 2: string value)
 }

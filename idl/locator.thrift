@@ -56,7 +56,8 @@ service Locator extends Base {
   /** All nodes of the ring, the answering one included, in no particular order. */
   list<Location> get_all()
 
-  /** The node that `key` belongs to; address "" and port 0 when the ring is empty. A key is bytes; see
-   *  diststore.thrift about text. */
+  /** The node that `key` belongs to; one of our nodes that is in no network names itself. A key is bytes; see
+   *  diststore.thrift about text. A key of 32 hex digits counts as an md5 that is made already: its first eight digits
+   *  are its place on the ring. */
   Location get_node(1: string key)
 }

@@ -68,7 +68,7 @@ struct Side {
 struct Range {
   /** The hash with which it begins. */
   1: i64 start
-  /** Digest of its list, to which the granter is added if there is one replica only. */
+  /** Digest of its list, to which the granter is added if R is 1. */
   2: i64 list_digest
 }
 
@@ -190,7 +190,7 @@ service Peer {
   /** The callee asks the candidate at its name. */
   Reached reach(1: Member candidate)
 
-  /** Digests of what both should hold, as the caller has it, for each range of keys; `shared` is a digest of the
+  /** Digests of what both should hold, as the caller has it, for each shard; `shared` is a digest of the
    *  ranges of the ring that both share, and of their lists. `exchanged`: what differed has been exchanged. `view`: digest
    *  of the caller's view. */
   Compared compare(1: Caller caller, 2: i64 shared, 3: list<i64> digests, 4: bool exchanged, 5: i64 view)
@@ -265,7 +265,7 @@ struct Listing {
   1: list<Listed> keys
   /** There may be more behind this key; absent: there are not, or none was asked for. */
   2: optional binary reached
-  /** How many keys of the range the answerer has forgotten since it runs, as all their replicas have them. */
+  /** How many keys of the shard the answerer has forgotten since it runs, as all their replicas have them. */
   3: i64 removed
   /** Digest of the answerer's view, and how many members it has. */
   4: i64 view
@@ -282,7 +282,7 @@ service Replica extends Peer {
   /** What the answerer itself has of `key`, if the two have the same list for it. */
   Found fetch(1: i64 replicas, 2: binary key)
 
-  /** What the caller has of a part of a range, without values: behind `after`, up to `upto`. */
+  /** What the caller has of a part of a shard (`range`), without values: behind `after`, up to `upto`. */
   Exchanged exchange(1: Caller caller, 2: i64 shared, 3: i32 range, 4: binary after, 5: binary upto, 6: list<Item> items)
 
   /** A client's request, to be carried out by the answerer: a put where `value` is there, a get where it is
@@ -295,7 +295,7 @@ service Replica extends Peer {
    *  original is a member. */
   bool delete_key(1: binary key)
 
-  /** For clients: the keys of a range (there are 1024) that lie at the answerer, copies and deleted ones too: behind
+  /** For clients: the keys of a shard (`range`, 0 to 1023) that lie at the answerer, copies and deleted ones too: behind
    *  `after`, those that begin with `prefix`, up to `most`. */
   Listing list_keys(1: i32 range, 2: binary after, 3: binary prefix, 4: i32 most)
 }

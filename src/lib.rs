@@ -14,8 +14,8 @@
 //! | [`diststore`] | the Store service: items, requests, exchange |
 //! | [`locator`] | the Locator service: carries out what membership decides; originals |
 //! | [`membership`] | which nodes are in the network, as one node knows it: pure, no lock, no call, no clock |
-//! | [`log`] | lines that nobody waits for |
 //! | [`server`], [`net`] | calls that come in and calls that go out, over TCP |
+//! | [`log`] | lines that nobody waits for |
 //! | [`service`], [`net::Network`] | the seam: a service answers named calls, a network carries them |
 //! | [`ring`], [`location`] | which nodes should hold a key; `host:port` |
 //! | [`thrift`], [`digest`] | bytes to values to messages; a hash |

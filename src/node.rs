@@ -1,9 +1,9 @@
 //! A node as a process runs it: a service on a listener, and the threads that look after it.
 //!
 //! This is where the parts meet: the server (a thread for each connection), the *ticker*, which
-//! calls [`Locator::tick`](crate::locator::Locator::tick) at an interval, the *mover*, which does
-//! what can take long, and the channel that tells of the end. Nothing here knows what the service is
-//! for.
+//! calls [`Locator::tick`](crate::locator::Locator::tick) at an interval, the *asker* and the *patient asker*, which put
+//! questions, the latter to nodes that were silent, and the *mover*, which does what can take long. Nothing here knows
+//! what the service is for.
 
 use std::io;
 use std::net::TcpListener;

@@ -1,5 +1,6 @@
 """A client of the store, with Apache's thrift library and the code that its compiler makes of our IDL:
 
+    mkdir -p generated
     thrift -r --gen py -out generated idl/diststore.thrift      # and `generated` on PYTHONPATH
 
     with Store("127.0.0.1:9900", "127.0.0.1:9901") as store:

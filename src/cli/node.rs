@@ -126,7 +126,7 @@ impl NodeOptions {
             "N",
         );
         let text = "time between two looks at the others in ms, the same on all nodes (500); more than 100 ms of round trip \
-            want more; a hung node is dropped after some 10";
+            want more; a silent node is lost after 8 to 20";
         options.optopt("", "tick", text, "MS");
         let text = "connections at a time, at most three quarters of the descriptor limit, as by default; four are kept for \
             each other node, at most half of all";

@@ -270,7 +270,7 @@ impl Client {
     /// The same client, whose calls wait for `limit`, up to a day, instead of 10 s: for twenty ticks, say, of a network
     /// with a longer `--tick`. It bounds the time that passes without a byte that moves, of one call to one node.
     /// [`Client::insist`] and [`Client::keys`] try again and again: for three times the limit. How long a node is
-    /// looked for, and how long it may take to say who the members are, stays as it is.
+    /// looked for, and how long it may take to say which nodes are members, stays as it is.
     ///
     /// ```no_run
     /// # use thrifty_p2p::client::{Client, Error};

@@ -1,9 +1,9 @@
 //! The Store service: a key-value store spread over the nodes of a locator's network.
 //!
 //! It keeps everything in memory, and nothing on disk. Each key has as many full *replicas* as `--replicas` says (see
-//! [`View::list`]); the first of them, the *primary*, carries out its requests (`steps.rs`). There is one way for items
-//! to move: a node offers another node what that one should hold, and the other stores it if both have the same list
-//! (`exchange.rs`).
+//! [`View::list`]); the first of them, the *primary*, carries out its requests (`steps.rs`). Items move in two
+//! ways (`exchange.rs`): two replicas compare, and exchange what differs; a node offers what it need not hold. Either way
+//! the receiver stores an item only if both have the same list.
 //!
 //! Invariants:
 //!
@@ -113,7 +113,7 @@ pub struct Store {
 /// Items that were sent to other nodes.
 #[derive(Debug, Default)]
 struct Sent {
-    /// Digests of what went to whom in this epoch.
+    /// Digests of what went to which node in this epoch.
     epoch: u64,
     parts: HashSet<u64>,
     /// To members: until when it may be on its way.

@@ -11,7 +11,7 @@ use crate::thrift::Exception;
 use super::{EXTENSION, Locator, METHODS};
 
 /// How many items a service has. `location --status` prints it, and says that all is safe only if `elsewhere` is 0; a
-/// node that leaves ends only then.
+/// node that leaves waits for that, but not for ever: see `confirmed`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
     /// All items.

@@ -24,7 +24,7 @@ pub(super) struct Takeover {
 }
 
 impl Membership {
-    /// This node is about to become full, or to leave: notes for whom it waits.
+    /// This node is about to become full, or to leave: notes which nodes it waits for.
     pub(super) fn begin_takeover(&mut self) {
         let unaware = self.peers.keys().filter(|peer| self.may_be_full(peer));
         self.takeover.unaware = unaware.cloned().collect();

@@ -208,6 +208,6 @@ pub struct Ties {
 pub struct Range {
     /// The hash with which it begins.
     pub start: u64,
-    /// The digest of its list, to which the granter is added if there is one replica only.
+    /// The digest of its list, to which the granter is added if R is 1.
     pub list: u64,
 }

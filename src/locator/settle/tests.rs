@@ -63,7 +63,7 @@ impl Network for Other {
     fn forget(&self, _: &Location) {}
 }
 
-/// With whom it is to exchange what differs.
+/// The nodes with which it is to exchange what differs.
 #[derive(Default)]
 struct Exchanges(Mutex<Vec<Location>>);
 

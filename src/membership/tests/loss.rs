@@ -1,4 +1,4 @@
-//! What was lost together, and who says so for how long.
+//! What was lost together, and which nodes say so for how long.
 
 use super::*;
 
