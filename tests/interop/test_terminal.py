@@ -119,6 +119,29 @@ def dump_slowly(name, stderr, until_shown, *options):
         return out
 
 
+def test_a_script_reads_and_writes_a_dump(node, tmp_path):
+    """By what README says of the file, in a few lines, any bytes."""
+    def write(text):
+        plain = {b"\t": b"\\t", b"\n": b"\\n", b"\\": b"\\\\"}
+        one = (bytes([byte]) for byte in text)
+        return b"".join(plain.get(c, c if b" " <= c <= b"~" else b"\\x%02x" % c[0]) for c in one)
+
+    def read(text):
+        return text.decode("ascii").encode().decode("unicode_escape").encode("latin-1")
+
+    every = bytes(range(256))
+    items = {every: every[::-1], b"": b"\\x41\\", "\u9375".encode(): b"\t\n"}
+    lines = [write(key) + b"\t" + write(value) for key, value in items.items()]
+    file = tmp_path / "dump"
+    file.write_bytes(b"\n".join([b"diststore dump 1", *lines, b"end %d" % len(items), b""]))
+    assert load(node, file, subprocess.PIPE).returncode == 0
+    dumped = subprocess.run([binary("storedump"), "-h", node], stdout=subprocess.PIPE, timeout=60)
+    assert dumped.returncode == 0
+    _, *lines, end, _ = dumped.stdout.split(b"\n")
+    assert end == b"end %d" % len(items)
+    assert dict(tuple(map(read, line.split(b"\t"))) for line in lines) == items
+
+
 def test_progress_is_shown_at_a_terminal_alone(terminal, node, tmp_path):
     file = tmp_path / "dump"
     keys = 20_000

@@ -4,8 +4,12 @@ use std::process::Command;
 
 use thrifty_p2p::location::Location;
 
+use thrifty_p2p::locator::{EMPTY, request};
+use thrifty_p2p::net::{Network, Request};
+
 use crate::running::{
-    LONG, Node, SECONDS, STORESERVER, get, network, own_address, put, run, settle, wait_until,
+    CALL_LIMIT, LONG, Node, SECONDS, STORESERVER, get, network, own_address, owner, put, run,
+    settle, wait_until,
 };
 
 /// What a node has logged: the level and the text of each line.
@@ -106,6 +110,52 @@ fn must_log_down_to_the_level() {
     for node in &nodes {
         assert!(!node.process.errors().contains("a key"));
     }
+}
+
+#[test]
+fn must_log_its_state_when_asked_to() {
+    let address = own_address();
+    let nodes = [0, 1].map(|_| Node::store(&address, &[]));
+    settle(&nodes.iter().collect::<Vec<_>>());
+    let node = &nodes[1];
+    let debug = Request {
+        oneway: true,
+        ..request("debug", EMPTY.to_vec())
+    };
+    let answer = network().call(&node.location, &debug, CALL_LIMIT);
+    answer.expect("it is sent");
+    for member in &nodes {
+        let line = format!("{} Full", member.location);
+        wait_until(SECONDS, "it has logged its members", || {
+            has_logged(node, "info", &line)
+        });
+    }
+    assert_eq!(logged(&nodes[0]), [], "only the one that was asked");
+}
+
+/// As the original did; of many keys the first ones.
+#[test]
+fn must_say_which_keys_have_moved() {
+    let address = own_address();
+    let first = Node::store(&address, &["--replicas", "1"]);
+    let keys: Vec<_> = (0..200).map(|number| format!("key {number}")).collect();
+    for key in &keys {
+        put(&network(), &first.location, key.as_bytes(), b"value").expect("it is stored");
+    }
+    let second = Node::store(&address, &["--replicas", "1"]);
+    settle(&[&first, &second]);
+    let belongs = |key: &&String| {
+        let owner = owner(&network(), &first.location, key.as_bytes());
+        owner == second.location
+    };
+    let moved: Vec<_> = keys.iter().filter(belongs).collect();
+    let says = |node: &Node, word: &str| {
+        let said = |key: &&&String| node.process.has_said(&format!("{word} {key}"));
+        moved.iter().any(|key| said(&key))
+    };
+    wait_until(SECONDS, "both have said it", || {
+        says(&second, "received") && says(&first, "dropped")
+    });
 }
 
 #[test]

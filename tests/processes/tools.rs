@@ -110,6 +110,23 @@ fn must_say_whether_there_was_something_to_delete() {
     }
 }
 
+/// The look is part of the call: of two that delete the same value, one has deleted it.
+#[test]
+fn must_tell_one_of_two_that_it_has_deleted() {
+    let nodes = ring(3, &[]);
+    for round in 0..30 {
+        let key = format!("key {round}");
+        says(STOREPUT, &nodes[0].location, &[&key, "value"], 0);
+        let deletes = [1, 2].map(|node: usize| {
+            let (at, key) = (nodes[node].location.clone(), key.clone());
+            thread::spawn(move || feed(STOREDEL, &at, &[&key], b"").status.code())
+        });
+        let mut codes = deletes.map(|delete| delete.join().unwrap());
+        codes.sort_unstable();
+        assert_eq!(codes, [Some(0), Some(1)], "{key}");
+    }
+}
+
 #[test]
 fn must_list_the_keys_that_begin_so() {
     let nodes = ring(3, &[]);
