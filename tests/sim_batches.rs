@@ -1,5 +1,5 @@
 //! Requests that arrive together on one connection, in schedules that are written step by step: how they travel, in
-//! which order they take effect, and what becomes of them while nodes come, go and begin anew.
+//! which order they take effect, and what becomes of them while nodes come, go and are lost.
 
 mod sim;
 
@@ -20,15 +20,16 @@ fn begin_with_keys(stage: &Stage, nodes: usize, keys: usize) -> Result<Vec<Vec<u
     Ok(keys)
 }
 
-/// A client that sends gets and puts of these keys together, again and again; the history judges what it reads.
-fn send_meanwhile(stage: &Stage, at: usize, keys: &[Vec<u8>], times: usize) {
+/// A client that sends gets and puts of these keys together, again and again; the history judges what it reads. `name`:
+/// another one for each client of a node.
+fn send_meanwhile(stage: &Stage, name: &'static str, at: usize, keys: &[Vec<u8>], times: usize) {
     let (client, keys) = (stage.client(), keys.to_vec());
     stage.meanwhile("batches", move || {
         for batch in 0..times {
             let random = &client.world.random;
             let operations = (0..12).map(|place| {
                 let key = keys[random.below(keys.len())].clone();
-                let value = format!("at {at}, {batch}, {place}").into_bytes();
+                let value = format!("{name} at {at}, {batch}, {place}").into_bytes();
                 (key, client.world.chance(500).then_some(value))
             });
             // A put that fails may take effect.
@@ -173,10 +174,11 @@ fn handed_over(stage: &Stage) -> Result<(), String> {
     for (from, to) in [(0, 2), (2, 0), (1, 2), (2, 1), (0, 1), (1, 0)] {
         delay(stage, from, to, 20);
     }
-    (0..2).for_each(|at| send_meanwhile(stage, at, &keys, 30));
+    (0..2).for_each(|at| send_meanwhile(stage, "first", at, &keys, 30));
     stage.boot(2, stage.world.random.below(2));
-    send_meanwhile(stage, 2, &keys, 30);
+    send_meanwhile(stage, "first", 2, &keys, 30);
     stage.await_members(60.0, &[0, 1, 2])?;
+    (1..3).for_each(|at| send_meanwhile(stage, "second", at, &keys, 20));
     stage.leave(60.0, 0)?;
     stage.await_all();
     let get = |key: &Vec<u8>| (key.clone(), None);
@@ -200,10 +202,10 @@ fn must_carry_batches_out_while_items_are_handed_over() {
     );
 }
 
-/// Two that are neighbours on the ring leave at the same moment.
+/// Two that are neighbours on the ring leave within a tick.
 fn two_leave(stage: &Stage) -> Result<(), String> {
     let keys = begin_with_keys(stage, 4, 12)?;
-    (0..4).for_each(|at| send_meanwhile(stage, at, &keys, 20));
+    (0..4).for_each(|at| send_meanwhile(stage, "first", at, &keys, 20));
     let first = stage.begin_leaving(0);
     stage.sleep(stage.world.random.below(10) as f64 / 10.0);
     stage.leave(60.0, 1)?;

@@ -1,9 +1,10 @@
 //! All keys of a network, with nothing twice and nothing missing, while nodes come and go.
 //!
-//! Each node lists what it holds, range by range. If two list a key, the one with the greater version is right. An item
-//! that moves is at its new node before the old one forgets it. Each node counts what it has forgotten. So nothing was
-//! missed if no node's count has changed between a look before the first listing and its own listing. Otherwise the range
-//! is listed again; also if the nodes don't all see the same members, or others than were asked.
+//! Each node lists what it holds, range by range (the shards of its items). If two list a key, the one with the greater
+//! version is right. An item that moves is at its new node before the old one forgets it. Each node counts what it has
+//! forgotten. So nothing was missed if no node's count has changed between a look before the first listing and its own
+//! listing. Otherwise the range is listed again; also if the nodes don't all see the same members, or others than were
+//! asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

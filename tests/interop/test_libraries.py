@@ -102,8 +102,8 @@ def test_threads_with_a_client_each(network, library):
 
 
 @LIBRARIES
-def test_clients_at_three_nodes_while_one_joins_and_one_leaves(network, library):
-    """Each reads what it put before, at every moment."""
+def test_clients_of_three_nodes_while_one_joins_and_one_leaves(network, library):
+    """Each client reads what it has just put."""
     first = network.ours()
     leaver, third = network.ours(first), network.ours(first)
     network.await_agreement()

@@ -1,5 +1,5 @@
 """Programs at a terminal: one stopped with Ctrl-S holds up what a node has to say, and nothing else; and progress is
-shown there."""
+shown there. And dumps that are no program's."""
 
 import os
 import re
@@ -120,7 +120,7 @@ def dump_slowly(name, stderr, until_shown, *options):
 
 
 def test_a_script_reads_and_writes_a_dump(node, tmp_path):
-    """By what README says of the file, in a few lines, any bytes."""
+    """A few lines write and read a dump of any bytes, as README describes it."""
     def write(text):
         plain = {b"\t": b"\\t", b"\n": b"\\n", b"\\": b"\\\\"}
         one = (bytes([byte]) for byte in text)

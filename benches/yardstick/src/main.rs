@@ -7,7 +7,7 @@
 //! - [`echo`]: the echo server, the limit of a thread-per-connection design;
 //! - [`sketch`]: the least store of that design;
 //! - [`relay`]: a ring of that design that stores nothing;
-//! - [`nodes`]: asks nodes which keys they hold, and which nodes they know;
+//! - [`nodes`]: asks nodes which keys they hold, how many they have, and which nodes they know;
 //! - [`loopback`]: how many bytes the loopback carried;
 //! - [`process`]: how long a program takes from start to exit;
 //! - [`figures`]: what a file of measurements has; [`report`] and [`plot`]: table and picture of it.

@@ -63,44 +63,50 @@ pub fn await_members(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
-/// `yardstick watch SECONDS NEWCOMER OLD`: waits until the newcomer has keys and neither node has got or lost any for so
-/// long. It prints how long it took until the newcomer had them, and until the old one had forgotten them, from the last
-/// look at which both had what they had at first.
+/// `yardstick watch SECONDS NEWCOMER OLD`: waits until the newcomer has got keys and neither node has got or lost any for
+/// so long. It prints how many the newcomer has, how long it took until it had them, and until the old one had forgotten
+/// them, from the last look at which the newcomer had none.
 pub fn watch(arguments: &[String]) -> Outcome {
-    let [seconds, nodes @ ..] = arguments else {
+    let [seconds, newcomer, old] = arguments else {
         return Err("usage: yardstick watch SECONDS NEWCOMER OLD".into());
     };
     let quiet = Duration::from_secs_f64(seconds.parse()?);
     let begin = Instant::now();
-    // A node may not have begun yet.
-    let keys = || nodes.iter().map(|node| keys_at(node).unwrap_or(0));
-    let first: Vec<_> = keys().collect();
-    let (mut last, mut started) = (first.clone(), Duration::ZERO);
-    let mut changed = vec![Duration::ZERO; nodes.len()];
-    while last == first || changed.iter().any(|at| begin.elapsed() - *at < quiet) {
+    let (mut started, mut changed) = (Duration::ZERO, [Duration::ZERO; 2]);
+    let mut last = [0, keys_at(old)?];
+    while last[0] == 0 || changed.iter().any(|at| begin.elapsed() - *at < quiet) {
         let now = begin.elapsed();
         if now > WATCH_MAX {
             return Err(format!("{last:?} keys after {WATCH_MAX:?}, and no end").into());
         }
-        if last == first {
-            started = now;
-        }
-        for (place, count) in keys().enumerate() {
-            if count != last[place] {
-                (last[place], changed[place]) = (count, begin.elapsed());
+        let taken = match keys_at(newcomer) {
+            // It has not begun yet.
+            Err(_) if last[0] == 0 => 0,
+            count => count?,
+        };
+        let looks = [taken, keys_at(old)?];
+        for place in 0..2 {
+            if looks[place] != last[place] {
+                (last[place], changed[place]) = (looks[place], begin.elapsed());
             }
+        }
+        if last[0] == 0 {
+            started = now;
         }
         thread::sleep(LOOK_EVERY);
     }
-    for (name, at) in ["taken_s", "forgotten_s"].into_iter().zip(changed) {
-        println!("{name}\t{:.4}", at.saturating_sub(started).as_secs_f64());
-    }
+    let [taken, forgotten] = changed.map(|at| (at - started).as_secs_f64());
+    println!(
+        "taken\t{}\ntaken_s\t{taken:.4}\nforgotten_s\t{forgotten:.4}",
+        last[0]
+    );
     Ok(())
 }
 
 /// How many keys a node has, as its metrics say.
 fn keys_at(node: &str) -> Outcome<u64> {
     let mut stream = TcpStream::connect(node)?;
+    stream.set_read_timeout(Some(ANSWER_TIME))?;
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {node}\r\n\r\n")?;
     let mut metrics = String::new();
     stream.read_to_string(&mut metrics)?;

@@ -389,7 +389,7 @@ fn must_end_an_alarm_for_one_that_was_full_again_before_it_was_lost_and_returns(
     assert_eq!(one.alarm(), []);
 }
 
-/// Who has heard of the goodbye is right, and those that say otherwise are told.
+/// A node that has heard of the goodbye is right, and those that say otherwise are told.
 #[test]
 fn must_not_hear_that_one_is_missing_that_has_left() {
     let (mut one, mut other, missing) = two_that_lost_two();
