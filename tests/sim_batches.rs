@@ -3,8 +3,6 @@
 
 mod sim;
 
-use std::sync::atomic::Ordering;
-
 use sim::clock::DAY;
 use sim::direct::{Stage, direct, direct_seeds};
 use sim::schedule::location;
@@ -206,12 +204,7 @@ fn must_carry_batches_out_while_items_are_handed_over() {
 fn two_leave(stage: &Stage) -> Result<(), String> {
     let keys = begin_with_keys(stage, 4, 12)?;
     (0..4).for_each(|at| send_meanwhile(stage, "first", at, &keys, 20));
-    let first = stage.begin_leaving(0);
-    stage.sleep(stage.world.random.below(10) as f64 / 10.0);
-    stage.leave(60.0, 1)?;
-    stage.await_that(60.0, "both have left", || {
-        first.load(Ordering::Relaxed) == 1
-    })?;
+    stage.leave_together(60.0, 0, 1)?;
     stage.await_all();
     let get = |key: &Vec<u8>| (key.clone(), None);
     let gets: Vec<_> = keys.iter().map(get).collect();

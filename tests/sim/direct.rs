@@ -392,6 +392,18 @@ impl Stage {
     /// It hasn't ended after that many ticks, or says that it has left keys behind.
     pub fn leave(&self, ticks: f64, number: usize) -> Result<(), String> {
         let complete = self.begin_leaving(number);
+        self.await_left(ticks, number, &complete)
+    }
+
+    /// Has two nodes leave within a tick. Errors as of [`Stage::leave`].
+    pub fn leave_together(&self, ticks: f64, one: usize, other: usize) -> Result<(), String> {
+        let complete = self.begin_leaving(one);
+        self.sleep(self.world.random.below(10) as f64 / 10.0);
+        self.leave(ticks, other)?;
+        self.await_left(ticks, one, &complete)
+    }
+
+    fn await_left(&self, ticks: f64, number: usize, complete: &AtomicUsize) -> Result<(), String> {
         let what = format!("{} has left", location(number));
         self.await_that(ticks, &what, || complete.load(Ordering::Relaxed) > 0)?;
         match complete.load(Ordering::Relaxed) {
