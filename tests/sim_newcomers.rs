@@ -586,3 +586,26 @@ fn a_primary_must_not_answer_without_the_lease_of_a_leaver_that_has_lost_it() {
         );
     }
 }
+
+/// One that is cut off has known only lives that have ended when it reaches the others again, and they have never known it.
+#[test]
+fn must_find_the_network_though_all_others_have_been_restarted() {
+    let name = "sim_newcomers must_find_the_network_though";
+    direct_seeds(name, 2, 8, |stage| {
+        stage.begin(3)?;
+        put_all(stage)?;
+        stage.await_safe(40.0, 0)?;
+        stage.part(&[0], &[1, 2]);
+        stage.await_members(40.0, &[1, 2])?;
+        for (number, other) in [(1, 2), (2, 1)] {
+            stage.await_safe(40.0, other)?;
+            stage.crash(number);
+            sleep_some(stage, 30);
+            stage.boot(number, other);
+            stage.await_members(80.0, &[1, 2])?;
+        }
+        sleep_some(stage, 30);
+        stage.world.heal();
+        must_hold_all(stage, &[0, 1, 2])
+    });
+}

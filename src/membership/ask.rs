@@ -573,7 +573,7 @@ impl Membership {
 
     /// Begins a new life outside, with what this node has, and asks these members to be let in. `known`: it knew the one
     /// that named them.
-    fn come_back(&mut self, to: &[Member], known: bool) {
+    pub(super) fn come_back(&mut self, to: &[Member], known: bool) {
         let returning = match self.life {
             Life::Joining => false,
             Life::Outside(_) | Life::Left => return,

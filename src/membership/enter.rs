@@ -171,7 +171,7 @@ impl Membership {
         }
         let contacts = search.contacts.keys();
         let trusted = contacts.filter(|contact| search.trusted.contains(*contact));
-        let trusted = trusted.cloned().collect();
+        let trusted = trusted.chain(&search.trusted).cloned().collect();
         self.begin_anew(false, trusted);
         if let Life::Outside(search) = &mut self.life {
             (search.stays, search.may_begin) = (true, true);
@@ -522,7 +522,8 @@ impl Membership {
         if members.len() > MEMBERS_MAX || !members.iter().any(counts) {
             return;
         }
-        let contacts: Vec<_> = search.contacts.keys().cloned().collect();
+        let known = search.contacts.keys().chain(&search.trusted);
+        let known: BTreeSet<_> = known.cloned().collect();
         self.life = if search.returning {
             Life::Returning {
                 leaves: search.leaves,
@@ -541,14 +542,17 @@ impl Membership {
             self.peers.insert(member.location.clone(), Peer::default());
         }
         self.note_entry(members, &lost, missing);
-        // Those that it knew and that are not in this network are to be met again.
-        let known = contacts.into_iter().map(|contact| (contact, 0)).chain(lost);
-        let known = known.filter(|(name, _)| *name != me.location);
+        // Those that it knew and that are not in this network are to be met again. If they are too many, each node
+        // remembers others: no name must be forgotten by all.
+        let place = |name: &Location| others.binary_search_by(|other| other.location.cmp(name));
+        let behind = known.range(me.location.clone()..);
+        let known = behind.chain(known.range(..me.location.clone()));
+        let known = known.map(|name| (name.clone(), 0)).chain(lost);
+        let known = known.filter(|(name, _)| *name != me.location && place(name).is_err());
         for (name, incarnation) in known.take(LOST_MAX) {
             self.remember_lost(name, incarnation);
         }
-        self.lost
-            .retain(|name, _| !others.iter().any(|member| member.location == *name));
+        self.lost.retain(|name, _| place(name).is_err());
         let originals = others.iter().filter(|member| !member.is_ours());
         self.unmet = originals.map(|member| member.location.clone()).collect();
         self.change_view(|view| {

@@ -209,3 +209,27 @@ fn must_have_no_more_members_than_there_may_be() {
     assert_eq!(one.view().members().len(), MEMBERS_MAX);
     assert_eq!(one.since.members().len(), MEMBERS_MAX);
 }
+
+/// However many they are: all members come back in turn, and each that they then know is found by what they remember.
+#[test]
+fn must_remember_all_that_it_knew_when_it_comes_back() {
+    const ALL: u16 = LOST_MAX as u16;
+    let (mut one, _) = two_full(1);
+    for number in 2..=ALL {
+        one.take_in(full(number, 8));
+    }
+    for comes_back_empty in [false, true] {
+        one.come_back(&[full(1, 8)], true);
+        if comes_back_empty {
+            one.entered(&location(1), one.incarnation, Entry::Expired);
+            one.dropped();
+        }
+        let mut me = one.me();
+        me.state = State::Returning;
+        enter(&mut one, 1, vec![full(1, 8), me]);
+        let lost: Vec<_> = one.lost().cloned().collect();
+        let mut others: Vec<_> = (2..=ALL).map(location).collect();
+        others.sort_unstable();
+        assert_eq!(lost, others);
+    }
+}
