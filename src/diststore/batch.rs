@@ -4,6 +4,9 @@
 //! is sent together with what the other requests ask. Of two requests for one key the later one waits until the earlier
 //! one is done; gets one behind the other share an answer.
 //!
+//! A round ends with the last answer. The first request that isn't answered doesn't wait for that, as all others wait for
+//! it: it takes its steps in between.
+//!
 //! A request alone is a batch of one.
 
 use std::time::Duration;
@@ -64,6 +67,8 @@ struct Batch<'a, 'b> {
     answered: usize,
     /// A large message has been sent; tombstones are kept until all of them are done.
     large: Option<Large<'a>>,
+    /// The first one takes steps of its own.
+    between: bool,
 }
 
 impl Store {
@@ -92,6 +97,7 @@ impl Store {
             answers,
             answered: 0,
             large: None,
+            between: false,
         };
         let mut pause = LOOK_AGAIN;
         // Some may have failed already.
@@ -148,6 +154,35 @@ impl<'a> Batch<'a, '_> {
         again || self.count_done() > done
     }
 
+    /// While answers to others are waited for, the first that isn't answered goes on, unless one to it is.
+    fn go_on(&mut self) {
+        let began = self.store.locator.now();
+        let mut gone_on = None;
+        while let Some(head) = self.requests.get(self.answered)
+            && head.missing == 0
+            && !std::mem::replace(&mut self.between, true)
+        {
+            gone_on = Some(self.answered);
+            let further = self.round(&[self.answered]);
+            self.between = false;
+            if !further {
+                break;
+            }
+        }
+        if let Some(place) = gone_on {
+            self.put_off(place + 1, self.store.locator.now() - began);
+        }
+    }
+
+    /// Time that is none of these on their way, from that one on.
+    fn put_off(&mut self, from: usize, took: Duration) {
+        for request in &mut self.requests[from..] {
+            if !request.deadline.is_zero() {
+                request.deadline += took;
+            }
+        }
+    }
+
     fn count_done(&self) -> usize {
         let requests = self.requests.iter();
         requests.filter(|request| request.outcome.is_some()).count()
@@ -163,13 +198,9 @@ impl<'a> Batch<'a, '_> {
     fn hand_out(&mut self) {
         let began = self.store.locator.now();
         self.hand_out_all();
-        // The client's time is none of those that are on their way.
+        // The client's time.
         let took = self.store.locator.now() - began;
-        for request in &mut self.requests[self.answered..] {
-            if !request.deadline.is_zero() {
-                request.deadline += took;
-            }
-        }
+        self.put_off(self.answered, took);
     }
 
     fn hand_out_all(&mut self) {
@@ -224,6 +255,7 @@ impl<'a> Batch<'a, '_> {
             match &request.step {
                 Step::Forward(route) => {
                     let primary = route.primary().cloned();
+                    request.missing = usize::from(primary.is_some());
                     messages.extend(primary.map(|primary| (primary, Message::Forward(place))));
                 }
                 Step::Fetch(route) => {
@@ -270,6 +302,7 @@ impl<'a> Batch<'a, '_> {
         locator.call_each_member(&calls, locator.ticks(2), &mut |event| {
             self.hand_out();
             let Event::Answer(number, answer) = event else {
+                self.go_on();
                 return self.answers.flush();
             };
             let member = &calls[number].0;
@@ -279,6 +312,7 @@ impl<'a> Batch<'a, '_> {
                 Message::Copies(_, places, _) => self.take_stored(places, member, answer),
             }
             self.hand_out();
+            self.go_on();
         });
     }
 
@@ -287,6 +321,7 @@ impl<'a> Batch<'a, '_> {
         let bytes = answer.as_ref().map_or(0, Forwarded::bytes);
         let room = SMALL_BYTES.saturating_sub(self.kept());
         let request = &mut self.requests[place];
+        request.missing = 0;
         if place > self.answered && bytes > room {
             request.wait_for_others();
         } else {
@@ -297,6 +332,7 @@ impl<'a> Batch<'a, '_> {
     fn take_fetched(&mut self, place: usize, member: &Member, answer: Answer) {
         let room = SMALL_BYTES.saturating_sub(self.kept());
         let request = &mut self.requests[place];
+        request.missing -= 1;
         if !matches!(request.step, Step::Fetch(_)) {
             return; // It waits for others.
         }
@@ -311,7 +347,6 @@ impl<'a> Batch<'a, '_> {
             Ok(Fetched { version, value, .. }) => request.accounts.push((version, value)),
             Err(_) => {}
         }
-        request.missing -= 1;
         if request.missing == 0 {
             self.store.fetched(request);
         }

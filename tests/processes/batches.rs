@@ -104,6 +104,7 @@ fn must_answer_each_request_though_others_are_wrong() {
     }
 }
 
+/// What is put before is read before, though it is asked for only when it has been put.
 #[test]
 fn must_answer_what_comes_before_the_keys_of_a_silent_node() {
     const TICK: Duration = Duration::from_secs(3);
@@ -115,18 +116,23 @@ fn must_answer_what_comes_before_the_keys_of_a_silent_node() {
     }
     nodes[2].process.signal("STOP");
     let (sent, mut answered) = (Instant::now(), 0);
-    let requests = vec![get_request(&own), get_request(&far)];
+    let new = put_request(&own, b"new");
+    let requests = vec![get_request(&own), new, get_request(&own), get_request(&far)];
     send(&nodes[0].location, requests, |_, answer| {
-        assert_eq!(value(answer), b"value");
+        match answered {
+            0 | 3 => assert_eq!(value(answer), b"value"),
+            1 => drop(answer.expect("acknowledged")),
+            _ => assert_eq!(value(answer), b"new"),
+        }
         answered += 1;
-        if answered == 1 {
+        if answered == 3 {
             // The other one waits for two ticks before it looks elsewhere.
             let waited = sent.elapsed();
             assert!(waited < TICK, "{waited:?}");
             nodes[2].process.signal("CONT");
         }
     });
-    assert_eq!(answered, 2);
+    assert_eq!(answered, 4);
 }
 
 /// A client that reads slowly takes longer than the ticks that each of its requests has.

@@ -38,6 +38,9 @@ use super::world::{HUNG_UP, World};
 /// answer.
 const LATE_MAX: usize = 240_000;
 
+/// How often one that waits for an answer does something else meanwhile.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Of a message, besides its arguments or its result and the method's name.
 const HEADER_BYTES: usize = 12;
 
@@ -422,13 +425,14 @@ impl SimNetwork {
         closing
     }
 
-    /// Waits for that answer, until `limit` has passed since then, in which so much had moved.
+    /// Waits for that answer, until `limit` has passed since then, in which so much had moved. `waits` is called every
+    /// [`LOOK`] until it is there.
     fn wait(
         &self,
-        call: u64,
-        leg: usize,
+        (call, leg): (u64, usize),
         limit: Duration,
-        (began, before): (Duration, f64),
+        (mut began, before): (Duration, f64),
+        waits: &mut dyn FnMut(),
     ) -> Answer {
         let (world, scheduler) = (&self.world, &self.world.scheduler);
         loop {
@@ -448,7 +452,12 @@ impl SimNetwork {
             match answer {
                 Some(answer) => return answer,
                 None if left.is_zero() => return Err(CallError::Silent),
-                None => scheduler.wait(ticket, now + left),
+                None => scheduler.wait(ticket, now + left.min(LOOK)),
+            }
+            if scheduler.now() >= now + LOOK {
+                let waiting = self.origin.clock.now();
+                waits();
+                began += self.origin.clock.now() - waiting;
             }
         }
     }
@@ -475,14 +484,18 @@ impl SimNetwork {
         let mut since = (start, 0.0);
         for (place, (_, request)) in calls.iter().enumerate() {
             let limit = request.limit.unwrap_or(limit);
-            let answer = self.wait(closing.1, place, limit, since);
+            let leg = (closing.1, place);
+            let answer = self.wait(leg, limit, since, &mut || take(Event::Waiting));
             if anew && matches!(answer, Ok(_) | Err(CallError::Exception(_))) {
                 let mut wires = self.world.wires();
                 let open = wires.call(closing.1);
                 let moved = open.map_or(0.0, |open| open.moved(scheduler.now()));
                 since = (clock.now(), moved);
             }
+            // What the caller takes for an answer is none of the peers' time.
+            let taking = clock.now();
             take(Event::Answer(place, answer));
+            since.0 += clock.now() - taking;
         }
         if clock.now() == start {
             scheduler.yield_now();
