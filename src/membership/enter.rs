@@ -32,7 +32,9 @@ pub struct Search {
     /// It starts a network if there is none. False: it does so only if all contacts are outside, too, and wait
     /// for each other.
     may_begin: bool,
-    contacts: BTreeMap<Location, Contact>,
+    pub(super) contacts: BTreeMap<Location, Contact>,
+    /// Members and lost nodes that it had: they are to be met again.
+    pub(super) knew: BTreeSet<Location>,
     /// The one to ask at the next tick; otherwise all are.
     preferred: Option<Location>,
     /// The tick at which this node followed a referral: one a tick, as two views may refer to each other.
@@ -47,7 +49,7 @@ pub struct Search {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Contact {
+pub(super) enum Contact {
     /// Last heard of, or found, at that tick.
     Unheard(u64),
     /// When it answered last, it was outside as well.
@@ -114,13 +116,13 @@ impl Membership {
     /// starts one.
     pub fn start(&mut self, contacts: &[Location], may_begin: bool) {
         let returning = false;
-        self.life = Life::Outside(Search {
+        self.life = Life::Outside(Box::new(Search {
             returning,
             may_begin,
             began: self.ticks,
             hope: self.ticks,
             ..Search::default()
-        });
+        }));
         self.add_contacts(contacts);
         self.search();
     }
@@ -128,7 +130,7 @@ impl Membership {
     /// A new life, outside.
     pub(super) fn begin_anew(&mut self, returning: bool, contacts: Vec<Location>) {
         self.draw_incarnation(returning);
-        let leaves = self.is_to_leave();
+        let (leaves, knew) = (self.is_to_leave(), self.names());
         let members = std::mem::take(&mut self.view);
         let members = members.members().iter();
         let members = members.map(|member| (member.location.clone(), member.incarnation));
@@ -145,18 +147,19 @@ impl Membership {
         self.doubted.clear();
         self.lost.retain(|_, lost| lost.expired);
         self.alarm.clear();
-        self.life = Life::Outside(Search {
+        self.life = Life::Outside(Box::new(Search {
             returning,
             leaves,
             stays: returning,
             may_begin: returning,
             drops: !returning,
             with,
+            knew,
             trusted: contacts.iter().cloned().collect(),
             began: self.ticks,
             hope: self.ticks,
             ..Search::default()
-        });
+        }));
         self.add_contacts(&contacts);
         self.actions.push(Action::Changed);
     }
@@ -171,7 +174,7 @@ impl Membership {
         }
         let contacts = search.contacts.keys();
         let trusted = contacts.filter(|contact| search.trusted.contains(*contact));
-        let trusted = trusted.chain(&search.trusted).cloned().collect();
+        let trusted = trusted.cloned().collect();
         self.begin_anew(false, trusted);
         if let Life::Outside(search) = &mut self.life {
             (search.stays, search.may_begin) = (true, true);
@@ -274,7 +277,7 @@ impl Membership {
         let first = outside().all(|(location, _)| self.location < *location);
         let begins = may && first && !search.contacts.values().any(waits);
         if begins {
-            let contacts = search.contacts.keys().cloned().collect::<Vec<_>>();
+            let to_meet = self.to_meet();
             // Another life: it may have been let in under this one, and not have heard of it.
             let returning = search.returning;
             self.draw_incarnation(returning);
@@ -284,9 +287,7 @@ impl Membership {
                 self.raise_alarm(self.missing.clone());
             }
             // Those that are silent now are to be met again.
-            for contact in contacts {
-                self.remember_lost(contact, 0);
-            }
+            self.remember_to_meet(to_meet);
             let leaves = self.is_to_leave();
             self.change_life(if leaves { Life::Leaving } else { Life::Full });
             self.stay_quiet(2);
@@ -522,8 +523,7 @@ impl Membership {
         if members.len() > MEMBERS_MAX || !members.iter().any(counts) {
             return;
         }
-        let known = search.contacts.keys().chain(&search.trusted);
-        let known: BTreeSet<_> = known.cloned().collect();
+        let mut to_meet = self.to_meet();
         self.life = if search.returning {
             Life::Returning {
                 leaves: search.leaves,
@@ -542,17 +542,18 @@ impl Membership {
             self.peers.insert(member.location.clone(), Peer::default());
         }
         self.note_entry(members, &lost, missing);
-        // Those that it knew and that are not in this network are to be met again. If they are too many, each node
-        // remembers others: no name must be forgotten by all.
-        let place = |name: &Location| others.binary_search_by(|other| other.location.cmp(name));
-        let behind = known.range(me.location.clone()..);
-        let known = behind.chain(known.range(..me.location.clone()));
-        let known = known.map(|name| (name.clone(), 0)).chain(lost);
-        let known = known.filter(|(name, _)| *name != me.location && place(name).is_err());
-        for (name, incarnation) in known.take(LOST_MAX) {
+        // Those that it knew and that are not in this network are to be met again.
+        let is_lost = |name: &Location| {
+            let other = others.binary_search_by(|other| other.location.cmp(name));
+            other.is_err() && *name != me.location
+        };
+        to_meet.retain(is_lost);
+        self.remember_to_meet(to_meet);
+        let lost = lost.into_iter().filter(|(name, _)| is_lost(name));
+        for (name, incarnation) in lost.take(LOST_MAX) {
             self.remember_lost(name, incarnation);
         }
-        self.lost.retain(|name, _| place(name).is_err());
+        self.lost.retain(|name, _| is_lost(name));
         let originals = others.iter().filter(|member| !member.is_ours());
         self.unmet = originals.map(|member| member.location.clone()).collect();
         self.change_view(|view| {

@@ -96,7 +96,7 @@ pub struct Rules {
 /// What a node is doing with its life.
 #[derive(Debug)]
 enum Life {
-    Outside(Search),
+    Outside(Box<Search>),
     Joining,
     /// It was told to leave: it does when it has brought what it has.
     Returning {
@@ -266,7 +266,7 @@ impl Membership {
             location,
             secret,
             incarnation: 0,
-            life: Life::Outside(Search::default()),
+            life: Life::Outside(Box::default()),
             view: Arc::default(),
             changes: 0,
             ties: BTreeMap::new(),

@@ -8,9 +8,12 @@ use crate::location::Location;
 
 use super::clean::{Lost, PAST_MAX};
 use super::{
-    ALARM_MAX, Action, LEFT_MAX, LOST_MAX, MEMBERS_MAX, Member, Membership, NEWS_MAX, Peer,
+    ALARM_MAX, Action, LEFT_MAX, LOST_MAX, Life, MEMBERS_MAX, Member, Membership, NEWS_MAX, Peer,
     SILENCE_TICKS, State, TOLD, View,
 };
+
+/// How many names a node keeps of those that it knew, beside the lost nodes of the network that it comes in.
+const KNOWN_MAX: usize = LOST_MAX / 2;
 
 impl Membership {
     /// A member is no longer a member, but not for silence. Its life never comes back here. This node itself stays, whatever
@@ -103,6 +106,39 @@ impl Membership {
             expired: false,
         };
         self.lost.insert(location, lost);
+    }
+
+    /// The members and the lost nodes that this node has, or had when it was last a member.
+    pub(super) fn names(&self) -> BTreeSet<Location> {
+        let members = self.others().map(|member| &member.location);
+        let lost = self.lost.iter().filter(|(_, lost)| !lost.expired);
+        let names = members.chain(lost.map(|(name, _)| name));
+        match &self.life {
+            Life::Outside(search) => names.chain(&search.knew).cloned().collect(),
+            _ => names.cloned().collect(),
+        }
+    }
+
+    /// The nodes to be met again by one that is outside, from its own name on. If they are too many, each node remembers
+    /// others: no name is forgotten by all.
+    pub(super) fn to_meet(&self) -> Vec<Location> {
+        let Life::Outside(search) = &self.life else {
+            return Vec::new();
+        };
+        let known: BTreeSet<_> = search.contacts.keys().chain(&search.knew).collect();
+        let behind = known.range::<&Location, _>(&self.location..);
+        let known = behind.chain(known.range::<&Location, _>(..&self.location));
+        let known = known.filter(|name| ***name != self.location);
+        known.map(|name| (*name).clone()).collect()
+    }
+
+    /// Counts these as lost, whatever life they live.
+    pub(super) fn remember_to_meet(&mut self, names: Vec<Location>) {
+        for name in names.into_iter().take(KNOWN_MAX) {
+            if !self.lost.contains_key(&name) {
+                self.remember_lost(name, 0);
+            }
+        }
     }
 
     pub(super) fn drop_the_silent(&mut self, now: Duration) {
