@@ -4,11 +4,12 @@
 //! is sent together with what the other requests ask. Of two requests for one key the later one waits until the earlier
 //! one is done; gets one behind the other share an answer.
 //!
-//! A round ends with the last answer. The first request that isn't answered doesn't wait for that, as all others wait for
-//! it: it takes its steps in between.
+//! A round ends with the last answer. All others wait for the first request that isn't answered: if its turn comes while
+//! others wait for answers, it begins in between.
 //!
 //! A request alone is a batch of one.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::locator::read_answer;
@@ -67,8 +68,10 @@ struct Batch<'a, 'b> {
     answered: usize,
     /// A large message has been sent; tombstones are kept until all of them are done.
     large: Option<Large<'a>>,
-    /// The first one takes steps of its own.
+    /// The first one begins in between, or has, and isn't done.
     between: bool,
+    /// How long the client has taken for its answers: that time is none of the requests'.
+    late: Duration,
 }
 
 impl Store {
@@ -98,7 +101,9 @@ impl Store {
             answered: 0,
             large: None,
             between: false,
+            late: Duration::ZERO,
         };
+        batch.link();
         let mut pause = LOOK_AGAIN;
         // Some may have failed already.
         batch.hand_out();
@@ -119,15 +124,36 @@ impl Store {
 }
 
 impl<'a> Batch<'a, '_> {
+    /// Has each request know those for the same key that stand next to it.
+    fn link(&mut self) {
+        if self.requests.len() == 1 {
+            return;
+        }
+        let mut last = HashMap::with_capacity(self.requests.len());
+        for place in 0..self.requests.len() {
+            if self.requests[place].outcome.is_some() {
+                continue; // It can't be read.
+            }
+            let before = last.insert(self.requests[place].key, place);
+            self.requests[place].before = before;
+            if let Some(before) = before {
+                self.requests[before].behind = Some(place);
+            }
+        }
+    }
+
     /// Those that may go on.
     fn turn(&self) -> Vec<usize> {
         let requests = &*self.requests;
         let open = (self.answered..requests.len()).filter(|i| requests[*i].outcome.is_none());
-        let free = |place: &usize| {
-            let mut before = requests[self.answered..*place].iter();
-            !before.any(|other| other.outcome.is_none() && other.key == requests[*place].key)
-        };
-        open.filter(free).collect()
+        let is_done = |before: usize| requests[before].outcome.is_some();
+        open.filter(|place| requests[*place].before.is_none_or(is_done))
+            .collect()
+    }
+
+    /// The time by which requests have their deadlines.
+    fn now(&self) -> Duration {
+        self.store.locator.now().saturating_sub(self.late)
     }
 
     /// A step of each of these. False: all that are left wait for something.
@@ -135,18 +161,19 @@ impl<'a> Batch<'a, '_> {
         let done = self.count_done();
         turn.iter()
             .for_each(|place| self.requests[*place].again = false);
-        let room = SMALL_BYTES.saturating_sub(self.kept());
-        self.store.begin(self.requests, turn, self.answered, room);
+        let (room, now) = (SMALL_BYTES.saturating_sub(self.kept()), self.now());
+        let head = self.answered;
+        self.store.begin(self.requests, turn, (head, room), now);
         self.send(turn);
         self.write_own(turn);
         self.hand_out();
-        let now = self.store.locator.now();
+        let now = self.now();
         for place in turn {
             let request = &mut self.requests[*place];
             let begun = !request.deadline.is_zero();
             let over = begun && now >= request.deadline;
             if request.outcome.is_none() && !request.again && over {
-                self.store.expire(request, self.large.is_some());
+                self.store.expire(request);
             }
         }
         self.hand_out();
@@ -154,32 +181,26 @@ impl<'a> Batch<'a, '_> {
         again || self.count_done() > done
     }
 
-    /// While answers to others are waited for, the first that isn't answered goes on, unless one to it is.
-    fn go_on(&mut self) {
-        let began = self.store.locator.now();
-        let mut gone_on = None;
-        while let Some(head) = self.requests.get(self.answered)
-            && head.missing == 0
-            && !std::mem::replace(&mut self.between, true)
-        {
-            gone_on = Some(self.answered);
-            let further = self.round(&[self.answered]);
-            self.between = false;
-            if !further {
-                break;
+    /// Others wait for answers: the first that isn't answered begins, if it has not. It goes on with the others, should it
+    /// not be done then; and nobody begins any more: a node that hangs must not be waited for time and again.
+    fn begin_between(&mut self) {
+        let is_new = |request: &Request<'_>| {
+            let begins = matches!(request.step, Step::Begin) && !request.waits_for_others;
+            request.outcome.is_none() && request.deadline.is_zero() && begins
+        };
+        while !self.between && self.requests.get(self.answered).is_some_and(is_new) {
+            let (head, began) = (self.answered, self.now());
+            self.between = true;
+            self.round(&[head]);
+            self.between = self.answered == head;
+            // That time is none of the others'.
+            let took = self.now().saturating_sub(began);
+            for request in &mut self.requests[head + 1..] {
+                if !request.deadline.is_zero() {
+                    request.deadline += took;
+                }
             }
-        }
-        if let Some(place) = gone_on {
-            self.put_off(place + 1, self.store.locator.now() - began);
-        }
-    }
-
-    /// Time that is none of these on their way, from that one on.
-    fn put_off(&mut self, from: usize, took: Duration) {
-        for request in &mut self.requests[from..] {
-            if !request.deadline.is_zero() {
-                request.deadline += took;
-            }
+            self.answers.flush();
         }
     }
 
@@ -194,13 +215,22 @@ impl<'a> Batch<'a, '_> {
         kept.map(Request::answer_bytes).sum()
     }
 
+    /// Whether an answer of so many bytes may wait for earlier ones: each has its share, and takes what others leave.
+    fn may_wait(&self, place: usize, bytes: usize) -> bool {
+        place == self.answered
+            || bytes <= SMALL_BYTES / self.requests.len()
+            || bytes <= SMALL_BYTES.saturating_sub(self.kept())
+    }
+
     /// Answers those whose turn it is.
     fn hand_out(&mut self) {
+        let head = self.requests.get(self.answered);
+        if head.is_none_or(|head| head.outcome.is_none()) {
+            return;
+        }
         let began = self.store.locator.now();
         self.hand_out_all();
-        // The client's time.
-        let took = self.store.locator.now() - began;
-        self.put_off(self.answered, took);
+        self.late += self.store.locator.now() - began;
     }
 
     fn hand_out_all(&mut self) {
@@ -230,20 +260,20 @@ impl<'a> Batch<'a, '_> {
         else {
             return;
         };
-        let (head, room) = (self.answered, SMALL_BYTES.saturating_sub(self.kept()));
-        if self.requests[head].value.is_some() || value.len() > room / self.requests.len() {
+        let head = &self.requests[self.answered];
+        if head.value.is_some() || value.len() > SMALL_BYTES / self.requests.len() {
             return;
         }
-        let (done, rest) = self.requests.split_at_mut(head + 1);
-        let same = rest.iter_mut().filter(|other| other.key == done[head].key);
-        let forwarded = done[head].forwarded;
-        // Not beyond one that has begun: it may know something later.
-        let alike = |other: &&mut Request<'_>| {
+        let (forwarded, mut next) = (head.forwarded, head.behind);
+        while let Some(place) = next {
+            let other = &mut self.requests[place];
+            // Not beyond one that has begun: it may know something later.
             let begun = other.outcome.is_some() || !matches!(other.step, Step::Begin);
-            other.value.is_none() && other.forwarded == forwarded && !begun
-        };
-        for get in same.take_while(alike) {
-            get.outcome = Some(Ok(Forwarded::done(value.clone())));
+            if begun || other.value.is_some() || other.forwarded != forwarded {
+                return;
+            }
+            other.is_done(value.clone());
+            next = other.behind;
         }
     }
 
@@ -283,8 +313,7 @@ impl<'a> Batch<'a, '_> {
         if messages.is_empty() {
             return;
         }
-        let locator = &self.store.locator;
-        let now = locator.now();
+        let (locator, now) = (&self.store.locator, self.now());
         let (members, messages): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
         let call = |(to, message): (Member, &Message)| {
             let request = match message {
@@ -299,11 +328,16 @@ impl<'a> Batch<'a, '_> {
         let calls: Vec<_> = members.into_iter().zip(&messages).map(call).collect();
         let large = Large::new(self.store, bytes_with_copies(&messages, &calls));
         self.large = self.large.take().or(large);
+        for place in turn {
+            if let Step::Copies(tried) = &mut self.requests[*place].step {
+                tried.large = self.large.is_some();
+            }
+        }
         locator.call_each_member(&calls, locator.ticks(2), &mut |event| {
             self.hand_out();
             let Event::Answer(number, answer) = event else {
-                self.go_on();
-                return self.answers.flush();
+                self.answers.flush();
+                return self.begin_between();
             };
             let member = &calls[number].0;
             match &messages[number] {
@@ -312,38 +346,37 @@ impl<'a> Batch<'a, '_> {
                 Message::Copies(_, places, _) => self.take_stored(places, member, answer),
             }
             self.hand_out();
-            self.go_on();
         });
+        self.between = false;
     }
 
     fn take_forwarded(&mut self, place: usize, answer: Answer) {
         let answer = answer.and_then(|result| read_answer::<Forwarded>(&result, "forward"));
         let bytes = answer.as_ref().map_or(0, Forwarded::bytes);
-        let room = SMALL_BYTES.saturating_sub(self.kept());
+        let may_wait = self.may_wait(place, bytes);
         let request = &mut self.requests[place];
         request.missing = 0;
-        if place > self.answered && bytes > room {
-            request.wait_for_others();
-        } else {
-            self.store.forwarded(request, answer);
+        match may_wait {
+            true => self.store.forwarded(request, answer),
+            false => request.wait_for_others(),
         }
     }
 
     fn take_fetched(&mut self, place: usize, member: &Member, answer: Answer) {
-        let room = SMALL_BYTES.saturating_sub(self.kept());
+        let fetched = answer.and_then(|result| read_answer::<Fetched>(&result, "fetch"));
+        let bytes = fetched.as_ref().map_or(0, |fetched| fetched.value.len());
+        let may_wait = self.may_wait(place, bytes);
         let request = &mut self.requests[place];
         request.missing -= 1;
         if !matches!(request.step, Step::Fetch(_)) {
             return; // It waits for others.
         }
-        match answer.and_then(|result| read_answer(&result, "fetch")) {
+        match fetched {
             Ok(Fetched {
                 members: Some(members),
                 ..
             }) => self.store.locator.differs(member, &members),
-            Ok(Fetched { value, .. }) if place > self.answered && value.len() > room => {
-                return request.wait_for_others();
-            }
+            Ok(_) if !may_wait => return request.wait_for_others(),
             Ok(Fetched { version, value, .. }) => request.accounts.push((version, value)),
             Err(_) => {}
         }
@@ -366,7 +399,7 @@ impl<'a> Batch<'a, '_> {
             }
             request.missing -= 1;
             if request.missing == 0 {
-                self.store.copied(request, self.large.is_some());
+                self.store.copied(request);
             }
         }
         self.write_own(places);
@@ -376,8 +409,7 @@ impl<'a> Batch<'a, '_> {
     fn write_own(&mut self, places: &[usize]) {
         let waits = |place: &usize| matches!(self.requests[*place].step, Step::Own(_));
         let waiting: Vec<_> = places.iter().copied().filter(waits).collect();
-        let large = self.large.is_some();
-        self.store.write_own(self.requests, &waiting, large);
+        self.store.write_own(self.requests, &waiting);
     }
 }
 

@@ -224,6 +224,7 @@ impl Store {
     fn on_store<'a>(&self, arguments: &'a [u8], result: &mut Vec<u8>) -> Result<(), Exception> {
         let Stored { caller, put, items } = read_arguments(arguments)?;
         let (mut new, mut full) = (Vec::new(), false);
+        self.items.touch(items.iter().map(|item| item.key));
         let (taken, members) = self.locator.with(|membership, now| {
             let known = membership.shared_with(&caller).is_some();
             let mut take = |item: &Item<'a>| {

@@ -29,6 +29,9 @@ pub(super) struct Request<'a> {
     pub had: bool,
     /// To be called when later requests of the same client will find its effect.
     pub done: &'a dyn Fn(),
+    /// Those of its batch for the same key that stand next to it.
+    pub before: Option<usize>,
+    pub behind: Option<usize>,
     /// The greatest version in which this put has been tried. 0: in none.
     pub above: i64,
     /// It fails if it isn't done by then. Zero: it has not begun.
@@ -85,6 +88,8 @@ pub(super) struct Try<'a> {
     pub back: Option<(Vec<u8>, Relayed<'a>)>,
     /// When the copies were sent, or a little before.
     pub asked: Duration,
+    /// It was sent while the batch had a large message on its way: no tombstone is forgotten meanwhile.
+    pub large: bool,
     /// It is the first try of its put.
     pub first: bool,
     pub accepted: Accepted,
@@ -133,6 +138,8 @@ impl<'a> Request<'a> {
             delete: call.method == b"delete_key",
             had: false,
             done: call.done,
+            before: None,
+            behind: None,
             // Only nodes say what has been tried.
             above: if forwarded { above } else { 0 },
             deadline: Duration::ZERO,
@@ -210,6 +217,7 @@ impl<'a> Try<'a> {
             underway: None,
             back: None,
             asked,
+            large: false,
             first: false,
             accepted: Accepted::All,
             holds: 0,

@@ -42,13 +42,14 @@ enum Own {
 
 impl Store {
     /// Looks up the replicas for those requests that begin, and what this node holds of the keys of which it is the
-    /// primary. `room`: how many bytes of values may wait for the answer to the request at `head`.
+    /// primary. `room`: how many bytes of values may wait for the answer to the request at `head`. `now`: by the time of
+    /// their deadlines.
     pub(super) fn begin<'a>(
         &'a self,
         requests: &mut [Request<'a>],
         turn: &[usize],
-        head: usize,
-        mut room: usize,
+        (head, mut room): (usize, usize),
+        now: Duration,
     ) {
         let begins = |place: &usize| {
             let request = &requests[*place];
@@ -60,7 +61,7 @@ impl Store {
         }
         let keys = turn.iter().map(|place| requests[*place].key);
         let routes = self.locator.routes(keys);
-        let deadline = self.locator.now() + self.locator.ticks(REQUEST_TICKS);
+        let deadline = now + self.locator.ticks(REQUEST_TICKS);
         let mut own = Vec::new();
         for (place, route) in turn.into_iter().zip(routes) {
             let request = &mut requests[place];
@@ -329,13 +330,13 @@ impl Store {
         request: &mut Request<'_>,
         tried: &Try<'_>,
         latest: Account,
-        (open, large): (bool, bool),
+        open: bool,
     ) {
         let route = &tried.route;
         let same = self.locator.with(|membership, now| {
             let mut not_here = false;
             let same = membership.may_show(route.hash, route.digest);
-            let same = same && (large || !self.is_late(tried, now));
+            let same = same && !self.is_late(tried, now);
             if same && latest.0 > 0 {
                 let merged = self.items.merge(request.key, latest.0, &latest.1, false);
                 not_here = merged.is_err();
@@ -351,7 +352,7 @@ impl Store {
     }
 
     /// All other replicas have said whether they have taken their copies, or nothing.
-    pub(super) fn copied<'a>(&'a self, request: &mut Request<'a>, large: bool) {
+    pub(super) fn copied<'a>(&'a self, request: &mut Request<'a>) {
         let Step::Copies(mut tried) = std::mem::replace(&mut request.step, Step::Begin) else {
             return;
         };
@@ -360,7 +361,7 @@ impl Store {
             Accepted::All if tried.back.is_some() => {
                 let (value, alone) = tried.back.take().expect("BUG: it has just been there");
                 let latest = (tried.version, value);
-                self.answer_latest(request, &tried, latest, (full, large));
+                self.answer_latest(request, &tried, latest, full);
                 drop(alone);
             }
             Accepted::All if full => {
@@ -368,7 +369,7 @@ impl Store {
                 if tried.first && tried.full == tried.route.others().count() {
                     self.give_up(tried);
                 } else {
-                    self.leave_open(request, tried, large);
+                    self.leave_open(request, tried);
                 }
                 request.outcome = Some(Err(exception));
             }
@@ -383,13 +384,7 @@ impl Store {
     }
 
     /// Writes the own copies of these, of which all others have copies, once this node may decide.
-    /// `large`: tombstones are kept meanwhile.
-    pub(super) fn write_own<'a>(
-        &'a self,
-        requests: &mut [Request<'a>],
-        places: &[usize],
-        large: bool,
-    ) {
+    pub(super) fn write_own<'a>(&'a self, requests: &mut [Request<'a>], places: &[usize]) {
         if places.is_empty() {
             return;
         }
@@ -403,7 +398,7 @@ impl Store {
                 };
                 let Route { hash, digest, .. } = tried.route;
                 let others = tried.route.others().next().is_some();
-                let is_late = !large && self.is_late(tried, now);
+                let is_late = self.is_late(tried, now);
                 let is_old = is_late || (others && now.saturating_sub(tried.asked) >= lease);
                 if !is_late && membership.may_decide(now, hash, digest, Some(tried.asked)) {
                     // If there is no memory: when there is.
@@ -435,13 +430,13 @@ impl Store {
     }
 
     /// The time of a request is over.
-    pub(super) fn expire(&self, request: &mut Request<'_>, large: bool) {
+    pub(super) fn expire(&self, request: &mut Request<'_>) {
         let left = match std::mem::replace(&mut request.step, Step::Begin) {
             Step::Own(tried) => Some(tried),
             _ => request.left.take(),
         };
         if let Some(tried) = left {
-            self.leave_open(request, tried, large);
+            self.leave_open(request, tried);
         }
         request.outcome = Some(Err(not_acknowledged()));
     }
@@ -449,13 +444,13 @@ impl Store {
     /// The primary stops trying a put that others may have. It stores the put as well: what is still on its way to them
     /// is then the same at all of them. It doubts them: until it has compared with them, it doesn't answer from this
     /// copy alone.
-    fn leave_open(&self, request: &Request<'_>, tried: Try<'_>, large: bool) {
+    fn leave_open(&self, request: &Request<'_>, tried: Try<'_>) {
         let value = request.value.unwrap_or_default();
         self.locator.with(|membership, now| {
             let route = &tried.route;
             let have_it = route.others().next().is_some();
             if have_it && membership.is_replica(route.hash, route.digest) {
-                let is_late = !large && self.is_late(&tried, now);
+                let is_late = self.is_late(&tried, now);
                 // If there is no memory, the others have it alone.
                 let merge = || self.items.merge(request.key, tried.version, value, true);
                 let not_here = is_late || merge().is_err();
@@ -482,10 +477,10 @@ impl Store {
     }
 
     /// Whether so much time has passed since copies were sent that a tombstone above them may be forgotten soon. Tombstones
-    /// are kept for twice as long.
+    /// are kept for twice as long, and as long as a large message is on its way.
     fn is_late(&self, tried: &Try<'_>, now: Duration) -> bool {
         let most = LATE.max(self.locator.ticks(LATE_TICKS));
-        now.saturating_sub(tried.asked) > most
+        !tried.large && now.saturating_sub(tried.asked) > most
     }
 
     /// Whether a caller is the node that it says it is, and a member or one that has left. Any other program could name

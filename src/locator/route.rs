@@ -1,5 +1,6 @@
 //! Which nodes a request for a key concerns.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::location::Location;
@@ -14,8 +15,8 @@ pub struct Route {
     pub hash: u32,
     /// The digest of the list.
     pub digest: u64,
-    /// The list: places in the view, in the order of the ring.
-    places: Vec<usize>,
+    /// Where its list is among those of the look.
+    places: Range<usize>,
     look: Arc<Look>,
 }
 
@@ -24,6 +25,8 @@ pub struct Route {
 struct Look {
     view: Arc<View>,
     me: Member,
+    /// The lists, one behind the other: places in the view, in the order of the ring.
+    places: Vec<usize>,
 }
 
 impl Route {
@@ -35,7 +38,8 @@ impl Route {
     /// All replicas, in the order of the ring.
     pub fn list(&self) -> impl Iterator<Item = &Member> {
         let members = self.look.view.members();
-        self.places.iter().map(|place| &members[*place])
+        let places = self.look.places[self.places.clone()].iter();
+        places.map(|place| &members[*place])
     }
 
     /// The primary: the first replica that is full or leaving.
@@ -82,23 +86,26 @@ impl Locator {
 
     /// The same of several keys, by one view.
     pub fn routes<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Vec<Route> {
-        let look = {
+        let (view, me) = {
             let membership = &self.lock().membership;
-            Arc::new(Look {
-                view: membership.view().clone(),
-                me: membership.me(),
+            (membership.view().clone(), membership.me())
+        };
+        let mut places = Vec::with_capacity(self.options.replicas * keys.size_hint().0);
+        let found: Vec<_> = keys
+            .map(|key| {
+                let (hash, start) = (ring::hash(key), places.len());
+                places.extend(view.list(hash, self.options.replicas));
+                let digest = view.list_digest(places[start..].iter().copied());
+                (hash, digest, start..places.len())
             })
+            .collect();
+        let look = Arc::new(Look { view, me, places });
+        let route = |(hash, digest, places)| Route {
+            hash,
+            digest,
+            places,
+            look: look.clone(),
         };
-        let route = |key: &[u8]| {
-            let hash = ring::hash(key);
-            let places: Vec<_> = look.view.list(hash, self.options.replicas).collect();
-            Route {
-                hash,
-                digest: look.view.list_digest(places.iter().copied()),
-                places,
-                look: look.clone(),
-            }
-        };
-        keys.map(route).collect()
+        found.into_iter().map(route).collect()
     }
 }

@@ -15,8 +15,12 @@ pub(crate) const BUFFER_BYTES_MIN: usize = 1 << 10;
 /// Up to here the buffer grows when a read fills it; beyond only for a message that needs it.
 const BUFFER_BYTES_BATCH: usize = SMALL_BYTES;
 
-/// Messages that are handed out at once: enough that their data comes side by side.
-const BATCH_MESSAGES: usize = 16;
+/// Messages that are handed out at once, at most. More of them: fewer messages between nodes, as what they have to ask
+/// others travels together; and more memory for what is known of each.
+const BATCH_MESSAGES: usize = 256;
+
+/// Most batches have no more.
+const FEW_MESSAGES: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Incoming {
@@ -86,7 +90,7 @@ impl Incoming {
     /// # Errors
     /// As of [`Incoming::next`], once the messages before have been handed out.
     pub fn batch(&mut self, limits: &Limits) -> Result<Vec<Message<'_>>, Error> {
-        let mut messages = Vec::with_capacity(BATCH_MESSAGES);
+        let mut messages = Vec::with_capacity(FEW_MESSAGES);
         while messages.len() < BATCH_MESSAGES {
             match self
                 .splitter
@@ -190,8 +194,8 @@ mod tests {
         let limits = Limits::default();
         let mut bytes = message(b"").repeat(BATCH_MESSAGES + 3);
         bytes.extend([0xff; 20]);
-        let mut incoming = Incoming::new();
-        incoming.read_from(&mut Pieces(&bytes, usize::MAX)).unwrap();
+        let (mut incoming, mut pieces) = (Incoming::new(), Pieces(&bytes, usize::MAX));
+        while incoming.read_from(&mut pieces).unwrap() > 0 {}
         for count in [BATCH_MESSAGES, 3] {
             let batch = incoming.batch(&limits).unwrap();
             assert_eq!(batch.len(), count);

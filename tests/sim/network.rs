@@ -431,7 +431,7 @@ impl SimNetwork {
         &self,
         (call, leg): (u64, usize),
         limit: Duration,
-        (mut began, before): (Duration, f64),
+        since: &mut (Duration, f64),
         waits: &mut dyn FnMut(),
     ) -> Answer {
         let (world, scheduler) = (&self.world, &self.world.scheduler);
@@ -445,9 +445,9 @@ impl SimNetwork {
                     .expect("BUG: a call is open while it waits");
                 open.ticket = ticket;
                 self.began.store(open.legs[leg].began, Ordering::Relaxed);
-                (open.legs[leg].answer.clone(), open.moved(now) - before)
+                (open.legs[leg].answer.clone(), open.moved(now) - since.1)
             };
-            let left = began + limit + world.time_for(moved);
+            let left = since.0 + limit + world.time_for(moved);
             let left = left.saturating_sub(self.origin.clock.now());
             match answer {
                 Some(answer) => return answer,
@@ -457,7 +457,7 @@ impl SimNetwork {
             if scheduler.now() >= now + LOOK {
                 let waiting = self.origin.clock.now();
                 waits();
-                began += self.origin.clock.now() - waiting;
+                since.0 += self.origin.clock.now() - waiting;
             }
         }
     }
@@ -485,7 +485,7 @@ impl SimNetwork {
         for (place, (_, request)) in calls.iter().enumerate() {
             let limit = request.limit.unwrap_or(limit);
             let leg = (closing.1, place);
-            let answer = self.wait(leg, limit, since, &mut || take(Event::Waiting));
+            let answer = self.wait(leg, limit, &mut since, &mut || take(Event::Waiting));
             if anew && matches!(answer, Ok(_) | Err(CallError::Exception(_))) {
                 let mut wires = self.world.wires();
                 let open = wires.call(closing.1);
