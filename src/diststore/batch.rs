@@ -5,7 +5,7 @@
 //! one is done; gets one behind the other share an answer.
 //!
 //! A round ends with the last answer. All others wait for the first request that isn't answered: if its turn comes while
-//! others wait for answers, it begins in between.
+//! answers to others have been waited for, for long, it begins in between.
 //!
 //! A request alone is a batch of one.
 
@@ -68,8 +68,8 @@ struct Batch<'a, 'b> {
     answered: usize,
     /// A large message has been sent; tombstones are kept until all of them are done.
     large: Option<Large<'a>>,
-    /// The first one begins in between, or has, and isn't done.
-    between: bool,
+    /// The last one that has begun in between, and when it had taken its steps. No other one begins meanwhile.
+    between: Option<(usize, Duration)>,
     /// How long the client has taken for its answers: that time is none of the requests'.
     late: Duration,
 }
@@ -100,7 +100,7 @@ impl Store {
             answers,
             answered: 0,
             large: None,
-            between: false,
+            between: None,
             late: Duration::ZERO,
         };
         batch.link();
@@ -181,26 +181,36 @@ impl<'a> Batch<'a, '_> {
         again || self.count_done() > done
     }
 
-    /// Others wait for answers: the first that isn't answered begins, if it has not. It goes on with the others, should it
-    /// not be done then; and nobody begins any more: a node that hangs must not be waited for time and again.
-    fn begin_between(&mut self) {
+    /// Others wait for answers since then: after a quarter of a tick the first that isn't answered begins, if it has not. If
+    /// it isn't done then, it goes on with the others. A node that hangs is not waited for time and again: no other one
+    /// begins after one that isn't done, or has taken a tick.
+    fn begin_between(&mut self, since: Duration) {
+        let tick = self.store.locator.ticks(1);
         let is_new = |request: &Request<'_>| {
             let begins = matches!(request.step, Step::Begin) && !request.waits_for_others;
             request.outcome.is_none() && request.deadline.is_zero() && begins
         };
-        while !self.between && self.requests.get(self.answered).is_some_and(is_new) {
-            let (head, began) = (self.answered, self.now());
-            self.between = true;
+        let head = |batch: &Self| batch.requests.get(batch.answered).is_some_and(is_new);
+        let mut now = self.now();
+        while now.saturating_sub(since) >= tick / 4 && self.between.is_none() && head(self) {
+            let (head, began) = (self.answered, now);
+            self.between = Some((head, now));
             self.round(&[head]);
-            self.between = self.answered == head;
-            // That time is none of the others'.
-            let took = self.now().saturating_sub(began);
-            for request in &mut self.requests[head + 1..] {
-                if !request.deadline.is_zero() {
-                    request.deadline += took;
-                }
-            }
+            now = self.now();
+            let took = now.saturating_sub(began);
+            let goes_on = self.answered > head && took < tick;
+            self.between = (!goes_on).then_some((head, now));
+            self.put_off(head + 1, took);
             self.answers.flush();
+        }
+    }
+
+    /// So much time is none of these requests', from that one on.
+    fn put_off(&mut self, from: usize, took: Duration) {
+        for request in &mut self.requests[from..] {
+            if !request.deadline.is_zero() {
+                request.deadline += took;
+            }
         }
     }
 
@@ -333,11 +343,12 @@ impl<'a> Batch<'a, '_> {
                 tried.large = self.large.is_some();
             }
         }
+        let is_between = self.between.is_some();
         locator.call_each_member(&calls, locator.ticks(2), &mut |event| {
             self.hand_out();
             let Event::Answer(number, answer) = event else {
                 self.answers.flush();
-                return self.begin_between();
+                return self.begin_between(now);
             };
             let member = &calls[number].0;
             match &messages[number] {
@@ -347,7 +358,10 @@ impl<'a> Batch<'a, '_> {
             }
             self.hand_out();
         });
-        self.between = false;
+        if !is_between && let Some((place, since)) = self.between.take() {
+            let waited = self.now().saturating_sub(since);
+            self.requests[place].deadline += waited;
+        }
     }
 
     fn take_forwarded(&mut self, place: usize, answer: Answer) {

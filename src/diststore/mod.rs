@@ -77,6 +77,10 @@ pub const METHODS: &[&str] = &[
 /// batch.
 const PARTS_MAX: usize = 1 << 20;
 
+/// Gets that are carried out together, at most: each brings a value that may have to wait for earlier answers, and they
+/// share the room for that.
+const GETS_MAX: usize = 16;
+
 /// Bytes that are sent may be on their way for a second for each of these, but no longer than that.
 const SENT_A_SECOND: u32 = 64 << 10;
 const SENT_MAX: Duration = Duration::from_secs(60);
@@ -457,10 +461,15 @@ impl Service for Store {
                 None => count.count(),
             };
             if count > 0 {
-                let (requests, behind) = rest.split_at(count);
-                let requests = requests.iter().map(|call| Request::of(self, call));
-                self.carry_out(&mut requests.collect::<Vec<_>>(), answers);
-                rest = behind;
+                let mut gets = 0;
+                let requests = rest[..count].iter().map(|call| Request::of(self, call));
+                let few_gets = |request: &Request<'_>| {
+                    gets += usize::from(request.value.is_none());
+                    gets <= GETS_MAX
+                };
+                let mut requests: Vec<_> = requests.take_while(few_gets).collect();
+                self.carry_out(&mut requests, answers);
+                rest = &rest[requests.len()..];
             } else {
                 answers.add(&mut |result| self.call(call, result));
                 rest = others;

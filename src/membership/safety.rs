@@ -119,17 +119,18 @@ impl Membership {
         }
     }
 
-    /// The nodes to be met again by one that is outside, from its own name on. If they are too many, each node remembers
-    /// others: no name is forgotten by all.
+    /// The nodes to be met again by one that is outside: those that it knew, from its own name on, and its contacts. If they
+    /// are too many, each node remembers others.
     pub(super) fn to_meet(&self) -> Vec<Location> {
         let Life::Outside(search) = &self.life else {
             return Vec::new();
         };
-        let known: BTreeSet<_> = search.contacts.keys().chain(&search.knew).collect();
-        let behind = known.range::<&Location, _>(&self.location..);
-        let known = behind.chain(known.range::<&Location, _>(..&self.location));
-        let known = known.filter(|name| ***name != self.location);
-        known.map(|name| (*name).clone()).collect()
+        let behind = search.knew.range(self.location.clone()..);
+        let known = behind.chain(search.knew.range(..self.location.clone()));
+        let others = search.contacts.keys();
+        let others = others.filter(|name| !search.knew.contains(*name));
+        let all = known.chain(others).filter(|name| **name != self.location);
+        all.cloned().collect()
     }
 
     /// Counts these as lost, whatever life they live.

@@ -17,7 +17,7 @@ const BUFFER_BYTES_BATCH: usize = SMALL_BYTES;
 
 /// Messages that are handed out at once, at most. More of them: fewer messages between nodes, as what they have to ask
 /// others travels together; and more memory for what is known of each.
-const BATCH_MESSAGES: usize = 256;
+const BATCH_MESSAGES: usize = 64;
 
 /// Most batches have no more.
 const FEW_MESSAGES: usize = 16;
