@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -559,6 +559,47 @@ fn must_keep_connections_between_our_own_nodes_only() {
         assert!(network.call(&to, &ping, LONG).is_ok());
         network.forget(&to);
     });
+}
+
+/// As many callers as connections are answered at once, so each needs one of its own.
+#[test]
+fn must_keep_as_many_connections_as_were_in_use_together() {
+    const CALLERS: usize = 100;
+    let (listener, to) = listen();
+    let (together, accepted) = (Barrier::new(CALLERS), AtomicUsize::new(0));
+    let over = AtomicBool::new(false);
+    let network = TcpNetwork::default();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                accepted.fetch_add(1, Ordering::SeqCst);
+                let together = &together;
+                scope.spawn(move || {
+                    let mut sequence = 0;
+                    while stream.read(&mut [0; 4096]).unwrap() > 0 {
+                        together.wait();
+                        stream.write_all(&reply("ping", sequence)).unwrap();
+                        sequence += 1;
+                    }
+                });
+            }
+        });
+        for _ in 0..2 {
+            let call = || network.call(&to, &request("ping", b""), LONG).unwrap();
+            let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(call)).collect();
+            callers
+                .into_iter()
+                .for_each(|one| drop(one.join().unwrap()));
+        }
+        network.close_idle();
+        over.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect((to.address(), to.port())));
+    });
+    assert_eq!(accepted.load(Ordering::SeqCst), CALLERS);
 }
 
 /// Both ends write more than fits in between, each to the other.

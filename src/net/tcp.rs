@@ -24,12 +24,8 @@ use crate::location::Location;
 use crate::os::has_ended;
 use crate::thrift::{Exception, Limits, Message, MessageKind, begin_message};
 
-/// Idle connections kept to one location. Up: fewer new ones when many threads call one node at
-/// once; down: fewer descriptors.
-const IDLE_MAX: usize = 16;
-
-/// A connection that nobody has used for so long is closed. Below the hour after which a server of
-/// ours would close it.
+/// A connection that nobody has used for so long is closed, within twice that time. So no more are kept to a location
+/// than were in use together a while ago. Below the hour after which a server of ours would close it.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Connections to other nodes, and calls on them. Shared by all threads of a node.
@@ -361,9 +357,7 @@ impl TcpNetwork {
         let mut pools = self.pools();
         if pools.release(to, &link.stream) && clean {
             let pool = pools.of.entry(to.clone()).or_default();
-            if pool.idle.len() < IDLE_MAX {
-                pool.idle.push((now, link));
-            }
+            pool.idle.push((now, link));
         }
         pools.sweep(now);
     }
