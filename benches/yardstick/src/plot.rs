@@ -3,24 +3,47 @@
 use crate::figures::{Figure, number, series};
 use std::fmt::Write;
 
-/// Row, metric, title of each picture with bars.
-const BARS: &[(&str, &str, &str)] = &[
-    (
-        "get-put",
-        "requests_per_s",
-        "Requests per second, one outstanding on each connection",
-    ),
-    (
-        "pipelined",
-        "requests_per_s",
-        "Requests per second, 16 outstanding on each connection",
-    ),
-    (
-        "connect",
-        "requests_per_s",
-        "Requests per second, a new connection for each",
-    ),
+/// A picture with bars of the requests a second of a row.
+struct Bars {
+    row: &'static str,
+    title: &'static str,
+    /// What its settings begin with, and which of them it shows; none: all.
+    within: &'static str,
+    settings: &'static [&'static str],
+}
+
+const BARS: &[Bars] = &[
+    Bars {
+        row: "ring",
+        title: "Requests per second, a ring of three with two copies; each load on a scale of its own",
+        within: "3 nodes, 2 copies, ",
+        settings: &[
+            "100 % gets, 16×16",
+            "0 % gets, 16×16",
+            "100 % gets, 16×1",
+            "0 % gets, 16×1",
+        ],
+    },
+    Bars {
+        row: "get-put",
+        title: "Requests per second, one outstanding on each connection",
+        within: "",
+        settings: &[],
+    },
+    Bars {
+        row: "pipelined",
+        title: "Requests per second, 16 outstanding on each connection",
+        within: "",
+        settings: &[],
+    },
+    Bars {
+        row: "connect",
+        title: "Requests per second, a new connection for each",
+        within: "",
+        settings: &[],
+    },
 ];
+
 /// Rows whose settings are `N nodes`: each metric becomes a curve over N.
 const CURVES: &[&str] = &["join", "sim"];
 
@@ -40,11 +63,12 @@ pub fn all(figures: &[Figure]) -> Vec<(&'static str, String)> {
             .collect::<Vec<_>>()
     };
     let mut pictures = Vec::new();
-    for (row, metric, title) in BARS {
-        let mut chosen = of(row);
-        chosen.retain(|figure| figure.metric == *metric);
+    for picture in BARS {
+        let mut chosen = of(picture.row);
+        chosen
+            .retain(|figure| figure.metric == "requests_per_s" && picture.label(figure).is_some());
         if !chosen.is_empty() {
-            pictures.push((*row, bars(title, &chosen)));
+            pictures.push((picture.row, picture.draw(&chosen)));
         }
     }
     for row in CURVES {
@@ -56,35 +80,51 @@ pub fn all(figures: &[Figure]) -> Vec<(&'static str, String)> {
     pictures
 }
 
-/// A group of bars for each figure, a bar for each series, all on one scale.
-fn bars(title: &str, figures: &[&Figure]) -> String {
-    const LEFT: f64 = 210.0;
-    let series = series(figures.iter().copied());
-    let values = figures.iter().flat_map(|figure| figure.medians.values());
-    let scale = (WIDTH - LEFT - 90.0) / values.copied().fold(1.0, f64::max);
-    let mut body = text(10.0, 24.0, "start", title);
-    body += &legend(&series, 44.0);
-    let mut y = 62.0;
-    for figure in figures {
-        body += &text(
-            LEFT - 8.0,
-            y + BAR * series.len() as f64 / 2.0 + 4.0,
-            "end",
-            &figure.setting,
-        );
-        for (at, name) in series.iter().enumerate() {
-            if let Some(&value) = figure.medians.get(name) {
-                let (width, height, colour) =
-                    (value * scale, BAR - 2.0, COLOURS[at % COLOURS.len()]);
-                writeln!(body, r#"<rect x="{LEFT}" y="{y:.1}" width="{width:.1}" height="{height}" fill="{colour}"/>"#)
-                    .expect("BUG: a String takes all");
-                body += &text(LEFT + width + 4.0, y + 10.0, "start", &number(value));
-            }
-            y += BAR;
-        }
-        y += 10.0;
+impl Bars {
+    /// What stands beside the bars of that setting, if it is shown.
+    fn label<'a>(&self, figure: &'a Figure) -> Option<&'a str> {
+        let setting = figure.setting.strip_prefix(self.within)?;
+        (self.settings.is_empty() || self.settings.contains(&setting)).then_some(setting)
     }
-    picture(y + 4.0, &body)
+
+    /// A group of bars for each figure, a bar for each series. All on one scale, but those of chosen settings.
+    fn draw(&self, figures: &[&Figure]) -> String {
+        const LEFT: f64 = 210.0;
+        let series = series(figures.iter().copied());
+        let scale = |figures: &[&Figure]| {
+            let values = figures.iter().flat_map(|figure| figure.medians.values());
+            (WIDTH - LEFT - 90.0) / values.copied().fold(1.0, f64::max)
+        };
+        let all = scale(figures);
+        let mut body = text(10.0, 24.0, "start", self.title);
+        body += &legend(&series, 44.0);
+        let mut y = 62.0;
+        for figure in figures {
+            let scale = if self.settings.is_empty() {
+                all
+            } else {
+                scale(&[figure])
+            };
+            body += &text(
+                LEFT - 8.0,
+                y + BAR * series.len() as f64 / 2.0 + 4.0,
+                "end",
+                self.label(figure).unwrap_or_default(),
+            );
+            for (at, name) in series.iter().enumerate() {
+                if let Some(&value) = figure.medians.get(name) {
+                    let (width, height, colour) =
+                        (value * scale, BAR - 2.0, COLOURS[at % COLOURS.len()]);
+                    writeln!(body, r#"<rect x="{LEFT}" y="{y:.1}" width="{width:.1}" height="{height}" fill="{colour}"/>"#)
+                        .expect("BUG: a String takes all");
+                    body += &text(LEFT + width + 4.0, y + 10.0, "start", &number(value));
+                }
+                y += BAR;
+            }
+            y += 10.0;
+        }
+        picture(y + 4.0, &body)
+    }
 }
 
 /// A panel for each metric, a line for each series.
