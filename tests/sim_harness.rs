@@ -589,6 +589,22 @@ fn must_find_what_was_shown_and_taken_back() {
     assert!(missing.contains("missing after"), "{missing}");
 }
 
+/// The tombstone of an earlier deletion still lies somewhere when a later one is acknowledged.
+#[test]
+fn must_know_the_greatest_version_of_a_key_that_was_deleted() {
+    let mut history = History::default();
+    let put = history.begin_put(b"k", b"value");
+    history.end(put, 0, Outcome::Acknowledged(Some(5)));
+    assert_eq!(history.deleted(b"k"), None);
+    for seen in [3, 7, 6] {
+        let deletion = history.begin_put(b"k", b"");
+        assert_eq!(history.deleted(b"k"), Some(i64::MAX));
+        history.note_tombstone(b"k", seen);
+        history.end(deletion, 0, Outcome::Acknowledged(Some(3)));
+        assert_eq!(history.deleted(b"k"), Some(if seen == 3 { 3 } else { 7 }));
+    }
+}
+
 /// A method that is gone would never be late again, and no test would notice.
 #[test]
 fn must_know_every_call_between_our_nodes() {

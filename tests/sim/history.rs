@@ -100,6 +100,8 @@ pub struct History {
     event: u64,
     /// (event, from then on).
     stability: Vec<(u64, bool)>,
+    /// The greatest version of each key's tombstones that was seen when a put of the empty value was acknowledged.
+    tombstones: BTreeMap<Vec<u8>, i64>,
 }
 
 impl History {
@@ -311,11 +313,19 @@ impl History {
         open.count()
     }
 
+    /// A tombstone of that version lay somewhere.
+    pub fn note_tombstone(&mut self, key: &[u8], version: i64) {
+        let greatest = self.tombstones.entry(key.to_vec()).or_insert(version);
+        *greatest = version.max(*greatest);
+    }
+
     /// The greatest version that a tombstone of the key may have had. `None`: it was never deleted.
     pub fn deleted(&self, key: &[u8]) -> Option<i64> {
+        let seen = self.tombstones.get(key).copied();
         let deletes = self.puts(key).filter(|(_, value)| value.is_empty());
         let versions = deletes.map(|(put, _)| match put.outcome {
-            Outcome::Acknowledged(Some(version)) => version,
+            // That is the least, of those that lay there then.
+            Outcome::Acknowledged(Some(version)) => version.max(seen.unwrap_or(version)),
             _ => i64::MAX,
         });
         versions.max()

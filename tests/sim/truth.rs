@@ -133,7 +133,8 @@ impl World {
     }
 
     /// The version under which some node holds the value of a put that has just been acknowledged. Of the empty one,
-    /// which is not unique, the least; `None` if it may be that of another put which was not acknowledged.
+    /// which is not unique, the least; `None` if it may be that of another put which was not acknowledged. The history
+    /// notes the greatest.
     pub fn version_of(&self, key: &[u8], value: &[u8]) -> Option<i64> {
         // That put itself has not ended either.
         if value.is_empty() && self.history().open_deletes(key) > 1 {
@@ -144,11 +145,13 @@ impl World {
             .iter()
             .flat_map(|(_, process)| process.node.items());
         let versions = items.filter(|item| item.key == key && item.value == value);
-        let versions = versions.map(|item| item.version);
+        let versions: Vec<_> = versions.map(|item| item.version).collect();
+        let greatest = versions.iter().copied().max();
         if value.is_empty() {
-            versions.min()
+            greatest.inspect(|version| self.history().note_tombstone(key, *version));
+            versions.into_iter().min()
         } else {
-            versions.max()
+            greatest
         }
     }
 }
