@@ -1,5 +1,6 @@
 //! Making connections: to the addresses of a name, several at a time.
 
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,16 @@ const STACK_BYTES: usize = 256 << 10;
 /// numbers on every Unix.
 pub(crate) fn lacks_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
+}
+
+/// The soft limit of descriptors of this process, or 1024, the usual one, where the system doesn't tell.
+pub(crate) fn descriptors_max() -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    soft.and_then(|soft| soft.parse().ok()).unwrap_or(1024)
 }
 
 /// A connection to the first address of a location that takes one, from our own address if there is one. `relieve`

@@ -10,11 +10,12 @@ pub(crate) mod incoming;
 mod link;
 mod names;
 mod patience;
+mod pools;
 pub(crate) mod room;
 mod tcp;
 
 pub use clock::SystemClock;
-pub(crate) use dial::lacks_descriptors;
+pub(crate) use dial::{descriptors_max, lacks_descriptors};
 pub use tcp::TcpNetwork;
 
 use std::fmt;

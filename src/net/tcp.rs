@@ -10,26 +10,23 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::dial::{connect, side_by_side};
+use super::dial::{connect, descriptors_max, side_by_side};
 use super::incoming::Incoming;
 use super::link::{Link, QUICK_BYTES_MAX};
 use super::names::Names;
 use super::patience::Patience;
+use super::pools::Pools;
 use super::{Answer, CallError, Connection, Event, Network, Request};
 use crate::location::Location;
 use crate::os::has_ended;
 use crate::thrift::{Exception, Limits, Message, MessageKind, begin_message};
 
-/// A connection that nobody has used for so long is closed, within twice that time. So no more are kept to a location
-/// than were in use together a while ago. Below the hour after which a server of ours would close it.
-const IDLE_LIMIT: Duration = Duration::from_secs(60);
-
 /// Connections to other nodes, and calls on them. Shared by all threads of a node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TcpNetwork {
     limits: Limits,
     /// Our own address, if we have one.
@@ -37,20 +34,6 @@ pub struct TcpNetwork {
     names: Arc<Names>,
     /// Guards the kept connections, idle and in use.
     pools: Mutex<Pools>,
-}
-
-#[derive(Debug, Default)]
-struct Pools {
-    of: HashMap<Location, Pool>,
-    swept: Option<Instant>,
-}
-
-/// The connections kept to one location.
-#[derive(Debug, Default)]
-struct Pool {
-    /// The last used is last.
-    idle: Vec<(Instant, Link)>,
-    in_use: Vec<Arc<TcpStream>>,
 }
 
 /// Requests that travel together.
@@ -85,6 +68,12 @@ enum Failure {
     Final(CallError),
 }
 
+impl Default for TcpNetwork {
+    fn default() -> Self {
+        TcpNetwork::new(Limits::default())
+    }
+}
+
 impl Network for TcpNetwork {
     fn call_all(&self, calls: &[(Location, Request)], limit: Duration) -> Vec<Answer> {
         let mut answers = vec![None; calls.len()];
@@ -109,8 +98,7 @@ impl Network for TcpNetwork {
     }
 
     fn forget(&self, location: &Location) {
-        let forgotten = self.pools().of.remove(location);
-        for stream in forgotten.iter().flat_map(|pool| &pool.in_use) {
+        for stream in self.pools().forget(location) {
             // It fails if the peer has ended the connection: as good.
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -124,7 +112,7 @@ impl TcpNetwork {
             limits,
             from: None,
             names: Arc::default(),
-            pools: Mutex::default(),
+            pools: Mutex::new(Pools::new(descriptors_max() / 8)),
         }
     }
 
@@ -146,10 +134,7 @@ impl TcpNetwork {
 
     /// Closes the connections that are kept and not in use. False: there were none.
     pub fn close_idle(&self) -> bool {
-        let mut closed: Vec<_> = Vec::new();
-        for pool in self.pools().of.values_mut() {
-            closed.append(&mut pool.idle);
-        }
+        let closed = self.pools().take_idle();
         !closed.is_empty()
     }
 
@@ -356,8 +341,7 @@ impl TcpNetwork {
         let now = Instant::now();
         let mut pools = self.pools();
         if pools.release(to, &link.stream) && clean {
-            let pool = pools.of.entry(to.clone()).or_default();
-            pool.idle.push((now, link));
+            pools.keep(to, link, now);
         }
         pools.sweep(now);
     }
@@ -372,9 +356,7 @@ impl TcpNetwork {
             &relieve,
         )?);
         if group.connection != Connection::Single {
-            let mut pools = self.pools();
-            let pool = pools.of.entry(group.to.clone()).or_default();
-            pool.in_use.push(Arc::clone(&link.stream));
+            self.pools().use_new(group.to, &link);
         }
         Ok(link)
     }
@@ -382,44 +364,6 @@ impl TcpNetwork {
     /// No change under the lock can be half done: a poisoned lock is taken all the same.
     fn pools(&self) -> MutexGuard<'_, Pools> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Pools {
-    /// The connection that was used last, if there is one.
-    fn take(&mut self, to: &Location) -> Option<Link> {
-        let pool = self.of.get_mut(to)?;
-        let (since, link) = pool.idle.pop()?;
-        if since.elapsed() > IDLE_LIMIT {
-            pool.idle.clear(); // The others have been idle for longer still.
-            return None;
-        }
-        pool.in_use.push(Arc::clone(&link.stream));
-        Some(link)
-    }
-
-    /// A connection is in use no more; false if it is one that has been forgotten.
-    fn release(&mut self, to: &Location, stream: &Arc<TcpStream>) -> bool {
-        let Some(pool) = self.of.get_mut(to) else {
-            return false;
-        };
-        let found = pool
-            .in_use
-            .iter()
-            .position(|used| Arc::ptr_eq(used, stream));
-        found.map(|at| pool.in_use.swap_remove(at)).is_some()
-    }
-
-    /// Closes what has been idle for long, now and then.
-    fn sweep(&mut self, now: Instant) {
-        let due = |since: Instant| now.duration_since(since) > IDLE_LIMIT;
-        if due(*self.swept.get_or_insert(now)) {
-            self.swept = Some(now);
-            self.of.retain(|_, pool| {
-                pool.idle.retain(|(since, _)| !due(*since));
-                !pool.idle.is_empty() || !pool.in_use.is_empty()
-            });
-        }
     }
 }
 
@@ -571,7 +515,9 @@ mod tests {
         };
         for _ in 0..2 {
             network.call(&to, &put, Duration::from_secs(10)).unwrap();
-            assert_eq!(network.pools().of[&to].idle[0].1.underway, 0);
+            let link = network.pools().take(&to).unwrap();
+            assert_eq!(link.underway, 0);
+            network.put_back(&to, link, true);
         }
         peer.join().unwrap();
     }

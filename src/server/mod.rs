@@ -57,12 +57,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::net::room::Room;
-use crate::net::{Level, lacks_descriptors};
+use crate::net::{Level, descriptors_max, lacks_descriptors};
 use crate::os::lengthen_backlog;
 use crate::service::Service;
 use crate::thrift::Limits;
 use connection::{Connection, Phase};
-use options::descriptors_max;
 use table::Table;
 use threads::Threads;
 use turn::Turns;

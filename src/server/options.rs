@@ -1,12 +1,11 @@
 //! How a server behaves.
 
-use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::traffic::Traffic;
-use crate::net::Log;
+use crate::net::{Log, descriptors_max};
 use crate::thrift::Limits;
 
 /// What answers requests of HTTP.
@@ -80,14 +79,4 @@ impl Default for Options {
 /// take some as well.
 pub fn connections_max() -> usize {
     descriptors_max() / 4 * 3
-}
-
-/// The soft limit of this process, or 1024, the usual one, where the system doesn't tell.
-pub(super) fn descriptors_max() -> usize {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().next());
-    soft.and_then(|soft| soft.parse().ok()).unwrap_or(1024)
 }
