@@ -1,6 +1,6 @@
 //! Connections to other nodes that are kept, and shared by all callers, a caller at a time.
 //!
-//! Invariants: nobody waits here, as all callers share one lock; how many are kept without being used is bounded.
+//! Invariants: nothing here waits, as all callers share one lock; how many are kept without being used is bounded.
 
 use std::collections::HashMap;
 use std::net::TcpStream;
@@ -29,10 +29,10 @@ pub(super) struct Pools {
 
 /// The connections kept to one location.
 #[derive(Debug, Default)]
-struct Pool {
+pub(super) struct Pool {
     /// The last used is last.
     idle: Vec<(Instant, Link)>,
-    in_use: Vec<Arc<TcpStream>>,
+    pub in_use: Vec<Arc<TcpStream>>,
 }
 
 impl Pools {
@@ -90,10 +90,9 @@ impl Pools {
         pools.flat_map(|pool| pool.idle.drain(..)).collect()
     }
 
-    /// Drops the connections to a location. The answer: those that are in use.
-    pub fn forget(&mut self, location: &Location) -> Vec<Arc<TcpStream>> {
-        let pool = self.of.remove(location).unwrap_or_default();
-        pool.in_use
+    /// Takes out all connections to a location.
+    pub fn forget(&mut self, location: &Location) -> Option<Pool> {
+        self.of.remove(location)
     }
 
     /// Closes what has been idle for long, now and then.

@@ -98,7 +98,8 @@ impl Network for TcpNetwork {
     }
 
     fn forget(&self, location: &Location) {
-        for stream in self.pools().forget(location) {
+        let forgotten = self.pools().forget(location);
+        for stream in forgotten.iter().flat_map(|pool| &pool.in_use) {
             // It fails if the peer has ended the connection: as good.
             let _ = stream.shutdown(Shutdown::Both);
         }
